@@ -1,0 +1,58 @@
+"""The four messages that parties sign (EIP-712), as DESIGN section 3 fixes them. Hashing lives in everlease.chain."""
+
+from dataclasses import dataclass
+
+ZERO_BYTES32 = "0x" + "00" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A tenant's signed demand. Amounts in base units, rates per hour, times in (unix) seconds, ids 0x-hex."""
+
+    tenant: str
+    watcher: str
+    job_spec: str
+    max_rate_per_hour: int
+    deposit: int
+    min_collateral: int
+    max_silence: int
+    max_epochs: int
+    epoch_fee: int
+    deadline: int
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A node's signed offer for one epoch of one order; bids that share (provider, slot) exclude each other."""
+
+    provider: str
+    node: str
+    order_hash: str
+    epoch: int
+    min_rate_per_hour: int
+    collateral: int
+    deadline: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The watcher's word: ``earned`` cumulative seconds of service, last heartbeat seen at ``seen_at``."""
+
+    lease_id: str
+    seq: int
+    seen_at: int
+    earned: int
+    final: bool
+    checkpoint_root: str = ZERO_BYTES32
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAuth:
+    """A node's consent to act for a provider, checked by ProviderStaking."""
+
+    provider: str
+    node: str
+    deadline: int
+    nonce: int
