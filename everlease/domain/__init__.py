@@ -1,1 +1,1 @@
-"""Pure decisions: states, auction, receipts, intervals. Standard library only; nothing here reads a clock or a socket."""
+"""Pure decisions: states, auction, receipts, intervals. Standard library only; nothing here reads a clock."""

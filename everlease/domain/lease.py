@@ -15,7 +15,7 @@ class LeaseState(StrEnum):
 
 
 class LeaseAction(StrEnum):
-    """What somebody may try on a lease. ANSWER_PROVEN brings a receipt that disproves the silence; ANSWER_BARE does not."""
+    """What somebody may try on a lease. ANSWER_PROVEN brings a receipt that disproves the silence, ANSWER_BARE none."""
 
     OPEN = "open"
     COLLECT = "collect"

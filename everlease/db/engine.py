@@ -1,0 +1,51 @@
+"""One engine per process; a transaction is a ``with`` block that commits at its end or leaves nothing behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+Tx = Session
+"""What repositories take. Network calls don't belong between its begin and its end."""
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL can't be reached or went away mid-transaction; nothing was committed."""
+
+    retryable = True
+
+
+class Database:
+    """A connection pool for ``url`` (``postgresql+psycopg://…``). Connects on first use, not at import."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self._engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self, *, serializable: bool = False) -> Iterator[Tx]:
+        """Begin, yield, commit; roll back on any error. Raises DatabaseUnavailable where the server is gone."""
+        try:
+            with self._sessions() as session, session.begin():
+                if serializable:
+                    session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+                yield session
+        except OperationalError as error:
+            raise DatabaseUnavailable(str(error.orig).strip().split("\n")[0]) from error
+
+    def ping(self) -> None:
+        """Raise DatabaseUnavailable unless the server answers."""
+        with self.transaction() as tx:
+            tx.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._engine.dispose()
+
+    @property
+    def libpq_url(self) -> str:
+        """The same database for psycopg itself (LISTEN/NOTIFY)."""
+        return self.url.replace("postgresql+psycopg://", "postgresql://", 1)

@@ -1,0 +1,220 @@
+"""Jobs and everything that hangs on one: auctions, bids, awards, checkpoints, keys, receipts, events, logs."""
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from everlease.db.models.base import (
+    Address,
+    Base,
+    BigInt,
+    Cid,
+    CreatedAt,
+    Hex32,
+    Hex32Key,
+    Instant,
+    Json,
+    JsonList,
+    LongText,
+    Serial,
+    Units,
+)
+
+
+class JobRow(Base):
+    """One job. ``fence`` and ``head_*`` are the fenced head of its checkpoint chain; times are unix or timestamptz.
+
+    ``fence`` is raised by every award and never reused; ``epoch`` is the number of the last lease that was opened.
+    ``wish`` is what the tenant or provider asked for and the planner has not done yet (migrate, hibernate, cancel).
+    ``due_at``: the planner wants to look at this job again then.
+    """
+
+    __tablename__ = "job"
+
+    id: Mapped[Hex32Key]
+    name: Mapped[str]
+    tenant: Mapped[Address] = mapped_column(index=True)
+    watcher: Mapped[Address]
+    order: Mapped[Json]
+    order_signature: Mapped[LongText]
+    spec: Mapped[Json]
+    image_digest: Mapped[str]
+    image_manifest: Mapped[Cid | None]
+    image_bytes: Mapped[BigInt] = mapped_column(default=0)
+    state: Mapped[str] = mapped_column(index=True)
+    reason: Mapped[LongText] = mapped_column(default="")
+    wish: Mapped[str | None]
+    wish_detail: Mapped[Json] = mapped_column(default=dict)
+    fence: Mapped[BigInt] = mapped_column(default=0)
+    epoch: Mapped[int] = mapped_column(default=0)
+    head_seq: Mapped[int] = mapped_column(default=0)
+    head_manifest: Mapped[Cid | None]
+    recoveries: Mapped[int] = mapped_column(default=0)
+    barren_recoveries: Mapped[int] = mapped_column(default=0)
+    exit_code: Mapped[int | None]
+    due_at: Mapped[Instant | None] = mapped_column(index=True)
+    created_at: Mapped[CreatedAt]
+    ended_at: Mapped[Instant | None]
+
+
+class AuctionRow(Base):
+    """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume)."""
+
+    __tablename__ = "auction"
+
+    id: Mapped[Serial]
+    job_id: Mapped[Hex32] = mapped_column(ForeignKey("job.id"), index=True)
+    epoch: Mapped[int]
+    plan: Mapped[str]
+    mode: Mapped[str]
+    excluded: Mapped[JsonList] = mapped_column(default=list)
+    asked: Mapped[int] = mapped_column(default=0)
+    opened_at: Mapped[Instant]
+    closes_at: Mapped[Instant]
+    closed_at: Mapped[Instant | None]
+    outcome: Mapped[LongText] = mapped_column(default="")
+    unfit: Mapped[Json] = mapped_column(default=dict)
+
+
+class BidRow(Base):
+    """A verified bid in an auction, with what was measured of its node at that moment."""
+
+    __tablename__ = "bid"
+    __table_args__ = (UniqueConstraint("auction_id", "node"),)
+
+    id: Mapped[Serial]
+    auction_id: Mapped[BigInt] = mapped_column(ForeignKey("auction.id"), index=True)
+    node: Mapped[Address]
+    provider: Mapped[Address]
+    bid: Mapped[Json]
+    signature: Mapped[LongText]
+    missing_bytes: Mapped[BigInt] = mapped_column(default=0)
+    received_at: Mapped[CreatedAt]
+
+
+class AwardRow(Base):
+    """A node's tenure over a job under one fence. Facts with their times; the phase is derived from them.
+
+    ``lease_id`` repeats where a node is reinstated under the same lease. ``settle`` says how the lease before this one
+    ends in the same transaction as this one's open (suspend, close or nothing).
+    """
+
+    __tablename__ = "award"
+    __table_args__ = (UniqueConstraint("job_id", "fence"),)
+
+    id: Mapped[Serial]
+    job_id: Mapped[Hex32] = mapped_column(ForeignKey("job.id"), index=True)
+    fence: Mapped[BigInt]
+    epoch: Mapped[int]
+    auction_id: Mapped[BigInt | None]
+    node: Mapped[Address] = mapped_column(index=True)
+    provider: Mapped[Address]
+    bid: Mapped[Json]
+    bid_signature: Mapped[LongText]
+    rate_per_hour: Mapped[Units]
+    lease_id: Mapped[Hex32] = mapped_column(index=True)
+    mode: Mapped[str]
+    generation: Mapped[int]
+    restore_seq: Mapped[int] = mapped_column(default=0)
+    restore_manifest: Mapped[Cid | None]
+    settle: Mapped[str] = mapped_column(default="")
+    awarded_at: Mapped[Instant]
+    prepared_at: Mapped[Instant | None]
+    opened_at: Mapped[Instant | None]
+    start_sent_at: Mapped[Instant | None]
+    started_at: Mapped[Instant | None]
+    held_at: Mapped[Instant | None]
+    ended_at: Mapped[Instant | None]
+    outcome: Mapped[str] = mapped_column(default="")
+    last_beat_at: Mapped[Instant | None]
+    earned_s: Mapped[float] = mapped_column(default=0.0)
+    serving: Mapped[bool] = mapped_column(default=False)
+    loss_bound_s: Mapped[float | None]
+    restarts: Mapped[int] = mapped_column(default=0)
+    facts: Mapped[Json] = mapped_column(default=dict)
+
+
+class CheckpointRow(Base):
+    """A committed checkpoint. ``block_cids`` is the gc's mark set and what a node may fetch before it has the key."""
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[Hex32Key]
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    fence: Mapped[BigInt]
+    epoch: Mapped[int]
+    node: Mapped[Address]
+    mode: Mapped[str]
+    manifest: Mapped[Cid] = mapped_column(unique=True)
+    predecessor: Mapped[Cid | None]
+    block_cids: Mapped[JsonList]
+    generation: Mapped[int]
+    generations: Mapped[JsonList]
+    requirements: Mapped[Json]
+    logical_bytes: Mapped[BigInt]
+    new_bytes: Mapped[BigInt]
+    pause_s: Mapped[float]
+    total_s: Mapped[float]
+    final: Mapped[bool] = mapped_column(default=False)
+    damaged: Mapped[LongText] = mapped_column(default="")
+    taken_at: Mapped[Instant]
+    committed_at: Mapped[CreatedAt]
+    condemned_at: Mapped[Instant | None]
+
+
+class JobKeyRow(Base):
+    """A generation's key, wrapped under the key service's master key. Generation 0 is the job's dedup secret."""
+
+    __tablename__ = "job_key"
+
+    job_id: Mapped[Hex32Key]
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    wrapped: Mapped[bytes] = mapped_column(LargeBinary())
+    created_at: Mapped[CreatedAt]
+
+
+class ReceiptRow(Base):
+    """The newest receipt of a lease."""
+
+    __tablename__ = "receipt"
+
+    lease_id: Mapped[Hex32Key]
+    job_id: Mapped[Hex32] = mapped_column(index=True)
+    node: Mapped[Address]
+    seq: Mapped[BigInt]
+    seen_at: Mapped[BigInt]
+    earned: Mapped[BigInt]
+    final: Mapped[bool]
+    checkpoint_root: Mapped[Hex32]
+    signature: Mapped[LongText]
+    signed_at: Mapped[Instant]
+
+
+class JobEventRow(Base):
+    """The job's history, as people and the report read it."""
+
+    __tablename__ = "job_event"
+    __table_args__ = (Index("ix_job_event_job_id_id", "job_id", "id"),)
+
+    id: Mapped[Serial]
+    job_id: Mapped[Hex32]
+    kind: Mapped[str]
+    data: Mapped[Json]
+    at: Mapped[CreatedAt]
+
+
+class JobLogRow(Base):
+    """A piece of a job's output; (job, fence, stream, offset) is unique, so a repeat is dropped."""
+
+    __tablename__ = "job_log"
+    __table_args__ = (
+        UniqueConstraint("job_id", "fence", "stream", "offset"),
+        Index("ix_job_log_job_id_id", "job_id", "id"),
+    )
+
+    id: Mapped[Serial]
+    job_id: Mapped[Hex32]
+    fence: Mapped[BigInt]
+    stream: Mapped[str]
+    offset: Mapped[BigInt]
+    text: Mapped[LongText]
+    at: Mapped[CreatedAt]

@@ -1,0 +1,81 @@
+"""Nodes as the gateway knows them, and the commands that wait for them."""
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from everlease.db.models.base import (
+    Address,
+    AddressKey,
+    Base,
+    BigInt,
+    CreatedAt,
+    Hex32,
+    Instant,
+    Json,
+    LongText,
+    Serial,
+)
+
+
+class NodeRow(Base):
+    """One node: its facts, its session at the gateway, its record. ``last_seen`` is the gateway's clock."""
+
+    __tablename__ = "node"
+
+    address: Mapped[AddressKey]
+    provider: Mapped[Address] = mapped_column(index=True)
+    sealing_key: Mapped[str]
+    facts: Mapped[Json]
+    version: Mapped[str]
+    session: Mapped[str | None]
+    connected_at: Mapped[Instant | None]
+    disconnected_at: Mapped[Instant | None]
+    last_seen: Mapped[Instant | None] = mapped_column(index=True)
+    probe_sent_at: Mapped[Instant | None]
+    liveness: Mapped[str] = mapped_column(default="ALIVE")
+    draining: Mapped[bool] = mapped_column(default=False)
+    losses: Mapped[int] = mapped_column(default=0)
+    served_s: Mapped[float] = mapped_column(default=0.0)
+    shun_until: Mapped[Instant | None]
+    created_at: Mapped[CreatedAt]
+
+
+class CommandRow(Base):
+    """A command to a node: written by recovery, sent by the gateway, answered by the node. ``step`` makes it one."""
+
+    __tablename__ = "command"
+    __table_args__ = (
+        UniqueConstraint("job_id", "step"),
+        Index("ix_command_node_open", "node", postgresql_where="finished_at IS NULL"),
+    )
+
+    id: Mapped[Serial]
+    node: Mapped[Address]
+    job_id: Mapped[Hex32]
+    fence: Mapped[BigInt]
+    step: Mapped[str]
+    kind: Mapped[str]
+    payload: Mapped[Json]
+    created_at: Mapped[CreatedAt]
+    deadline: Mapped[Instant]
+    sent_at: Mapped[Instant | None]
+    finished_at: Mapped[Instant | None]
+    ok: Mapped[bool | None]
+    error: Mapped[LongText] = mapped_column(default="")
+    retryable: Mapped[bool] = mapped_column(default=False)
+    result: Mapped[Json] = mapped_column(default=dict)
+    handled_at: Mapped[Instant | None]
+
+
+class ZombieRow(Base):
+    """What a node tried under a stale fence, counted by kind: the evidence that it was refused."""
+
+    __tablename__ = "zombie_attempt"
+    __table_args__ = (UniqueConstraint("job_id", "node", "fence", "kind"),)
+
+    id: Mapped[Serial]
+    job_id: Mapped[Hex32]
+    node: Mapped[Address]
+    fence: Mapped[BigInt]
+    kind: Mapped[str]
+    refused: Mapped[BigInt] = mapped_column(default=0)

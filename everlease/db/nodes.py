@@ -1,0 +1,112 @@
+"""Nodes: admission, sightings and liveness. ``last_seen`` is the database's clock at the gateway's write."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from everlease.db.engine import Tx
+from everlease.db.models.jobs import AwardRow
+from everlease.db.models.nodes import NodeRow, ZombieRow
+from everlease.db.outbox import emit
+
+_now = func.clock_timestamp
+
+
+def admit(
+    tx: Tx, node: str, provider: str, session: str, sealing_key: str, version: str, facts: dict[str, Any]
+) -> NodeRow:
+    """Record a new session of a node that proved its key; an older session of the same node is thereby over."""
+    values = {
+        "provider": provider,
+        "session": session,
+        "sealing_key": sealing_key,
+        "version": version,
+        "facts": facts,
+        "connected_at": _now(),
+        "last_seen": _now(),
+        "disconnected_at": None,
+        "probe_sent_at": None,
+        "liveness": "ALIVE",
+        "draining": False,
+    }
+    defaults = {"losses": 0, "served_s": 0.0}
+    tx.execute(
+        insert(NodeRow)
+        .values(address=node, **values, **defaults)
+        .on_conflict_do_update(index_elements=["address"], set_=values)
+    )
+    emit(tx, "node.connected", {"node": node})
+    return tx.get_one(NodeRow, node, populate_existing=True)
+
+
+def seen(tx: Tx, node: str, session: str) -> bool:
+    """Note a heartbeat of the current session; False where the session was replaced."""
+    found = tx.execute(
+        update(NodeRow)
+        .where(NodeRow.address == node, NodeRow.session == session)
+        .values(last_seen=_now(), probe_sent_at=None, liveness="ALIVE")
+        .returning(NodeRow.address)
+    ).one_or_none()
+    return found is not None
+
+
+def gone(tx: Tx, node: str, session: str) -> None:
+    """Note that the socket of this session closed; the monitor is woken."""
+    found = tx.execute(
+        update(NodeRow)
+        .where(NodeRow.address == node, NodeRow.session == session, NodeRow.disconnected_at.is_(None))
+        .values(disconnected_at=_now())
+        .returning(NodeRow.address)
+    ).one_or_none()
+    if found is not None:
+        emit(tx, "node.disconnected", {"node": node})
+
+
+def get(tx: Tx, node: str) -> NodeRow | None:
+    """The node's row, or None."""
+    return tx.get(NodeRow, node)
+
+
+def connected(tx: Tx) -> Sequence[NodeRow]:
+    """Nodes with an open session, LOST ones left out."""
+    return tx.scalars(
+        select(NodeRow)
+        .where(NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST")
+        .order_by(NodeRow.address)
+    ).all()
+
+
+def watched(tx: Tx) -> Sequence[NodeRow]:
+    """Nodes that hold an award which has not ended: those whose silence matters."""
+    return tx.scalars(
+        select(NodeRow)
+        .where(NodeRow.address.in_(select(AwardRow.node).where(AwardRow.ended_at.is_(None))))
+        .order_by(NodeRow.address)
+    ).all()
+
+
+def count_refusal(tx: Tx, job_id: str, node: str, fence: int, kind: str) -> None:
+    """Count one refused attempt under a stale fence (heartbeat, checkpoint, receipt, command result, log)."""
+    tx.execute(
+        insert(ZombieRow)
+        .values(job_id=job_id, node=node, fence=fence, kind=kind, refused=1)
+        .on_conflict_do_update(
+            index_elements=["job_id", "node", "fence", "kind"], set_={"refused": ZombieRow.refused + 1}
+        )
+    )
+
+
+def refusals(tx: Tx, job_id: str) -> dict[str, int]:
+    """Refused attempts of a job by kind."""
+    rows = tx.execute(
+        select(ZombieRow.kind, func.sum(ZombieRow.refused)).where(ZombieRow.job_id == job_id).group_by(ZombieRow.kind)
+    )
+    return {kind: int(count) for kind, count in rows}
+
+
+def set_liveness(tx: Tx, node: str, liveness: str, probe_sent_at: datetime | None) -> None:
+    """Store the monitor's verdict on a node."""
+    tx.execute(update(NodeRow).where(NodeRow.address == node).values(liveness=liveness, probe_sent_at=probe_sent_at))

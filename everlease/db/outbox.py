@@ -1,0 +1,52 @@
+"""The outbox: an event is written in the transaction that makes it true and leaves for Celery after the commit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+
+from everlease.db.engine import Tx
+from everlease.db.models.outbox import OutboxRow
+
+CHANNEL = "everlease_outbox"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """One event as Celery gets it: at least once, in no promised order."""
+
+    id: int
+    topic: str
+    payload: dict[str, Any]
+
+
+def emit(tx: Tx, topic: str, payload: dict[str, Any]) -> None:
+    """Add an event to this transaction; the relay is woken by NOTIFY when it commits."""
+    tx.add(OutboxRow(topic=topic, payload=payload))
+    tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
+
+
+def claim_unsent(tx: Tx, limit: int = 200) -> list[OutboxEvent]:
+    """Lock the oldest unsent events for this transaction; another relay skips them. Call ``mark_sent`` after sending."""
+    rows = tx.scalars(
+        select(OutboxRow)
+        .where(OutboxRow.sent_at.is_(None))
+        .order_by(OutboxRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [OutboxEvent(row.id, row.topic, row.payload) for row in rows]
+
+
+def mark_sent(tx: Tx, ids: Sequence[int]) -> None:
+    """Record that the broker took these events."""
+    if ids:
+        tx.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(sent_at=func.clock_timestamp()))
+
+
+def purge_sent(tx: Tx, before: datetime) -> int:
+    """Delete events that were sent before ``before``; returns how many."""
+    rows = tx.execute(text("DELETE FROM outbox WHERE sent_at < :before RETURNING id"), {"before": before}).fetchall()
+    return len(rows)

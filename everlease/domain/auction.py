@@ -1,0 +1,108 @@
+"""The sealed-bid, second-price auction as a pure function: equal input gives equal output.
+
+Bids are compared by what the job is expected to cost in total if that node wins: its rate over the horizon, the work
+that is expected to be lost and redone on a node that fails as often as this one did, and the time until the job runs
+there, valued at the tenant's own ceiling. The winner is paid the highest rate at which it would still have won
+(Vickrey 1961, with scores in the place of bare bids), never above the order's ceiling and never below its own bid.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from everlease.domain.terms import Bid
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A verified bid with what the marketplace measured about its node.
+
+    ``mtbf_s``: mean seconds between losses of this node; ``missing_bytes``: what it must still fetch of image and
+    checkpoint; ``bandwidth_bps``: bytes per second it was measured at.
+    """
+
+    bid: Bid
+    mtbf_s: int
+    missing_bytes: int
+    bandwidth_bps: int
+    available_collateral: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuctionTerms:
+    """What the order and the marketplace set: ceilings in base units, seconds, and the epoch the bids must name."""
+
+    order_hash: str
+    epoch: int
+    max_rate_per_hour: int
+    min_collateral: int
+    now: int
+    horizon_s: int = 6 * 3600
+    loss_per_failure_s: int = 180
+    excluded_nodes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Award:
+    """The winner, the rate it is paid (base units per hour), and the losers in the order they would be asked next."""
+
+    offer: Offer
+    rate_per_hour: int
+    runners_up: tuple[Offer, ...]
+
+
+def refusal(offer: Offer, terms: AuctionTerms) -> str | None:
+    """Why this offer can't take part, in words, or None."""
+    bid = offer.bid
+    if bid.order_hash != terms.order_hash:
+        return "the bid names another order"
+    if bid.epoch != terms.epoch:
+        return f"the bid names epoch {bid.epoch}, the next is {terms.epoch}"
+    if bid.min_rate_per_hour > terms.max_rate_per_hour:
+        return f"the bid asks {bid.min_rate_per_hour} an hour, the order pays at most {terms.max_rate_per_hour}"
+    if bid.collateral < terms.min_collateral:
+        return f"the bid offers {bid.collateral} of collateral, the order wants {terms.min_collateral}"
+    if offer.available_collateral < bid.collateral:
+        return f"the provider has {offer.available_collateral} of free stake, the bid promises {bid.collateral}"
+    if bid.deadline <= terms.now:
+        return "the bid has expired"
+    if bid.node in terms.excluded_nodes:
+        return "the job already failed on this node"
+    return None
+
+
+def served_seconds(offer: Offer, terms: AuctionTerms) -> int:
+    """Seconds billed over the horizon: the horizon itself and the work expected to be redone."""
+    failures_x1e6 = terms.horizon_s * 1_000_000 // max(offer.mtbf_s, 1)
+    return terms.horizon_s + failures_x1e6 * terms.loss_per_failure_s // 1_000_000
+
+
+def delay_cost(offer: Offer, terms: AuctionTerms) -> int:
+    """What waiting for the node to fetch what it misses is worth, in base units × seconds per hour."""
+    delay_s = offer.missing_bytes // max(offer.bandwidth_bps, 1)
+    return terms.max_rate_per_hour * delay_s
+
+
+def expected_cost(offer: Offer, terms: AuctionTerms) -> int:
+    """Expected total cost of the offer in base units × seconds per hour (divide by 3600 for base units)."""
+    return offer.bid.min_rate_per_hour * served_seconds(offer, terms) + delay_cost(offer, terms)
+
+
+def run_auction(offers: Iterable[Offer], terms: AuctionTerms) -> Award | None:
+    """Pick the cheapest offer in expectation, one per provider, at the second price; None if none is acceptable."""
+
+    def rank(offer: Offer) -> tuple[int, int, str, str, int]:
+        bid = offer.bid
+        return (expected_cost(offer, terms), bid.min_rate_per_hour, bid.provider, bid.node, bid.slot)
+
+    best: dict[str, Offer] = {}
+    for offer in sorted((o for o in offers if refusal(o, terms) is None), key=rank):
+        best.setdefault(offer.bid.provider, offer)
+    ranked = sorted(best.values(), key=rank)
+    if not ranked:
+        return None
+    winner, *losers = ranked
+    rate = terms.max_rate_per_hour
+    if losers:
+        margin = expected_cost(losers[0], terms) - delay_cost(winner, terms)
+        rate = min(rate, margin // served_seconds(winner, terms))
+    return Award(winner, max(rate, winner.bid.min_rate_per_hour), tuple(losers))

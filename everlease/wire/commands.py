@@ -1,0 +1,102 @@
+"""Commands to a node. Each carries (job, fence, step); a node does a step once and repeats its recorded answer."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from everlease.wire.base import Cid, Hex32, Message, Sentence, Short, Units
+
+
+class Command(Message):
+    """``step`` is unique per job; ``timeout_s`` is how long the sender waits before it counts the step as failed."""
+
+    job_id: Hex32
+    fence: int = Field(ge=1)
+    step: Short
+    timeout_s: float = Field(default=60, gt=0, le=7200)
+
+
+class Prepare(Command):
+    """Fetch image and blocks (sealed, without the key), create the network; may run before ``open`` is mined."""
+
+    kind: Literal["prepare"] = "prepare"
+    spec: dict[str, Any]
+    image_manifest: Cid | None = None
+    image_archive_bytes: int = 0
+    checkpoint: Cid | None = None
+    block_cids: list[Cid] = Field(default_factory=list, max_length=200_000)
+    store_token: str = Field(max_length=4096)
+
+
+class Start(Command):
+    """Run the workload: fresh, or from the checkpoint whose manifest is ``checkpoint``.
+
+    ``keys`` maps generations to keys sealed to this node's X25519 key (libsodium sealed box, base64);
+    ``dedup_secret`` is sealed alike. New checkpoints are sealed under ``generation``.
+    """
+
+    kind: Literal["start"] = "start"
+    lease_id: Hex32
+    epoch: int = Field(ge=1)
+    rate_per_hour: Units
+    spec: dict[str, Any]
+    checkpoint: Cid | None = None
+    checkpoint_seq: int = 0
+    mode: Literal["process", "files"]
+    generation: int = Field(ge=1)
+    keys: dict[int, str]
+    dedup_secret: str
+    store_token: str = Field(max_length=4096)
+    not_before: float = 0.0
+    max_silence: float
+    mtbf_s: float
+
+
+class TakeCheckpoint(Command):
+    """Checkpoint now. ``hold``: leave the workload frozen afterwards (drain, migrate, hibernate)."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    hold: bool = False
+
+
+class Thaw(Command):
+    """Go on where the workload was frozen; ``new_fence`` replaces ``fence`` for this container."""
+
+    kind: Literal["thaw"] = "thaw"
+    new_fence: int
+
+
+class Freeze(Command):
+    """Freeze at once and stay so: the award is void."""
+
+    kind: Literal["freeze"] = "freeze"
+
+
+class Stop(Command):
+    """Stop (SIGTERM, then SIGKILL after ``grace_s``) and remove every trace of the job but cached blocks and image."""
+
+    kind: Literal["stop"] = "stop"
+    grace_s: float = Field(default=10, ge=0, le=600)
+
+
+class Restart(Command):
+    """After a non-zero exit: start again on the spot from the last committed checkpoint."""
+
+    kind: Literal["restart"] = "restart"
+    checkpoint: Cid | None = None
+
+
+AnyCommand = Annotated[Prepare | Start | TakeCheckpoint | Thaw | Freeze | Stop | Restart, Field(discriminator="kind")]
+
+
+class CommandResult(Message):
+    """A node's answer. ``result`` depends on the kind: timings in seconds, the manifest's CID, an exit code."""
+
+    type: Literal["result"] = "result"
+    job_id: Hex32
+    fence: int
+    step: Short
+    ok: bool
+    error: Sentence = ""
+    retryable: bool = False
+    result: dict[str, Any] = Field(default_factory=dict)

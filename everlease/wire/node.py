@@ -1,0 +1,275 @@
+"""The node ↔ gateway protocol over one WebSocket: JSON text frames, one message a frame.
+
+The gateway opens with ``challenge``; the node answers ``hello`` signed by its key (EIP-712 NodeHello, hashed in
+everlease.chain); then both number their messages from 1. A number that is not the next closes the socket.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from everlease.wire.base import Address, Cid, Hex32, Message, Sentence, Short, Signature
+from everlease.wire.commands import AnyCommand, CommandResult
+from everlease.wire.terms import OrderModel, SignedBid, SignedReceipt
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class Challenge(Message):
+    type: Literal["challenge"] = "challenge"
+    nonce: Hex32
+    chain_id: int
+    escrow: Address
+    fence_after: float
+    heartbeat_every: float
+
+
+class Hello(Message):
+    """``sealing_key`` is the node's X25519 public key, base64; the signature covers nonce, node and sealing key."""
+
+    type: Literal["hello"] = "hello"
+    node: Address
+    provider: Address
+    nonce: Hex32
+    sealing_key: str = Field(max_length=64)
+    version: Short
+    facts: dict[str, Any]
+    containers: list["HeldContainer"] = Field(default_factory=list, max_length=256)
+    signature: Signature
+
+
+class HeldContainer(Message):
+    """A container the node holds: the gateway confirms its fence or tells the node to drop it."""
+
+    job_id: Hex32
+    fence: int
+    state: Literal["running", "frozen", "preparing", "exited"]
+
+
+class Welcome(Message):
+    """The node is admitted. ``confirmed`` lists the jobs whose fence is current: only those may thaw."""
+
+    type: Literal["welcome"] = "welcome"
+    session: Short
+    confirmed: dict[str, int]
+    dropped: list[Hex32]
+    resume_after_s: float = 0.0
+
+
+class JobBeat(Message):
+    """One job in a heartbeat. ``serving``: the workload ran, unfrozen, since the last heartbeat."""
+
+    job_id: Hex32
+    fence: int
+    serving: bool
+    pid_count: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    loss_bound_s: float | None = None
+
+
+class Heartbeat(Message):
+    type: Literal["heartbeat"] = "heartbeat"
+    seq: int
+    jobs: list[JobBeat] = Field(max_length=256)
+    disk_free: int = 0
+    load: float = 0.0
+
+
+class HeartbeatAck(Message):
+    """Acknowledges heartbeat ``ack``; ``refused`` lists jobs whose fence is stale: freeze them now and drop them."""
+
+    type: Literal["heartbeat_ack"] = "heartbeat_ack"
+    seq: int
+    ack: int
+    refused: list[Hex32] = Field(default_factory=list)
+
+
+class CallForBids(Message):
+    type: Literal["call_for_bids"] = "call_for_bids"
+    seq: int
+    auction_id: int
+    order: OrderModel
+    order_hash: Hex32
+    order_signature: Signature
+    spec: dict[str, Any]
+    epoch: int
+    closes_in_s: float
+    checkpoint_requirements: dict[str, Any] | None = None
+    image_digest: str
+    checkpoint: Cid | None = None
+    checkpoint_bytes: int = 0
+
+
+class BidMessage(Message):
+    """``missing_bytes``: what this node would still have to fetch of image and checkpoint."""
+
+    type: Literal["bid"] = "bid"
+    seq: int
+    auction_id: int
+    signed: SignedBid
+    missing_bytes: int = Field(ge=0)
+
+
+class Decline(Message):
+    type: Literal["decline"] = "decline"
+    seq: int
+    auction_id: int
+    reason: Sentence
+
+
+class CommandMessage(Message):
+    type: Literal["command"] = "command"
+    seq: int
+    command: AnyCommand
+
+
+class ResultMessage(Message):
+    type: Literal["command_result"] = "command_result"
+    seq: int
+    result: CommandResult
+
+
+class CommitCheckpoint(Message):
+    """Ask the gateway to make ``manifest`` the head of the job's chain; all its blocks are already in the store."""
+
+    type: Literal["commit_checkpoint"] = "commit_checkpoint"
+    seq: int
+    request: Short
+    job_id: Hex32
+    fence: int
+    checkpoint_seq: int
+    manifest: Cid
+    predecessor: Cid | None
+    manifest_digest: Hex32
+    signature: Signature
+    block_cids: list[Cid] = Field(max_length=200_000)
+    mode: Literal["process", "files"]
+    generation: int
+    generations: list[int] = Field(max_length=10_000)
+    logical_bytes: int = Field(ge=0)
+    new_bytes: int = Field(ge=0)
+    pause_s: float = Field(ge=0)
+    total_s: float = Field(ge=0)
+    taken_at: float
+    requirements: dict[str, Any]
+    final: bool = False
+
+
+class CommitAnswer(Message):
+    type: Literal["commit_answer"] = "commit_answer"
+    seq: int
+    request: Short
+    ok: bool
+    error: Sentence = ""
+    head: Cid | None = None
+    fenced: bool = False
+
+
+class Receipts(Message):
+    type: Literal["receipts"] = "receipts"
+    seq: int
+    receipts: list[SignedReceipt] = Field(max_length=256)
+
+
+class LogChunk(Message):
+    """Output of a job: ``offset`` counts bytes of that stream since the container's start; a repeat is dropped."""
+
+    type: Literal["log"] = "log"
+    seq: int
+    job_id: Hex32
+    fence: int
+    stream: Literal["stdout", "stderr"]
+    offset: int = Field(ge=0)
+    text: str = Field(max_length=256 * 1024)
+
+
+class JobNotice(Message):
+    """Something happened at the node: exited, trial dump findings, a failed checkpoint, a full disk, fenced."""
+
+    type: Literal["notice"] = "notice"
+    seq: int
+    job_id: Hex32
+    fence: int
+    kind: Literal[
+        "exited", "trial_dump", "checkpoint_failed", "disk_full", "oom_killed", "fenced", "thawed", "progress"
+    ]
+    detail: Sentence = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Drain(Message):
+    """The provider wants this node empty: every job migrates, no more bids."""
+
+    type: Literal["drain"] = "drain"
+    seq: int
+    reason: Sentence = ""
+
+
+class DrainStatus(Message):
+    type: Literal["drain_status"] = "drain_status"
+    seq: int
+    jobs_left: int
+
+
+class TokenRequest(Message):
+    """Ask for a fresh block store token for one job; answered by TokenGrant."""
+
+    type: Literal["token_request"] = "token_request"
+    seq: int
+    request: Short
+    job_id: Hex32
+    fence: int
+
+
+class TokenGrant(Message):
+    type: Literal["token_grant"] = "token_grant"
+    seq: int
+    request: Short
+    ok: bool
+    token: str = ""
+    error: Sentence = ""
+
+
+class Ping(Message):
+    """The monitor's probe; answered by Pong at once."""
+
+    type: Literal["ping"] = "ping"
+    seq: int
+
+
+class Pong(Message):
+    type: Literal["pong"] = "pong"
+    seq: int
+    ping: int
+
+
+class Refusal(Message):
+    """The gateway refuses one message (stale fence, unknown job) and says why; the socket stays open."""
+
+    type: Literal["refusal"] = "refusal"
+    seq: int
+    of: Short
+    job_id: Hex32 | None = None
+    reason: Sentence
+
+
+FromNode = Annotated[
+    Heartbeat
+    | BidMessage
+    | Decline
+    | ResultMessage
+    | CommitCheckpoint
+    | LogChunk
+    | JobNotice
+    | Drain
+    | TokenRequest
+    | Pong,
+    Field(discriminator="type"),
+]
+ToNode = Annotated[
+    HeartbeatAck | CallForBids | CommandMessage | CommitAnswer | Receipts | DrainStatus | TokenGrant | Ping | Refusal,
+    Field(discriminator="type"),
+]
+from_node: TypeAdapter[FromNode] = TypeAdapter(FromNode)
+to_node: TypeAdapter[ToNode] = TypeAdapter(ToNode)
