@@ -1,4 +1,4 @@
-"""What a checkpoint's manifest says. The byte format is docs/checkpoint-format.md; encoding and signing live in everlease.store."""
+"""What a checkpoint's manifest says. Byte format: docs/checkpoint-format.md; encoding: everlease.store.manifest."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def check_entry(entry: FileEntry) -> None:
 
 
 def check_successor(manifest: Manifest, previous: Manifest, previous_cid: CID) -> None:
-    """Raise ManifestError unless `manifest` follows `previous` in the job's chain (same job, seq + 1, fence not lower)."""
+    """Raise ManifestError unless `manifest` follows `previous` (same job, seq + 1, fence not lower)."""
     same_job = (manifest.chain_id, manifest.contract, manifest.job_id) == (
         previous.chain_id,
         previous.contract,
