@@ -1,0 +1,241 @@
+"""What the indexer keeps: raw events with their block, rows derived from them, undo rows, and where it stands.
+
+Derived rows are written by indexer/reducers.py through everlease.db.mirror only. Addresses are lower case; amounts are
+base units; ``*_at``, ``deadline`` and ``answer_by`` are unix seconds of the chain; ``block`` is the last block that
+changed the row.
+"""
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from everlease.db.models.base import (
+    Address,
+    AddressKey,
+    Base,
+    BigInt,
+    CreatedAt,
+    Hex32,
+    Hex32Key,
+    Json,
+    JsonList,
+    LongText,
+    Serial,
+    Units,
+)
+
+
+class CursorRow(Base):
+    """The indexer's position, one row per database. ``halted`` says why it stopped and what to do, or is empty."""
+
+    __tablename__ = "idx_cursor"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    chain_id: Mapped[BigInt]
+    escrow: Mapped[Address]
+    staking: Mapped[Address]
+    block_number: Mapped[BigInt]
+    block_hash: Mapped[Hex32]
+    block_time: Mapped[BigInt]
+    final_number: Mapped[BigInt]
+    head_number: Mapped[BigInt]
+    reorgs: Mapped[int] = mapped_column(default=0)
+    halted: Mapped[LongText] = mapped_column(default="")
+    updated_at: Mapped[CreatedAt]
+
+
+class BlockRow(Base):
+    """A block that was applied: all since finality (to find a common ancestor), before it those with events."""
+
+    __tablename__ = "idx_block"
+
+    number: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[Hex32] = mapped_column(unique=True)
+    parent_hash: Mapped[Hex32]
+    timestamp: Mapped[BigInt]
+    events: Mapped[int] = mapped_column(default=0)
+
+
+class EventRow(Base):
+    """A contract event as it was read. ``parties`` are all addresses in its arguments."""
+
+    __tablename__ = "idx_event"
+    __table_args__ = (
+        Index("ix_idx_event_parties", "parties", postgresql_using="gin"),
+        Index("ix_idx_event_job", "job_id", "block_number", "log_index"),
+        Index("ix_idx_event_lease", "lease_id", "block_number", "log_index"),
+        Index("ix_idx_event_name", "name", "block_number", "log_index"),
+    )
+
+    block_number: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    block_hash: Mapped[Hex32]
+    block_time: Mapped[BigInt]
+    tx_hash: Mapped[Hex32] = mapped_column(index=True)
+    address: Mapped[Address]
+    name: Mapped[str]
+    args: Mapped[Json]
+    job_id: Mapped[Hex32 | None]
+    lease_id: Mapped[Hex32 | None]
+    parties: Mapped[JsonList]
+
+
+class UndoRow(Base):
+    """How a derived row looked before ``block_number`` first touched it (``before`` null: it didn't exist)."""
+
+    __tablename__ = "idx_undo"
+    __table_args__ = (UniqueConstraint("block_number", "table", "key"),)
+
+    id: Mapped[Serial]
+    block_number: Mapped[BigInt]
+    table: Mapped[str]
+    key: Mapped[str]
+    before: Mapped[Json | None]
+
+
+class LeaseRow(Base):
+    """A lease; ``state`` is everlease.domain.lease.LeaseState. Zero times mean never."""
+
+    __tablename__ = "lease"
+    __table_args__ = (
+        UniqueConstraint("job_id", "epoch"),
+        Index("ix_lease_opened", "started_at", "lease_id"),
+    )
+
+    lease_id: Mapped[Hex32Key]
+    job_id: Mapped[Hex32]
+    epoch: Mapped[int]
+    provider: Mapped[Address] = mapped_column(index=True)
+    node: Mapped[Address] = mapped_column(index=True)
+    rate: Mapped[Units]
+    collateral: Mapped[Units]
+    reserve: Mapped[Units]
+    bond: Mapped[Units]
+    paid: Mapped[Units]
+    fee: Mapped[Units]
+    slashed: Mapped[Units]
+    state: Mapped[str] = mapped_column(index=True)
+    noticed: Mapped[bool]
+    earned: Mapped[BigInt]
+    seen_at: Mapped[BigInt]
+    seq: Mapped[BigInt]
+    started_at: Mapped[BigInt]
+    ends_at: Mapped[BigInt]
+    closable_at: Mapped[BigInt]
+    suspended_at: Mapped[BigInt]
+    answer_by: Mapped[BigInt]
+    ended_at: Mapped[BigInt]
+    bid_hash: Mapped[Hex32]
+    slot: Mapped[Units]
+    tx_hash: Mapped[Hex32]
+    block: Mapped[BigInt]
+
+
+class EscrowRow(Base):
+    """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups."""
+
+    __tablename__ = "escrow"
+
+    job_id: Mapped[Hex32Key]
+    tenant: Mapped[Address] = mapped_column(index=True)
+    watcher: Mapped[Address]
+    job_spec: Mapped[Hex32]
+    max_rate_per_hour: Mapped[Units]
+    deposit: Mapped[Units]
+    min_collateral: Mapped[Units]
+    max_silence: Mapped[int]
+    max_epochs: Mapped[BigInt]
+    epoch_fee: Mapped[Units]
+    deadline: Mapped[BigInt]
+    nonce: Mapped[Units]
+    epochs: Mapped[BigInt]
+    balance: Mapped[Units]
+    reserved: Mapped[Units]
+    deposited: Mapped[Units]
+    paid: Mapped[Units]
+    refunded: Mapped[Units]
+    active_lease: Mapped[Hex32 | None]
+    cancelled: Mapped[bool]
+    funded_at: Mapped[BigInt]
+    block: Mapped[BigInt]
+
+
+class ProviderRow(Base):
+    """A provider's stake and record."""
+
+    __tablename__ = "provider"
+
+    provider: Mapped[AddressKey]
+    staked: Mapped[Units]
+    locked: Mapped[Units]
+    unbonding: Mapped[Units]
+    unbonds_at: Mapped[BigInt]
+    slashed: Mapped[Units]
+    metadata_cid: Mapped[str]
+    leases: Mapped[int]
+    failed: Mapped[int]
+    earned: Mapped[Units]
+    block: Mapped[BigInt]
+
+
+class NodeAuthRow(Base):
+    """Which provider answers for a node; ``active`` is false once revoked."""
+
+    __tablename__ = "node_auth"
+
+    node: Mapped[AddressKey]
+    provider: Mapped[Address] = mapped_column(index=True)
+    active: Mapped[bool]
+    block: Mapped[BigInt]
+
+
+class ClaimableRow(Base):
+    """What an account can withdraw, all it was ever credited and all it ever withdrew."""
+
+    __tablename__ = "claimable"
+
+    account: Mapped[AddressKey]
+    amount: Mapped[Units]
+    credited: Mapped[Units]
+    withdrawn: Mapped[Units]
+    block: Mapped[BigInt]
+
+
+class SlashRow(Base):
+    """A lease that failed and where the slash went. ``answered``: the drop penalty alone was taken."""
+
+    __tablename__ = "slash"
+    __table_args__ = (Index("ix_slash_at", "at", "lease_id"),)
+
+    lease_id: Mapped[Hex32Key]
+    job_id: Mapped[Hex32] = mapped_column(index=True)
+    provider: Mapped[Address] = mapped_column(index=True)
+    node: Mapped[Address]
+    caller: Mapped[Address]
+    answered: Mapped[bool]
+    slashed: Mapped[Units]
+    to_job: Mapped[Units]
+    to_caller: Mapped[Units]
+    to_insurance: Mapped[Units]
+    at: Mapped[BigInt]
+    tx_hash: Mapped[Hex32]
+    block: Mapped[BigInt]
+
+
+class PaymentRow(Base):
+    """One movement of money. ``reason``: DEPOSIT, TOP_UP (into escrow), a CreditReason, or WITHDRAWAL.
+
+    ``id`` is block and log index; ``job_id`` and ``lease_id`` are those of the transaction's nearest earlier event.
+    """
+
+    __tablename__ = "payment"
+    __table_args__ = (Index("ix_payment_account", "account", "block", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[Address]
+    reason: Mapped[str]
+    amount: Mapped[Units]
+    job_id: Mapped[Hex32 | None] = mapped_column(index=True)
+    lease_id: Mapped[Hex32 | None]
+    at: Mapped[BigInt]
+    tx_hash: Mapped[Hex32]
+    block: Mapped[BigInt]
