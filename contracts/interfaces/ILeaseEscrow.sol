@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Permit} from "../libraries/Deposits.sol";
+
+/// @notice Signed demand of a tenant; its EIP-712 digest is the job's id.
+/// EIP-712 type: Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,uint128 minCollateral,
+/// uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)
+/// @param tenant Payer; signs by ECDSA or ERC-1271.
+/// @param watcher Signs receipts, opens and suspends; a key or an ERC-1271 wallet.
+/// @param jobSpec Hash of the canonical job; nodes check the preimage.
+/// @param maxRatePerHour Highest rate, base units per hour.
+/// @param deposit Base units pulled from the tenant by `fund`.
+/// @param minCollateral Lowest collateral of a bid, base units.
+/// @param maxSilence Seconds without a heartbeat after which a lease can be suspended.
+/// @param maxEpochs Most leases that the job may have.
+/// @param epochFee Base units paid to the watcher at each open.
+/// @param deadline Unix second until which (inclusive) the order can be funded and opened; leases end there.
+/// @param nonce Tells equal orders apart.
+struct Order {
+    address tenant;
+    address watcher;
+    bytes32 jobSpec;
+    uint128 maxRatePerHour;
+    uint128 deposit;
+    uint128 minCollateral;
+    uint32 maxSilence;
+    uint32 maxEpochs;
+    uint128 epochFee;
+    uint64 deadline;
+    uint256 nonce;
+}
+
+/// @notice An offer for one epoch of one job, signed by the node or by the provider.
+/// EIP-712 type: Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,uint128 collateral,
+/// uint64 deadline,uint256 slot)
+/// @param provider Whose stake backs the lease and who is paid.
+/// @param node The host's key, authorised by the provider.
+/// @param orderHash The job's id.
+/// @param epoch The epoch that is bid for, from 1.
+/// @param minRatePerHour Lowest rate, base units per hour.
+/// @param collateral Base units of stake to lock.
+/// @param deadline Unix second until which (inclusive) the bid can be opened.
+/// @param slot Single-use per provider: of bids that share a slot one can be opened.
+struct Bid {
+    address provider;
+    address node;
+    bytes32 orderHash;
+    uint32 epoch;
+    uint128 minRatePerHour;
+    uint128 collateral;
+    uint64 deadline;
+    uint256 slot;
+}
+
+/// @notice The watcher's statement of the service seen. EIP-712 type: Receipt(bytes32 leaseId,uint64 seq,uint64 seenAt,uint64 earned,
+/// bool final,bytes32 checkpointRoot)
+/// @param leaseId The lease; zero where a call takes a receipt optionally and there is none.
+/// @param seq Counts the receipts of a lease.
+/// @param seenAt Unix second of the last heartbeat.
+/// @param earned Seconds of service so far, cumulative.
+/// @param isFinal Named `final` in the type string: service ended in agreement (a drain's checkpoint or the job's end).
+/// @param checkpointRoot Root of the last committed checkpoint, for evidence only.
+struct Receipt {
+    bytes32 leaseId;
+    uint64 seq;
+    uint64 seenAt;
+    uint64 earned;
+    bool isFinal;
+    bytes32 checkpointRoot;
+}
+
+/// @notice None -> Active -> Closed | Suspended -> Cleared | Failed.
+enum LeaseState {
+    None,
+    Active,
+    Closed,
+    Suspended,
+    Cleared,
+    Failed
+}
+
+/// @notice Why an account was credited.
+enum CreditReason {
+    Service,
+    ServiceFee,
+    EpochFee,
+    Bond,
+    FailReward,
+    Insurance,
+    Refund
+}
+
+/// @notice Escrow of one job. `balance` includes `reserved`, the sum of its leases' reserves and bonds.
+struct Job {
+    address tenant;
+    uint64 deadline;
+    uint32 maxSilence;
+    address watcher;
+    uint32 maxEpochs;
+    uint32 epochs;
+    bool cancelled;
+    uint128 maxRatePerHour;
+    uint128 minCollateral;
+    uint128 epochFee;
+    uint128 balance;
+    uint128 reserved;
+    bytes32 activeLease;
+}
+
+/// @notice One epoch of a job.
+/// @param rate Base units per hour.
+/// @param reserve Base units of the job's escrow set aside for this lease's pay.
+/// @param bond Base units set aside for a provider that is suspended wrongly.
+/// @param paid Base units paid for service so far, fee included.
+/// @param earned Highest earned seconds seen; `seenAt` the latest heartbeat seen, at first `startedAt`.
+/// @param endsAt Unix second at which the provider's duty ends: the order's deadline at open, or a notice's window.
+/// @param closableAt Unix second after which anyone may close.
+/// @param suspendedAt Unix second of the suspension, or `endsAt` if that was earlier; zero if never.
+/// @param answerBy Last unix second for an answer; zero if never suspended.
+struct Lease {
+    bytes32 jobId;
+    address provider;
+    uint32 epoch;
+    LeaseState state;
+    bool noticed;
+    address node;
+    uint64 startedAt;
+    uint128 rate;
+    uint128 collateral;
+    uint128 reserve;
+    uint128 bond;
+    uint128 paid;
+    uint64 earned;
+    uint64 seenAt;
+    uint64 seq;
+    uint64 endsAt;
+    uint64 closableAt;
+    uint64 suspendedAt;
+    uint64 answerBy;
+}
+
+/// @notice Terms of a deployment; all immutable.
+/// @param answerWindow Seconds to answer a suspension; also a notice's window and the wait after a lease's end.
+/// @param minRuntime Seconds of pay that must be in escrow at open.
+/// @param unbondingPeriod Seconds from a request to unstake to the withdrawal; longer than the answer window.
+/// @param maxLifetime Most seconds that an order's deadline may lie ahead.
+/// @param minSilence Lowest `maxSilence` of an order, seconds.
+/// @param maxSilence Highest `maxSilence` of an order, seconds.
+/// @param feeBps Share of a provider's pay that goes to the treasury.
+/// @param dropPenaltyBps Share of the collateral that a provider loses who answers without a sufficient receipt; to the insurance.
+/// @param slashToJobBps Share of a slash that goes to the job's escrow.
+/// @param slashToCallerBps Share of a slash that goes to the caller of `fail`; the rest goes to the insurance.
+/// @param bond Base units set aside at open for a provider that is suspended wrongly.
+/// @param treasury Account credited with fees.
+/// @param insurance Account credited with the insurance's share of slashes; an address without a key burns it.
+struct Config {
+    uint64 answerWindow;
+    uint64 minRuntime;
+    uint64 unbondingPeriod;
+    uint64 maxLifetime;
+    uint32 minSilence;
+    uint32 maxSilence;
+    uint16 feeBps;
+    uint16 dropPenaltyBps;
+    uint16 slashToJobBps;
+    uint16 slashToCallerBps;
+    uint128 bond;
+    address treasury;
+    address insurance;
+}
+
+/// @title Escrow per job, leases as its epochs
+/// @notice Amounts are base units of the asset, rates base units per hour, times unix seconds.
+/// What each party can do to the others at worst:
+/// - A dishonest watcher can withhold receipts and suspend: the provider answers and loses the drop penalty, of which the watcher gets
+///   nothing. It can sign for service that never was and overpay a provider out of that tenant's escrow. It can open leases at the order's
+///   maximum rate and take `epochFee` for each, `maxEpochs` times. Nodes bid only for watchers on their list, tenants name one they trust.
+/// - A dishonest provider can waste one receipt interval and the work since the last checkpoint, against its collateral.
+/// - A dishonest tenant can waste one receipt interval: it may refuse to extend, top up or close, never take back what a lease reserves.
+///   Closing early costs it the time since the last heartbeat that was shown.
+/// - Anyone may relay: they can use up a permit (the allowance decides), never redirect money.
+/// There is no owner, no pause and no upgrade. Every state has an exit that needs nobody's consent: an active lease after `closableAt`, a
+/// suspended one after `answerBy`, a job's remainder after its deadline. `withdraw` alone sends tokens out, so no blocklisted party can jam
+/// a transition. The asset has fewer than 2^127 base units in all and charges no transfer fee.
+interface ILeaseEscrow {
+    // --- events: enough to rebuild every balance without calling the chain ---
+
+    /// @notice A job's escrow was created with `deposit`.
+    event JobFunded(
+        bytes32 indexed jobId,
+        address indexed tenant,
+        address indexed watcher,
+        bytes32 jobSpec,
+        uint128 maxRatePerHour,
+        uint128 deposit,
+        uint128 minCollateral,
+        uint32 maxSilence,
+        uint32 maxEpochs,
+        uint128 epochFee,
+        uint64 deadline,
+        uint256 nonce
+    );
+    /// @param balance The job's balance afterwards.
+    event JobToppedUp(bytes32 indexed jobId, address indexed payer, uint128 amount, uint128 balance);
+    /// @notice No lease can be opened any more.
+    event JobCancelled(bytes32 indexed jobId, address indexed tenant);
+    /// @notice `account` took back its own signature under an order that isn't funded. Anyone can emit this for any id: it means nothing
+    /// unless `account` is the order's tenant.
+    event OrderRevoked(address indexed account, bytes32 indexed jobId);
+    event JobExtended(bytes32 indexed jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour);
+    /// @notice The job's balance fell by `amount`, credited to the tenant.
+    event Refunded(bytes32 indexed jobId, address indexed tenant, uint128 amount, address caller);
+    /// @notice The job's balance fell by `epochFee` and its reserved part rose by `reserve + bond`; `collateral` was locked.
+    event LeaseOpened(
+        bytes32 indexed jobId,
+        bytes32 indexed leaseId,
+        address indexed provider,
+        address node,
+        uint32 epoch,
+        uint128 rate,
+        uint128 collateral,
+        uint128 reserve,
+        uint128 bond,
+        uint128 epochFee,
+        uint64 startedAt,
+        uint64 endsAt,
+        uint64 closableAt,
+        uint256 slot,
+        bytes32 bidHash
+    );
+    /// @notice The job's balance fell by `amount`, its reserved part by what the lease's reserve fell by.
+    /// @param earned The lease's earned seconds afterwards.
+    /// @param seenAt The lease's last heartbeat afterwards.
+    /// @param seq Highest sequence number of a receipt afterwards.
+    /// @param amount Base units paid by this call, `fee` included; less than what is due where the escrow fell short.
+    /// @param reserve The lease's reserve afterwards.
+    /// @param checkpointRoot As in the receipt, or zero.
+    event LeaseCollected(
+        bytes32 indexed jobId,
+        bytes32 indexed leaseId,
+        uint64 earned,
+        uint64 seenAt,
+        uint64 seq,
+        uint128 amount,
+        uint128 fee,
+        uint128 reserve,
+        bytes32 checkpointRoot
+    );
+    /// @notice The lease is closed and its collateral unlocked.
+    /// @param released Reserve and bond that went back to the job's free balance.
+    event LeaseClosed(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 released);
+    /// @notice The provider leaves.
+    event LeaseNotice(bytes32 indexed jobId, bytes32 indexed leaseId, uint64 endsAt, uint64 closableAt);
+    /// @param suspendedAt See Lease.
+    /// @param answerBy See Lease.
+    /// @param reserve The lease's reserve afterwards; the job's reserved part moved by the difference.
+    event LeaseSuspended(
+        bytes32 indexed jobId,
+        bytes32 indexed leaseId,
+        address caller,
+        uint64 suspendedAt,
+        uint64 answerBy,
+        uint128 reserve
+    );
+    /// @notice The suspension was answered with a receipt; the job's balance fell by `bond`, credited to the provider; the collateral is
+    /// unlocked.
+    /// @param released Reserve that went back to the job's free balance.
+    event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 bond, uint128 released);
+    /// @notice The lease failed.
+    /// @param answered True if the provider admitted the drop in time: `slashed` is the drop penalty, the rest is unlocked.
+    /// @param slashed Base units of stake taken: `toJob + toCaller + toInsurance`.
+    /// @param toJob Base units that the job's balance rose by.
+    /// @param released Reserve and bond that went back to the job's free balance.
+    event LeaseFailed(
+        bytes32 indexed jobId,
+        bytes32 indexed leaseId,
+        address caller,
+        bool answered,
+        uint128 slashed,
+        uint128 toJob,
+        uint128 toCaller,
+        uint128 toInsurance,
+        uint128 released
+    );
+    event Credited(address indexed account, uint128 amount, CreditReason reason);
+    event Withdrawn(address indexed account, address indexed to, uint256 amount);
+
+    // --- errors ---
+
+    error ZeroAddress();
+    error ZeroAmount();
+    error InvalidConfig(bytes32 field);
+    error DepositTooLarge(uint256 balance, uint256 maximum);
+    error InvalidTenantSignature(address tenant, bytes32 jobId);
+    error InvalidBidSignature(address node, address provider, bytes32 bidHash);
+    error InvalidWatcherSignature(address watcher, bytes32 receiptHash);
+    error InvalidOrder(bytes32 field);
+    error SilenceOutOfBounds(uint32 maxSilence, uint32 lowest, uint32 highest);
+    error DeadlineTooFar(uint64 deadline, uint64 latest);
+    error OrderExpired(uint64 deadline);
+    error BidExpired(uint64 deadline);
+    error JobExists(bytes32 jobId);
+    error UnknownJob(bytes32 jobId);
+    error JobIsCancelled(bytes32 jobId);
+    error JobIsActive(bytes32 jobId, bytes32 leaseId);
+    error NotTenant(address caller, address tenant);
+    error NotTenantOrWatcher(address caller);
+    error NotProvider(address caller, address provider);
+    error NotProviderOrNode(address caller);
+    error RefundTooEarly(uint64 deadline);
+    error ExtensionLowers(bytes32 field);
+    error WrongOrder(bytes32 orderHash, bytes32 jobId);
+    error WrongEpoch(uint32 epoch, uint32 next);
+    error EpochsExhausted(uint32 maxEpochs);
+    error RateOutOfBounds(uint128 rate, uint128 lowest, uint128 highest);
+    error CollateralTooLow(uint128 collateral, uint128 lowest);
+    error NodeNotAuthorised(address node, address provider);
+    error SlotUsed(address provider, uint256 slot);
+    error InsufficientEscrow(uint128 available, uint256 required);
+    /// @notice The call isn't possible in the lease's state.
+    error WrongLeaseState(bytes32 leaseId, LeaseState state);
+    error WrongLease(bytes32 receiptLeaseId, bytes32 leaseId);
+    error NotClosable(uint64 closableAt);
+    error AlreadyNoticed(bytes32 leaseId);
+    /// @notice The provider was seen within `maxSilence` of now, or of the lease's end.
+    error NotSilent(uint64 seenAt, uint32 maxSilence);
+    error AnswerWindowClosed(uint64 answerBy);
+    error AnswerWindowOpen(uint64 answerBy);
+    error NothingToWithdraw(address account);
+
+    // --- a job's escrow ---
+
+    /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By anyone who has the tenant's signature.
+    /// @param signature By the tenant over the order: ECDSA, else ERC-1271.
+    /// @param permit EIP-2612 permit of the tenant for this contract; a zero deadline means none; one that fails is ignored.
+    /// @return jobId Digest of the order.
+    function fund(
+        Order calldata order,
+        bytes calldata signature,
+        Permit calldata permit
+    )
+        external
+        returns (bytes32 jobId);
+
+    /// @notice Adds escrow, pulled from the caller. By anyone.
+    function topUp(bytes32 jobId, uint128 amount, Permit calldata permit) external;
+
+    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; for a job that was never funded it takes back
+    /// the caller's own signature.
+    function cancel(bytes32 jobId) external;
+
+    /// @notice Raises a job's deadline, epochs or rate for leases to come; leases that run keep their end. By the tenant.
+    /// @param deadline Not below the present one.
+    /// @param maxEpochs Not below the present one.
+    /// @param maxRatePerHour Not below the present one.
+    function extend(bytes32 jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external;
+
+    /// @notice Credits the tenant with all that no lease reserves. By the tenant, or by anyone after the deadline; never while a lease is
+    /// active.
+    /// @return amount Base units credited; may be zero.
+    function refund(bytes32 jobId) external returns (uint128 amount);
+
+    // --- leases ---
+
+    /// @notice Opens the job's next lease. By its watcher or tenant.
+    /// @param signature By the bid's node or provider: ECDSA, else ERC-1271.
+    /// @param rate Base units per hour, within the bid's minimum and the job's maximum.
+    /// @return leaseId keccak256(abi.encode(jobId, epoch, bidHash, rate))
+    function open(
+        bytes32 jobId,
+        Bid calldata bid,
+        bytes calldata signature,
+        uint128 rate
+    )
+        external
+        returns (bytes32 leaseId);
+
+    /// @notice Credits the provider up to the receipt's earned seconds, never beyond the lease's end or money. By anyone, while Active or
+    /// Suspended. An older receipt changes nothing.
+    /// @param signature By the job's watcher: ECDSA, else ERC-1271; so for every receipt below.
+    function collect(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+
+    /// @notice Ends an active lease. By anyone with a final receipt (pays what it says); by the tenant or the watcher (pays the earned
+    /// seconds plus all since the last heartbeat shown); by anyone after `closableAt` (pays what receipts say).
+    function close(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+
+    /// @notice The provider's way out: it serves on through the answer window, then anyone may close.
+    function notice(bytes32 leaseId) external;
+
+    /// @notice Disputes an active lease whose provider is silent for more than `maxSilence`. By the tenant or the watcher. The job can
+    /// open its next lease at once.
+    /// @param receipt The latest one, or one with a zero leaseId.
+    function suspend(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+
+    /// @notice Answers a suspension, to the window's last second. With a final receipt, or one whose seenAt + maxSilence reaches
+    /// `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or the node: Failed with the drop penalty.
+    function answer(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+
+    /// @notice Fails a suspended lease after the answer window; the whole collateral is slashed. By anyone.
+    function fail(bytes32 leaseId) external;
+
+    /// @notice Sends the caller all that was credited, to the address `to`.
+    /// @return amount Base units sent.
+    function withdraw(address to) external returns (uint256 amount);
+
+    // --- views ---
+
+    /// @notice EIP-712 digest of an order: the job's id.
+    function hashOrder(Order calldata order) external view returns (bytes32);
+    /// @notice EIP-712 digest of a bid.
+    function hashBid(Bid calldata bid) external view returns (bytes32);
+    /// @notice EIP-712 digest of a receipt.
+    function hashReceipt(Receipt calldata receipt) external view returns (bytes32);
+    /// @notice The id that a lease has, or would have.
+    function leaseIdOf(bytes32 jobId, uint32 epoch, bytes32 bidHash, uint128 rate) external pure returns (bytes32);
+    function job(bytes32 jobId) external view returns (Job memory);
+    function lease(bytes32 leaseId) external view returns (Lease memory);
+    /// @notice Base units that `account` can withdraw.
+    function claimable(address account) external view returns (uint256);
+    function slotUsed(address provider, uint256 slot) external view returns (bool);
+    /// @notice Whether the tenant took back an order before it was funded.
+    function orderRevoked(address tenant, bytes32 jobId) external view returns (bool);
+    /// @notice The terms of this deployment.
+    function config() external view returns (Config memory);
+    /// @notice Address of the ERC-20 asset.
+    function asset() external view returns (address);
+    /// @notice Address of the ProviderStaking contract that holds the collateral.
+    function staking() external view returns (address);
+}
