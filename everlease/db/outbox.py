@@ -29,7 +29,7 @@ def emit(tx: Tx, topic: str, payload: dict[str, Any]) -> None:
 
 
 def claim_unsent(tx: Tx, limit: int = 200) -> list[OutboxEvent]:
-    """Lock the oldest unsent events for this transaction; another relay skips them. Call ``mark_sent`` after sending."""
+    """Lock the oldest unsent events for this transaction; other relays skip them. Call ``mark_sent`` after sending."""
     rows = tx.scalars(
         select(OutboxRow)
         .where(OutboxRow.sent_at.is_(None))

@@ -231,6 +231,16 @@ class TokenGrant(Message):
     error: Sentence = ""
 
 
+class ReceiptRequest(Message):
+    """Ask for the newest receipt of a lease this node serves; answered by Receipts, or Refusal under a stale fence."""
+
+    type: Literal["receipt_request"] = "receipt_request"
+    seq: int
+    job_id: Hex32
+    fence: int
+    lease_id: Hex32
+
+
 class Ping(Message):
     """The monitor's probe; answered by Pong at once."""
 
@@ -264,6 +274,7 @@ FromNode = Annotated[
     | JobNotice
     | Drain
     | TokenRequest
+    | ReceiptRequest
     | Pong,
     Field(discriminator="type"),
 ]

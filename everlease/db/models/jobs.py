@@ -73,6 +73,7 @@ class AuctionRow(Base):
     closed_at: Mapped[Instant | None]
     outcome: Mapped[LongText] = mapped_column(default="")
     unfit: Mapped[Json] = mapped_column(default=dict)
+    winner: Mapped[Json] = mapped_column(default=dict)
 
 
 class BidRow(Base):
