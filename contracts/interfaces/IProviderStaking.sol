@@ -46,7 +46,9 @@ interface IProviderStaking {
     event UnstakeRequested(address indexed provider, uint128 amount, uint128 unbonding, uint64 unbondsAt);
     /// @param staked The stake afterwards.
     /// @param unbonding What is still unbonding afterwards (more than zero if a part was locked).
-    event StakeWithdrawn(address indexed provider, address indexed to, uint128 amount, uint128 staked, uint128 unbonding);
+    event StakeWithdrawn(
+        address indexed provider, address indexed to, uint128 amount, uint128 staked, uint128 unbonding
+    );
     event NodeAuthorised(address indexed provider, address indexed node, uint256 nonce);
     event NodeRevoked(address indexed provider, address indexed node);
     /// @param cid CID of a JSON document that describes the provider.
