@@ -1,4 +1,4 @@
-"""Write everlease/db/migrations/versions/0001_initial.py anew from the models: one initial version until the first release.
+"""Write versions/0001_initial.py anew from the models: one initial version until the first release.
 
 .venv/bin/python scripts/regenerate_migration.py
 """

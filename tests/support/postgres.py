@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server in a temporary folder with a migrated template database; durability is off, tests don't cut the power."""
+    """A server in a temporary folder with a migrated template database. Durability is off: no test cuts the power."""
     folder = Path(tempfile.mkdtemp(prefix="everlease-pg-"))
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     with warnings.catch_warnings():
@@ -63,3 +64,4 @@ def running_postgres() -> Iterator[PostgresServer]:
         yield postgres
     finally:
         server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)

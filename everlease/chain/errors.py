@@ -1,0 +1,89 @@
+"""What can go wrong on the way to the chain; ``retryable`` says whether the same call may work later."""
+
+from typing import Any
+
+
+class ChainError(Exception):
+    """Root of this package's errors."""
+
+    retryable = False
+
+
+class RpcUnavailable(ChainError):
+    """No endpoint answered: refused, timed out, throttled or broken. ``last`` is the last endpoint's reason."""
+
+    retryable = True
+
+    def __init__(self, method: str, last: str) -> None:
+        super().__init__(f"no RPC endpoint answered {method}: {last}")
+        self.method = method
+        self.last = last
+
+
+class RpcRefused(ChainError):
+    """The node understood and said no."""
+
+    def __init__(self, method: str, code: int, message: str, data: Any = None) -> None:
+        super().__init__(f"{method} was refused ({code}): {message}")
+        self.method = method
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class TooManyResults(RpcRefused):
+    """A log query spans more than the endpoint gives; ask for fewer blocks."""
+
+
+class NonceTooLow(RpcRefused):
+    """A transaction with this nonce is mined already."""
+
+
+class AlreadyKnown(RpcRefused):
+    """The node has this very transaction."""
+
+
+class Underpriced(RpcRefused):
+    """The fee is below what the pool takes, or too little above the transaction that it would replace."""
+
+
+class InsufficientFunds(RpcRefused):
+    """The sender can't pay for the gas."""
+
+
+class CallReverted(ChainError):
+    """A contract refused: ``name`` and ``values`` of its custom error, or of Error(string) / Panic(uint256)."""
+
+    def __init__(self, name: str, values: dict[str, Any], data: str = "0x") -> None:
+        shown = ", ".join(f"{key}={value}" for key, value in values.items())
+        super().__init__(f"the contract reverted: {name}({shown})")
+        self.name = name
+        self.values = values
+        self.data = data
+
+
+class InvalidSignature(ChainError):
+    """A signature that no key could have made (length, v, or s in the upper half)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the signature is malformed: {reason}")
+        self.reason = reason
+
+
+class KeyRefused(ChainError):
+    """A key can't be used: file missing, wrong password, or a raw key outside of a development chain."""
+
+
+class WrongChain(ChainError):
+    """The endpoint serves another chain than the deployment's."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(f"the RPC endpoint serves chain {found}, the deployment is on chain {expected}")
+        self.found = found
+        self.expected = expected
+
+
+class BadAnswer(ChainError):
+    """An endpoint's answer breaks the protocol (missing fields, hashes that don't match)."""
+
+    retryable = True
