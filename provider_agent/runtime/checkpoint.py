@@ -1,0 +1,236 @@
+"""Take a checkpoint of a running container with runc and CRIU, without Docker noticing.
+
+A dump is a folder, made here and handed to the store as it is:
+  criu/            CRIU's images
+  files/NAME.tar   each capture (oci.Capture), archived by CRIU's post-dump script while the tasks were frozen
+  work/            logs, not part of the checkpoint
+  dump.json        written last and synced: a folder without it is an aborted dump and is deleted (`sweep`)
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provider_agent import guards
+from provider_agent.guard import find_freezer
+from provider_agent.runtime import diagnosis, oci
+from provider_agent.runtime.commands import last_line
+from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, DumpFailed
+from provider_agent.runtime.everlease_runc import replace_file
+from provider_agent.runtime.wire_images import frozen_seconds
+
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class DumpResult:
+    """A finished dump. `pause_s`: how long the tasks stood still by CRIU's own count, 0.0 when they were frozen
+    before.
+    """
+
+    path: Path
+    mode: str
+    pause_s: float
+    total_s: float
+    bytes: int
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class HostTools:
+    """The binaries that dump: runc, and CRIU or None where the host can't checkpoint processes."""
+
+    runc: Path
+    criu: Path | None
+
+
+class Checkpointer:
+    """Dumps the containers of one agent, one dump per container at a time."""
+
+    def __init__(self, tools: HostTools, state: Path) -> None:
+        self._tools, self._state = tools, state
+
+    def dump(
+        self, container: str, target: Path, *, stay_frozen: bool = False, timeout: float = TIMEOUT_S
+    ) -> DumpResult:
+        """Checkpoint a running container into the new folder `target`; the job goes on as soon as its memory is
+        written.
+
+        With `stay_frozen` (drain, migrate, hibernate) the tasks are frozen before CRIU begins, and CRIU hands them back
+        frozen: no instruction runs after the checkpoint. guards.thaw or ContainerEngine.remove ends that. A dump that
+        fails or is killed leaves the job running. Raises DumpFailed, ContainerFault.
+        """
+        if self._tools.criu is None:
+            raise DumpFailed(container, "this host has no usable CRIU", "", retryable=False, permanent=True)
+        folder = oci.container_folder(self._state, container)
+        freezer = find_freezer(folder)
+        if freezer is None:
+            raise ContainerFault("checkpoint", container[:12], "it is not running", retryable=True)
+        with self._exclusive(folder) as lock:
+            started = time.monotonic()
+            _make_folders(target, ("criu", "files", "work"))
+            _point(folder / "target", target)
+            frozen_before = freezer.requested()
+            try:
+                if stay_frozen and not frozen_before:
+                    guards.freeze(folder)
+                self._checkpoint(container, target, lock, timeout)
+                pause = 0.0 if frozen_before else frozen_seconds(target / "criu")
+                result = _finish(target, "process", pause, started, frozen=stay_frozen or frozen_before)
+            except BaseException:
+                if not frozen_before:
+                    _let_go_on(folder)
+                shutil.rmtree(target / "criu", ignore_errors=True)
+                shutil.rmtree(target / "files", ignore_errors=True)
+                raise
+            finally:
+                (folder / "target").unlink(missing_ok=True)
+        return result
+
+    def snapshot(self, container: str, target: Path, *, timeout: float = TIMEOUT_S) -> DumpResult:
+        """Files mode: archive /checkpoint alone into the new folder `target`. Raises DumpFailed, ContainerFault.
+
+        The job is frozen meanwhile, so that the files agree; the shell that thaws it lives on when the agent is killed.
+        """
+        folder = oci.container_folder(self._state, container)
+        freezer = find_freezer(folder)
+        source = next(
+            capture.path for capture in oci.captures_of(self._state, container) if capture.name == "checkpoint"
+        )
+        with self._exclusive(folder) as lock:
+            started = time.monotonic()
+            _make_folders(target, ("files", "work"))
+            script = oci.snapshot_script(target, source, folder, freezer)
+            paused = time.monotonic()
+            done = _run_apart(["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
+            pause = time.monotonic() - paused if freezer is not None else 0.0
+            if done != 0:
+                log = diagnosis.tail(target / "work" / "snapshot.log")
+                shutil.rmtree(target / "files", ignore_errors=True)
+                raise DumpFailed(container, last_line(log), log, retryable=True)
+            return _finish(target, "files", pause, started, frozen=False)
+
+    def _checkpoint(self, container: str, target: Path, lock: int, timeout: float) -> None:
+        """Run `runc checkpoint`; once more when the freezer did not settle. Raises DumpFailed."""
+        bundle = oci.read_bundle(self._state, container)
+        argv = [str(self._tools.runc), "--root", str(bundle.root)]
+        argv += ["--systemd-cgroup"] if bundle.systemd_cgroup else []
+        argv += ["--criu", str(self._tools.criu), "checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
+        argv += ["--image-path", str(target / "criu"), "--work-path", str(target / "work"), container]
+        log = target / "work" / "runc.log"
+        for attempt in (1, 2):
+            code = _run_apart(argv, lock, log, timeout, path=self._tools.criu.parent if self._tools.criu else None)
+            if code == 0:
+                return
+            said = diagnosis.tail(log)
+            if attempt == 1 and "unable to freeze" in said:
+                continue
+            why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "files.log")
+            reason = "it took longer than the time limit" if code is None else why.sentence
+            raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
+
+    @contextmanager
+    def _exclusive(self, folder: Path) -> Iterator[int]:
+        """One dump at a time; runc inherits the lock, so a new agent waits for the dump of a killed one."""
+        handle = os.open(folder / "dump.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            give_up = time.monotonic() + TIMEOUT_S
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise ContainerFault(
+                            "checkpoint", folder.name[:12], "another dump is under way", retryable=True
+                        ) from None
+                    time.sleep(0.05)
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def read_dump(target: Path) -> DumpResult:
+    """The record of a finished dump. Raises CheckpointRefused for an aborted one."""
+    try:
+        raw = json.loads((target / "dump.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointRefused(str(target), "it has no dump.json, so it was never finished") from None
+    return DumpResult(target, raw["mode"], raw["pause_s"], raw["total_s"], raw["bytes"], raw["frozen"])
+
+
+def sweep(folder: Path) -> tuple[Path, ...]:
+    """Delete the aborted dumps directly below `folder` (after an agent's restart) and return their paths."""
+    aborted = tuple(path for path in folder.iterdir() if path.is_dir() and not (path / "dump.json").exists())
+    for path in aborted:
+        shutil.rmtree(path, ignore_errors=True)
+    return aborted
+
+
+def _make_folders(target: Path, names: tuple[str, ...]) -> None:
+    try:
+        target.mkdir(parents=True, mode=0o700)
+        for name in names:
+            (target / name).mkdir()
+    except OSError as error:
+        raise ContainerFault("write a checkpoint to", str(target), last_line(str(error)), retryable=True) from error
+
+
+def _point(link: Path, target: Path) -> None:
+    part = link.with_name("target.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target.resolve())
+    part.replace(link)
+
+
+def _finish(target: Path, mode: str, pause: float, started: float, *, frozen: bool) -> DumpResult:
+    size = sum(path.lstat().st_size for part in ("criu", "files") for path in (target / part).glob("*"))
+    result = DumpResult(target, mode, round(pause, 4), round(time.monotonic() - started, 4), size, frozen)
+    record = asdict(result) | {"path": target.name}
+    replace_file(str(target / "dump.json"), json.dumps(record))
+    return result
+
+
+def _let_go_on(folder: Path) -> None:
+    """Thaw after an aborted dump, unless the guard fenced the container meanwhile."""
+    freezer = find_freezer(folder)
+    if freezer is None:
+        return
+    with guards.fence_lock(folder):
+        if not guards.fenced(folder) and freezer.exists and freezer.requested():
+            freezer.thaw()
+
+
+def _run_apart(argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None) -> int | None:
+    """Run in a session of its own, so that it ends by itself when the agent is killed; exit code, None past the
+    limit.
+    """
+    env = dict(os.environ)
+    if path is not None:
+        env["PATH"] = os.pathsep.join([str(path), env.get("PATH", os.defpath)])
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            pass_fds=(lock,),
+            env=env,
+        )
+    try:
+        return process.wait(timeout)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise

@@ -1,0 +1,81 @@
+"""Turn the logs of runc and CRIU into one sentence that a tenant or a provider understands."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL_BYTES = 8192
+NO = "which can't be checkpointed"
+# (pattern in CRIU's or runc's log, sentence, whether the same program will always fail)
+DUMP_CAUSES: tuple[tuple[str, str, bool], ...] = (
+    (r"No space left on device", "the host's disk is full", False),
+    (r"io_uring", f"the program uses io_uring, {NO}", True),
+    (r"(?i)inotify|fsnotify|fanotify", f"the program watches files with inotify, {NO}", True),
+    (r"perf_event|\[?bpf|userfaultfd", f"the program holds a perf, bpf or userfaultfd descriptor, {NO}", True),
+    (r"ghost file|ghost-limit", "the program keeps a deleted file of more than 1 GiB open", True),
+    (r"(?i)packet socket|sk-packet|netlink", f"the program holds a packet or netlink socket, {NO}", True),
+    (r"Unsupported (?:socket|proto|family)|Unknown (?:proto|socket)", f"the program holds a kind of socket {NO}", True),
+    (r"External (?:unix )?socket", "the program is connected to a socket outside its container", True),
+    (r"Can't dump (?:chr|char|blk)|(?:chr|char) device|/dev/nvidia", f"the program has a device open {NO}", True),
+    (r"Can't dump file \d+ of that type", f"the program has a file of a kind open {NO}", True),
+    (r"(?:unable|failed|time).{0,40}freez", "the program's processes could not be stopped in time", False),
+    (r"(?i)seized by|already being traced|ptrace", "a process of the program is being traced by a debugger", False),
+)
+RESTORE_CAUSES: tuple[tuple[str, str], ...] = (
+    (r"No space left on device", "the host's disk is full"),
+    (r"(?i)cpu.{0,40}(?:capabilit|feature|xsave)|fpu", "the CPU lacks features that the program was using"),
+    (r"Can't bind inet socket|Cannot assign requested address", "the host gave the container another address"),
+    (r"has bad size|bad mode|Can't open file|No such file", "a file that the program had open is missing or differs"),
+    (r"Can't fork|Pid \d+ do(?:es)? not match", "a process id is already taken"),
+    (r"memory|ENOMEM|Cannot allocate", "the host has too little memory for it"),
+    (r"(?i)magic|pb_read|protobuf|unpack", "the checkpoint's images are damaged"),
+)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a dump failed; `permanent` when trying again can't help this program."""
+
+    sentence: str
+    permanent: bool
+    log_tail: str
+
+
+def tail(path: Path) -> str:
+    """The last 8 KiB of a log, "" when there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - TAIL_BYTES))
+            return stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def errors(log: str) -> str:
+    """CRIU's error lines alone, so that a harmless mention elsewhere is not taken for the cause."""
+    return "\n".join(line for line in log.splitlines() if re.search(r"Error|rror:|Err\b|No space left", line))
+
+
+def explain_dump(said: str, criu_log: Path, files_log: Path) -> Cause:
+    """Look at what runc said, at CRIU's log and at the post-dump script's."""
+    log, files = tail(criu_log), tail(files_log)
+    text = "\n".join((errors(log), files, said))
+    for pattern, sentence, permanent in DUMP_CAUSES:
+        if re.search(pattern, text):
+            return Cause(sentence, permanent, log or said)
+    return Cause(_first_error(log, said), False, log or said)
+
+
+def explain_restore(said: str, criu_log: Path) -> Cause:
+    """The same for a restore."""
+    log = tail(criu_log)
+    for pattern, sentence in RESTORE_CAUSES:
+        if re.search(pattern, errors(log)):
+            return Cause(f"{sentence} ({_first_error(log, said)})", True, log)
+    return Cause(_first_error(log, said), False, log or said)
+
+
+def _first_error(log: str, said: str) -> str:
+    listed = errors(log).splitlines() or [line for line in said.splitlines() if line.strip()]
+    return listed[0].strip()[-300:] if listed else "CRIU ended without a message"

@@ -1,0 +1,171 @@
+"""A job's network: the same hostname, subnet and address on every host, the internet and nothing else within reach.
+
+CRIU restores sockets with the addresses they had, so identity is a pure function of the job id. Subnets are /29s of
+the shared address space 100.64.0.0/10 (RFC 6598), which hardly any provider uses on its own network.
+"""
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+
+from provider_agent.runtime.commands import last_line, run
+from provider_agent.runtime.errors import ContainerFault, FirewallFault, SubnetTaken
+
+POOL = ipaddress.IPv4Network("100.64.0.0/10")
+PREFIX = 29
+BRIDGES = "el-"
+LABEL = "io.everlease.job"
+# Everything that is not the public internet (IANA special-purpose address registry).
+PRIVATE = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+)  # fmt: skip
+IN, OUT, HOST = "EVERLEASE-IN", "EVERLEASE-OUT", "EVERLEASE-HOST"
+
+
+@dataclass(frozen=True)
+class NetworkIdentity:
+    """What a job sees of its network, on whichever host."""
+
+    hostname: str
+    subnet: str
+    gateway: str
+    address: str
+    bridge: str
+    name: str
+
+
+def identity(job_id: str) -> NetworkIdentity:
+    """The network identity of a job. Two jobs share a subnet by chance once in 2**19 pairs; SubnetTaken then tells."""
+    digest = hashlib.sha256(f"everlease network {job_id.lower()}".encode()).digest()
+    # Index 0 is left out: some routers use the pool's first addresses for themselves.
+    index = 1 + int.from_bytes(digest[:8], "big") % (2 ** (PREFIX - POOL.prefixlen) - 1)
+    subnet = ipaddress.IPv4Network((int(POOL.network_address) + (index << (32 - PREFIX)), PREFIX))
+    tag = digest.hex()[:12]
+    gateway, address = (str(subnet.network_address + offset) for offset in (1, 2))
+    return NetworkIdentity(f"job-{tag}", str(subnet), gateway, address, f"{BRIDGES}{tag}", f"everlease-{tag}")
+
+
+def create_network(client: docker.DockerClient, job_id: str) -> NetworkIdentity:
+    """Make the job's bridge network unless it is there. Raises SubnetTaken, ContainerFault."""
+    wanted = identity(job_id)
+    try:
+        client.networks.get(wanted.name)
+    except NotFound:
+        pool = docker.types.IPAMPool(subnet=wanted.subnet, gateway=wanted.gateway)
+        try:
+            client.networks.create(
+                wanted.name,
+                driver="bridge",
+                ipam=docker.types.IPAMConfig(pool_configs=[pool]),
+                options={
+                    "com.docker.network.bridge.name": wanted.bridge,
+                    "com.docker.network.bridge.enable_icc": "false",
+                },
+                labels={LABEL: job_id},
+                enable_ipv6=False,
+            )
+        except APIError as error:
+            detail = str(error.explanation)
+            if "overlap" in detail or "conflicts" in detail:
+                raise SubnetTaken(wanted.subnet, detail) from error
+            raise ContainerFault("make the network of", job_id, detail, retryable=True) from error
+    return wanted
+
+
+def remove_network(client: docker.DockerClient, job_id: str) -> None:
+    """Remove the job's network; nothing happens when it is gone. Raises ContainerFault while a container uses it."""
+    try:
+        client.networks.get(identity(job_id).name).remove()
+    except NotFound:
+        return
+    except APIError as error:
+        raise ContainerFault("remove the network of", job_id, str(error.explanation), retryable=True) from error
+
+
+def rules() -> dict[str, list[list[str]]]:
+    """The rules of each of our chains. OUT: what leaves a job; IN: what arrives at one; HOST: a job to this host
+    itself.
+    """
+    reset = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
+    out = [["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "RETURN"]]
+    out += [["-d", network, "-j", "REJECT"] for network in PRIVATE]
+    # A connection restored here belongs to another host's address translation; a reset tells the program at once.
+    out += [["-p", "tcp", "!", "--syn", *reset[2:]], ["-j", "RETURN"]]
+    into = [["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "RETURN"], ["-j", "DROP"]]
+    return {OUT: out, IN: into, HOST: [["-j", "REJECT"]]}
+
+
+JUMPS = (("DOCKER-USER", "-i", OUT), ("DOCKER-USER", "-o", IN), ("INPUT", "-i", HOST))
+
+
+class Firewall:
+    """The rules for all jobs of one host, in the network namespace of its Docker daemon. They match bridges by name,
+    so one set does.
+    """
+
+    def __init__(self, netns: Path | None) -> None:
+        self._netns = netns
+
+    def install(self) -> None:
+        """Set the rules; the same again when they are there. Start it after dockerd, which makes DOCKER-USER. Raises
+        FirewallFault.
+        """
+        self._must(["iptables", "-w", "-N", "DOCKER-USER"], tolerate="exists")
+        for chain, listed in rules().items():
+            self._must(["iptables", "-w", "-N", chain], tolerate="exists")
+            self._load(chain, listed)
+        for parent, direction, chain in JUMPS:
+            jump = [parent, direction, f"{BRIDGES}+", "-j", chain]
+            if self._try(["iptables", "-w", "-C", *jump]) is not None:
+                self._must(["iptables", "-w", "-I", *jump])
+        for chain in ("INPUT", "FORWARD"):
+            blocked = [chain, "-i", f"{BRIDGES}+", "-j", "DROP"]
+            if self._try(["ip6tables", "-w", "-C", *blocked]) is not None:
+                # A kernel without IPv6 has no such table and nothing to block.
+                self._must(["ip6tables", "-w", "-I", *blocked], tolerate="initialize")
+
+    def remove(self) -> None:
+        """Take the rules away again; nothing happens when they are gone."""
+        for parent, direction, chain in JUMPS:
+            self._try(["iptables", "-w", "-D", parent, direction, f"{BRIDGES}+", "-j", chain])
+        for chain in (OUT, IN, HOST):
+            self._try(["iptables", "-w", "-F", chain])
+            self._try(["iptables", "-w", "-X", chain])
+        for chain in ("INPUT", "FORWARD"):
+            self._try(["ip6tables", "-w", "-D", chain, "-i", f"{BRIDGES}+", "-j", "DROP"])
+
+    def _load(self, chain: str, listed: list[list[str]]) -> None:
+        """Fill one chain in one transaction, so that there is no moment without rules."""
+        text = "\n".join(["*filter", f"-F {chain}", *(" ".join(["-A", chain, *rule]) for rule in listed), "COMMIT", ""])
+        argv = ["iptables-restore", "-w", "--noflush"]
+        done = run(argv, netns=self._netns, text=text)
+        if done.returncode:
+            raise FirewallFault(" ".join(argv), last_line(done.stderr))
+
+    def _try(self, argv: list[str]) -> str | None:
+        """None on success, else the message."""
+        done = run(argv, netns=self._netns)
+        return last_line(done.stderr) if done.returncode else None
+
+    def _must(self, argv: list[str], *, tolerate: str | None = None) -> None:
+        message = self._try(argv)
+        if message is not None and not (tolerate and tolerate in message):
+            raise FirewallFault(" ".join(argv), message)
+
+
+def close_outside_connections(pid: int, address: str) -> str | None:
+    """Reset, inside the network namespace of process `pid`, every TCP connection that leaves the container.
+
+    After a move they belong to the old host; loopback and self-connections stay. Uses the kernel's SOCK_DESTROY (`ss
+    --kill`). Returns None, or why it could not be done (the firewall then resets them at their next packet).
+    """
+    argv = ["ss", "--kill", "--tcp", "--no-header", "state", "connected", "exclude", "time-wait"]
+    keep: list[Any] = ["not", "dst", "127.0.0.0/8", "and", "not", "dst", address]
+    done = run(argv + keep, netns=Path(f"/proc/{pid}/ns/net"))
+    return last_line(done.stderr) if done.returncode else None

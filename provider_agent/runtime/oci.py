@@ -1,0 +1,142 @@
+"""Install the runtime `everlease-runc` and keep the folder that it and CRIU read for each container.
+
+STATE/everlease-runc          what Docker runs; STATE/everlease-runc.json its settings
+STATE/containers/ID/          see everlease_runc.py; also post-dump (CRIU's action script) and target (link to the
+dump in progress)
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from provider_agent.guard import Freezer
+from provider_agent.runtime import everlease_runc
+from provider_agent.runtime.errors import ContainerFault
+
+RUNTIME_NAME = "everlease"
+TAR = "tar --create --sparse --numeric-owner --acls --xattrs '--xattrs-include=*' --warning=no-file-ignored"
+CRIU_OPTIONS = ("tcp-established", "file-locks", "link-remap", "ghost-limit 1G")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A folder of the host whose files belong to a checkpoint: the overlay's upper dir, /checkpoint, or an image's
+    volume.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the wrapper noted at `create`: runc's root, the bundle, the file with init's pid, the cgroup driver."""
+
+    root: Path
+    bundle: Path
+    pid_file: Path
+    systemd_cgroup: bool
+
+
+def install_wrapper(state: Path, *, runc: Path, criu: Path | None) -> Path:
+    """Write the wrapper into the state folder and return its path, to be registered with Docker as runtime `everlease`.
+
+    Idempotent; every file is replaced atomically because Docker may run it at any moment.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "containers").mkdir(exist_ok=True)
+    os.chmod(state, 0o700)
+    script = state / "everlease_runc.py"
+    everlease_runc.replace_file(str(script), Path(everlease_runc.__file__).read_text(encoding="utf-8"))
+    settings = {"runc": str(runc), "criu": str(criu) if criu else None, "state": str(state.resolve())}
+    everlease_runc.replace_file(str(state / "everlease-runc.json"), json.dumps(settings))
+    # The base interpreter, not the environment's: a broken environment must not stop the host's containers.
+    python = os.path.realpath(sys.executable)
+    wrapper = state / "everlease-runc"
+    text = f'#!/bin/sh\nexec {shlex.quote(python)} -I -S {shlex.quote(str(script.resolve()))} "$@"\n'
+    everlease_runc.replace_file(f"{wrapper}.new", text)
+    os.chmod(f"{wrapper}.new", 0o700)
+    os.replace(f"{wrapper}.new", wrapper)
+    return wrapper.resolve()
+
+
+def container_folder(state: Path, container: str) -> Path:
+    """STATE/containers/ID; refuses an id that is not Docker's 64 hex digits."""
+    if len(container) != 64 or not set(container) <= set("0123456789abcdef"):
+        raise ContainerFault("find", container[:80], "a container id has 64 hex digits")
+    return state.resolve() / "containers" / container
+
+
+def prepare(state: Path, container: str, captures: tuple[Capture, ...]) -> Path:
+    """Write the files that CRIU reads when this container is dumped; call it after `docker create`, before `docker
+    start`.
+    """
+    folder = container_folder(state, container)
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "post-dump"
+    everlease_runc.replace_file(str(script), post_dump_script(folder / "target", captures))
+    os.chmod(script, 0o700)
+    listed = json.dumps([[capture.name, str(capture.path)] for capture in captures])
+    everlease_runc.replace_file(str(folder / "captures.json"), listed)
+    options = "\n".join((*CRIU_OPTIONS, f"action-script {script}"))
+    everlease_runc.replace_file(str(folder / "criu.conf"), f"{options}\n")
+    return folder
+
+
+def post_dump_script(target: Path, captures: tuple[Capture, ...]) -> str:
+    """CRIU runs it at each stage; at post-dump the tasks are still frozen, so files and memory agree."""
+    lines = [
+        "#!/bin/sh",
+        '[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0',
+        "set -eu",
+        f"cd {shlex.quote(str(target))}",
+        "exec 2>files.log",
+    ]
+    lines += [
+        f"{TAR} --file files/{capture.name}.tar --directory {shlex.quote(str(capture.path))} ." for capture in captures
+    ]
+    return "\n".join([*lines, ""])
+
+
+def snapshot_script(target: Path, source: Path, folder: Path, freezer: Freezer | None) -> str:
+    """Archive one folder while the container stands still; it goes on in any case, unless the guard fenced it
+    meanwhile.
+    """
+    archive = (
+        f"{TAR} --file {shlex.quote(str(target / 'files' / 'checkpoint.tar'))} --directory {shlex.quote(str(source))} ."
+    )
+    if freezer is None:
+        return archive
+    fenced, control = shlex.quote(str(folder / "fenced")), shlex.quote(str(freezer.control))
+    freeze, thaw = ("FROZEN", "THAWED") if freezer.version == 1 else ("1", "0")
+    return f"echo {freeze} >{control}; {archive}; code=$?; [ -e {fenced} ] || echo {thaw} >{control}; exit $code"
+
+
+def captures_of(state: Path, container: str) -> tuple[Capture, ...]:
+    """The captures recorded by `prepare`."""
+    listed = json.loads((container_folder(state, container) / "captures.json").read_text(encoding="utf-8"))
+    return tuple(Capture(name, Path(path)) for name, path in listed)
+
+
+def mark_restore(state: Path, container: str, *, images: Path, work: Path) -> None:
+    """Make the next `docker start` of this container a restore from `images`; CRIU logs into `work`."""
+    marker = {"images": str(images.resolve()), "work": str(work.resolve())}
+    everlease_runc.replace_file(str(container_folder(state, container) / "restore.json"), json.dumps(marker))
+
+
+def read_bundle(state: Path, container: str) -> Bundle:
+    """The wrapper's note; raises ContainerFault when the container was never started through the runtime."""
+    try:
+        raw = json.loads((container_folder(state, container) / "bundle.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ContainerFault("find", container[:12], "it was never started by the runtime 'everlease'") from None
+    return Bundle(Path(raw["root"]), Path(raw["bundle"]), Path(raw["pid_file"]), raw["systemd_cgroup"])
+
+
+def forget(state: Path, container: str) -> None:
+    """Remove the container's folder."""
+    shutil.rmtree(container_folder(state, container), ignore_errors=True)

@@ -1,0 +1,77 @@
+"""Bring a checkpoint back to life: a new container from the job's spec, its files put back, CRIU instead of
+`create`.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provider_agent.runtime import archives, diagnosis, network, oci
+from provider_agent.runtime.checkpoint import read_dump
+from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer
+from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, RestoreFailed
+
+RESUME_ENV = "EVERLEASE_RESUME"
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """A container that runs again. `total_s` counts from the call of `start`; `cut` is why outside connections were
+    not reset.
+    """
+
+    container: JobContainer
+    total_s: float
+    cut: str | None
+
+
+def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint_dir: Path) -> JobContainer:
+    """Create the container and put the checkpoint's files back; nothing runs yet, so it can go on while a fencing
+    time runs out.
+
+    Everything that grants rights (limits, capabilities, seccomp, mounts, devices) comes from `spec`. Called again for
+    the same job and fence after a kill, it starts over. Raises CheckpointRefused, RestoreFailed, ContainerFault.
+    """
+    mode = read_dump(dump).mode
+    if mode == "files":
+        spec = resumed(spec)
+    container = engine.create(spec, checkpoint_dir)
+    try:
+        for capture in oci.captures_of(engine.state, container.id):
+            archive = dump / "files" / f"{capture.name}.tar"
+            if archive.exists():
+                archives.put_back(archive, capture.path)
+            elif mode == "process":
+                raise CheckpointRefused(str(dump), f"it has no files/{capture.name}.tar")
+        if mode == "process":
+            work = oci.container_folder(engine.state, container.id) / "restore"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            oci.mark_restore(engine.state, container.id, images=dump / "criu", work=work)
+    except BaseException:
+        engine.remove(container.id)
+        raise
+    return container
+
+
+def start(engine: ContainerEngine, container: JobContainer) -> RestoreResult:
+    """Start a prepared container. On failure it is removed. Raises RestoreFailed with the tail of CRIU's log."""
+    began = time.monotonic()
+    work = oci.container_folder(engine.state, container.id) / "restore"
+    try:
+        engine.start(container.id)
+    except ContainerFault as error:
+        cause = diagnosis.explain_restore(error.detail, work / "restore.log")
+        engine.remove(container.id)
+        raise RestoreFailed(container.job_id, cause.sentence, cause.log_tail) from error
+    running = engine.inspect(container.id)
+    cut = None
+    if work.is_dir() and running.pid:
+        cut = network.close_outside_connections(running.pid, network.identity(running.job_id).address)
+    return RestoreResult(running, time.monotonic() - began, cut)
+
+
+def resumed(spec: ContainerSpec) -> ContainerSpec:
+    """The spec of a files-mode restart: the job sees EVERLEASE_RESUME=1."""
+    return replace(spec, env={**spec.env, RESUME_ENV: "1"})
