@@ -1,0 +1,33 @@
+PYTHON ?= python3
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo "make demo    set everything up and watch a job outlive three hosts"
+	@echo "make test    set everything up and run every check and test"
+	@echo "make setup   only the set-up (idempotent)"
+	@echo "make lint    linters and type checker"
+	@echo "make format  ruff format and forge fmt"
+	@echo "make clean   stop what runs and remove what was built"
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+demo: setup
+	@.venv/bin/everlease demo
+
+test: setup
+	@$(PYTHON) scripts/check.py
+
+lint: setup
+	@$(PYTHON) scripts/check.py --lint
+
+format: setup
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix-only --quiet .
+	@node_modules/@foundry-rs/forge-linux-amd64/bin/forge fmt
+
+clean:
+	@if [ -x .venv/bin/everlease ]; then .venv/bin/everlease down --purge; fi
+	@rm -rf .everlease .build .tools .venv .venv-ape node_modules .solcx out cache
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
