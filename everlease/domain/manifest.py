@@ -16,7 +16,7 @@ MAX_PATH_BYTES = 4096
 
 EntryKind = Literal["file", "directory", "symlink"]
 Layout = Literal["offset", "aligned"]
-CheckpointMode = Literal["process", "files"]
+RuntimeMode = Literal["process", "files"]
 
 
 class ManifestError(ValueError):
@@ -71,7 +71,7 @@ class Manifest:
     epoch: int
     lease_id: str
     node: str
-    mode: CheckpointMode
+    mode: RuntimeMode
     generation: int
     predecessor: CID | None
     created_at: float

@@ -242,7 +242,14 @@ class LocalBlockStore:
         return index
 
     def _recover(self) -> None:
-        """Cut torn tails, remove packs that no index row names, and open the last pack for appending."""
+        """Cut torn tails, forget rows without bytes, remove packs no row names, open the last pack for appending."""
+        for number, (_, end) in self._index.packs().items():
+            path = pack_path(self._packs, number)
+            size = path.stat().st_size if path.exists() else 0
+            if size < end:
+                # A disk that lied about fsync: better absent, so that it is put again, than present and broken.
+                rows = self._index.in_pack(number)
+                self._index.remove(digest for digest, place in rows if place.offset + place.length > size)
         packs = self._index.packs()
         numbers = pack_numbers(self._packs)
         last = max([*numbers, *packs], default=1)

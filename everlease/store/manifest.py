@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
@@ -79,7 +79,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(body: bytes) -> Manifest:
-    """The manifest in a canonical body. Raises ManifestInvalid for anything `encode_manifest` would not have written."""
+    """The manifest in a canonical body. Raises ManifestInvalid for what `encode_manifest` would not have written."""
     try:
         fields = json.loads(body.decode("ascii"))
         entries = tuple(_decode_entry(entry) for entry in fields["entries"])
@@ -220,9 +220,8 @@ def _decode_entry(fields: dict[str, Any]) -> FileEntry:
 def _check_types(header: Mapping[str, Any], requirements: Any, stats: Any) -> None:
     integers = ("version", "chain_id", "seq", "fence", "epoch", "generation")
     strings = ("contract", "job_id", "lease_id", "node", "mode")
-    if not all(type(header[name]) is int for name in integers) or not all(
-        type(header[name]) is str for name in strings
-    ):
+    typed = [type(header[name]) is int for name in integers] + [type(header[name]) is str for name in strings]
+    if not all(typed):
         raise ManifestInvalid("a field of the manifest has the wrong type")
     if header["mode"] not in ("process", "files"):
         raise ManifestInvalid(f"mode {header['mode']!r} is unknown")
@@ -248,7 +247,7 @@ def _values(code: str, text: str) -> list[int]:
         raise ManifestInvalid("a block table is not base64") from error
     if sys.byteorder == "little":
         column.byteswap()
-    return cast("list[int]", column.tolist())
+    return column.tolist()
 
 
 def _base64(data: bytes) -> str:

@@ -60,9 +60,8 @@ class PackIndex:
     def add(self, rows: Iterable[tuple[bytes, Location]]) -> None:
         """Insert or move blocks in one transaction. Raises StoreFull and changes nothing."""
         with self._transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO block VALUES (?,?,?,?)", ((digest, *place) for digest, place in rows)
-            )
+            values = ((digest, *place) for digest, place in rows)
+            db.executemany("INSERT OR REPLACE INTO block VALUES (?,?,?,?)", values)
 
     def remove(self, digests: Iterable[bytes]) -> None:
         """Forget blocks in one transaction."""
@@ -83,10 +82,9 @@ class PackIndex:
 
     def packs(self) -> dict[int, tuple[int, int]]:
         """pack → (bytes of live blocks, offset behind the last one)."""
+        query = "SELECT pack, sum(length), max(offset + length) FROM block GROUP BY pack"
         with self._lock:
-            rows = self._db.execute(
-                "SELECT pack, sum(length), max(offset + length) FROM block GROUP BY pack"
-            ).fetchall()
+            rows = self._db.execute(query).fetchall()
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def totals(self) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """CRIU's pagemap images, read just far enough to know which virtual address each page of `pages-N.img` has.
 
 Format: CRIU images/pagemap.proto and image.c. Two u32 LE magics, then messages framed by a u32 LE size:
-one pagemap_head {pages_id = 1}, then pagemap_entry {vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags = 4, nr_pages = 5}.
+one pagemap_head {pages_id = 1}, then pagemap_entry {vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags = 4,
+nr_pages = 5}.
 """
 
 from __future__ import annotations
