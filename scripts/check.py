@@ -1,6 +1,8 @@
 """Every check of the repository: linters, type checker, contract tests, generated code, and pytest at the end.
 
-Usage: python3 scripts/check.py [--lint] [PYTEST ARGUMENTS…]       A check is quiet unless it fails; its log is in .build/logs.
+Usage: python3 scripts/check.py [--lint] [PYTEST ARGUMENTS…]
+
+A check is quiet unless it fails; its log is in .build/logs.
 """
 
 import os

@@ -30,8 +30,8 @@ PACKAGES = {
 """Debian package → a command that shows it is there."""
 
 NO_PACKAGES = (
-    "System packages are missing and could not be installed: run 'apt-get install -y {missing}' as root; until then services, "
-    "contracts and their tests work, containers don't."
+    "System packages are missing and could not be installed: run 'apt-get install -y {missing}' as root; until then "
+    "services, contracts and their tests work, containers don't."
 )
 NO_CRIU = "CRIU 4.2 could not be set up: nodes offer checkpoints in 'files' mode only; everything else works."
 NO_IMAGE = "The demo's container image could not be built: jobs with images of your own work, the demo doesn't."
@@ -130,24 +130,68 @@ def steps() -> list[Step]:
     requirements, scripts = ROOT / "requirements", ROOT / "scripts"
     site = ROOT / ".venv" / "bin"
     return [
-        Step("packages", "system packages", install_packages, optional=True, hint=NO_PACKAGES.format(missing=missing), salt=missing),
+        Step(
+            "packages",
+            "system packages",
+            install_packages,
+            optional=True,
+            hint=NO_PACKAGES.format(missing=missing),
+            salt=missing,
+        ),
         Step("uv", "uv", install_uv, outputs=(UV,), salt=UV_VERSION),
         Step(
-            "services", "Python packages of the services", install_services, ("uv",),
-            (requirements / "services.txt", ROOT / "pyproject.toml"), (site / "everlease", site / "pytest"),
+            "services",
+            "Python packages of the services",
+            install_services,
+            ("uv",),
+            (requirements / "services.txt", ROOT / "pyproject.toml"),
+            (site / "everlease", site / "pytest"),
         ),
-        Step("npm", "contract tools", install_npm, (), (ROOT / "package-lock.json", ROOT / "package.json"), (ANVIL, FORGE)),
-        Step("ape", "Python packages of the deploy scripts", install_ape, ("uv",), (requirements / "contracts.txt",), (ROOT / ".venv-ape/bin/ape",)),
         Step(
-            "contracts", "contracts, compiled", compile_contracts, ("npm",),
-            (ROOT / "contracts", ROOT / "foundry.toml", ROOT / "package-lock.json", scripts / "solc.mjs"), (ROOT / "out" / "LeaseEscrow.sol",),
+            "npm",
+            "contract tools",
+            install_npm,
+            (),
+            (ROOT / "package-lock.json", ROOT / "package.json"),
+            (ANVIL, FORGE),
         ),
-        Step("criu", "CRIU in a private prefix", set_up_criu, ("packages",), (scripts / "setup_criu.sh",), (TOOLS / "criu" / "criu",), True, NO_CRIU),
         Step(
-            "image", "container image of the demo", build_image, ("services", "packages"),
-            (scripts / "make_image.sh", scripts / "image", scripts / "trainer"), (ROOT / ".build" / "image.tar",), True, NO_IMAGE,
+            "ape",
+            "Python packages of the deploy scripts",
+            install_ape,
+            ("uv",),
+            (requirements / "contracts.txt",),
+            (ROOT / ".venv-ape/bin/ape",),
         ),
-    ]  # fmt: skip
+        Step(
+            "contracts",
+            "contracts, compiled",
+            compile_contracts,
+            ("npm",),
+            (ROOT / "contracts", ROOT / "foundry.toml", ROOT / "package-lock.json", scripts / "solc.mjs"),
+            (ROOT / "out" / "LeaseEscrow.sol",),
+        ),
+        Step(
+            "criu",
+            "CRIU in a private prefix",
+            set_up_criu,
+            ("packages",),
+            (scripts / "setup_criu.sh",),
+            (TOOLS / "criu" / "criu",),
+            True,
+            NO_CRIU,
+        ),
+        Step(
+            "image",
+            "container image of the demo",
+            build_image,
+            ("services", "packages"),
+            (scripts / "make_image.sh", scripts / "image", scripts / "trainer"),
+            (ROOT / ".build" / "image.tar",),
+            True,
+            NO_IMAGE,
+        ),
+    ]
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Run named steps with one progress line each, in the order of their needs; standard library only (it runs before any venv)."""
+"""Run named steps with one progress line each, in the order of their needs; standard library only (no venv yet)."""
 
 import hashlib
 import os
@@ -26,8 +26,8 @@ class StepFailed(Exception):
 class Step:
     """One piece of work. It is skipped while `inputs` hash as they did when it last succeeded and `outputs` exist.
 
-    `needs` names steps that come first. An `optional` step that fails is reported by `hint` and the rest goes on; for any
-    other step the run ends, and `hint` (or the log's last lines) says why.
+    `needs` names steps that come first. An `optional` step that fails is reported by `hint` and the rest goes on;
+    for any other step the run ends, and `hint` (or the log's last lines) says why.
     """
 
     name: str
