@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from everlease.chain.deployment import Deployment
 from everlease.db import Database
 from tests.support.anvil import Anvil, running_anvil
+from tests.support.deployed import Market, make_market
 from tests.support.postgres import PostgresServer, running_postgres
 
 
@@ -60,3 +62,17 @@ def anvil() -> Iterator[Anvil]:
     """A fresh chain that mines a block per transaction (31337)."""
     with running_anvil() as node:
         yield node
+
+
+@pytest.fixture
+def market(anvil: Anvil) -> Iterator[Market]:
+    """Contracts, tokens and people on a fresh chain."""
+    market = make_market(anvil)
+    yield market
+    market.chain.close()
+
+
+@pytest.fixture
+def deployment(market: Market) -> Deployment:
+    """The contracts of ``market``."""
+    return market.deployment

@@ -1,0 +1,119 @@
+"""What the rest of the code sees of a chain: two protocols and the records they exchange.
+
+Hashes, addresses and topics are lower-case 0x-hex; fees are wei per gas; timestamps unix seconds. ``RpcChain`` talks to
+a real node, ``MemoryChain`` is a simulated one; both pass tests/conformance/test_chain.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+BlockTag = int | Literal["latest", "finalized"]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A block's header, as far as anyone here needs it."""
+
+    number: int
+    hash: str
+    parent_hash: str
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A raw log; ``topics[0]`` is the event's hash."""
+
+    address: str
+    topics: tuple[str, ...]
+    data: bytes
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TxReceipt:
+    """A mined transaction; ``ok`` is false if it reverted, ``contract`` is what it created."""
+
+    tx_hash: str
+    block_number: int
+    block_hash: str
+    ok: bool
+    gas_used: int
+    gas_price: int
+    contract: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """What the next block asks for."""
+
+    base_fee: int
+    priority_fee: int
+
+
+class ChainReader(Protocol):
+    """Reading; every method raises RpcUnavailable (retryable) when no endpoint answers."""
+
+    def chain_id(self) -> int:
+        """The chain's id."""
+        ...
+
+    def header(self, block: BlockTag) -> Header | None:
+        """A header, or None where there is none (yet); ``finalized`` is None where the chain has no such tag."""
+        ...
+
+    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
+        """Headers of several blocks in one go, in the order asked."""
+        ...
+
+    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
+        """Logs of these contracts in blocks first..last; raises TooManyResults beyond what one answer holds."""
+        ...
+
+    def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
+        """Logs of these contracts in exactly this block; raises RpcRefused if it is not known (any more)."""
+        ...
+
+    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+        """eth_call on the latest block; raises CallReverted."""
+        ...
+
+    def code(self, address: str) -> bytes:
+        """An account's code, empty for a plain key."""
+        ...
+
+    def balance(self, address: str) -> int:
+        """An account's wei."""
+        ...
+
+
+class ChainWriter(ChainReader, Protocol):
+    """Sending raw transactions and following them."""
+
+    def nonce(self, address: str) -> int:
+        """Transactions of ``address`` that are mined."""
+        ...
+
+    def fees(self) -> Fees:
+        """What to pay now."""
+        ...
+
+    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
+        """Gas that the call needs on the latest state; raises CallReverted."""
+        ...
+
+    def send_raw(self, raw: bytes) -> str:
+        """Hand over a signed transaction; returns its hash. Raises NonceTooLow, AlreadyKnown, Underpriced, …"""
+        ...
+
+    def receipts(self, tx_hashes: Sequence[str]) -> list[TxReceipt | None]:
+        """Receipts on the present canonical chain, in the order asked."""
+        ...
+
+    def knows(self, tx_hash: str) -> bool:
+        """Whether the node has the transaction, mined or pending."""
+        ...

@@ -1,0 +1,178 @@
+"""JSON-RPC 2.0 over HTTP: batches, several endpoints, back-off, bounded answers, typed errors."""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+
+from everlease.chain.errors import (
+    AlreadyKnown,
+    BadAnswer,
+    ChainError,
+    InsufficientFunds,
+    NonceTooLow,
+    RpcRefused,
+    RpcUnavailable,
+    TooManyResults,
+    Underpriced,
+)
+from everlease.chain.reverts import decode_revert
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_BATCH = 100
+MAX_WAIT_S = 10.0
+
+_SENDING: tuple[tuple[str, type[RpcRefused]], ...] = (
+    ("nonce too low", NonceTooLow),
+    ("already known", AlreadyKnown),
+    ("already imported", AlreadyKnown),
+    ("known transaction", AlreadyKnown),
+    ("underpriced", Underpriced),
+    ("fee too low", Underpriced),
+    ("less than block base fee", Underpriced),
+    ("insufficient funds", InsufficientFunds),
+)
+"""What geth, Nethermind, Erigon, Besu, Reth and Anvil say, in lower case."""
+_TOO_MANY = ("too many", "more than", "limit", "block range", "response size", "too large", "range is too")
+_THROTTLED = ("rate limit", "too many requests", "request limit", "capacity")
+
+
+class _EndpointDown(Exception):
+    """This endpoint can't answer now; another may. ``wait`` is what it asked for, seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class JsonRpc:
+    """A client of one chain behind one or more URLs. Thread-safe; connects on first use.
+
+    ``rounds``: how often all endpoints are tried before RpcUnavailable; between rounds it sleeps, doubling from 0.2 s,
+    or as long as a 429 asks (at most 10 s). ``timeout`` is per request, seconds.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        timeout: float = 10.0,
+        rounds: int = 3,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not urls:
+            raise ValueError("give at least one RPC URL")
+        self._urls = tuple(urls)
+        self._client = httpx.Client(timeout=timeout, headers={"content-type": "application/json"})
+        self._rounds = rounds
+        self._sleep = sleep
+        self._ids = itertools.count(1)
+        self._preferred = 0
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def call(self, method: str, *params: Any) -> Any:
+        """One call; raises a ChainError."""
+        answer = self.batch([(method, params)])[0]
+        if isinstance(answer, ChainError):
+            raise answer
+        return answer
+
+    def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """Many calls, in requests of at most 100; an item is its result or the ChainError that answered it."""
+        results: list[Any] = []
+        for start in range(0, len(calls), MAX_BATCH):
+            results.extend(self._deliver(calls[start : start + MAX_BATCH]))
+        return results
+
+    def _deliver(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        last = ""
+        for attempt in range(self._rounds):
+            wait = 0.2 * 2**attempt
+            for offset in range(len(self._urls)):
+                index = (self._preferred + offset) % len(self._urls)
+                try:
+                    results = self._request(self._urls[index], calls)
+                except _EndpointDown as error:
+                    last = str(error)
+                    wait = max(wait, error.wait)
+                    continue
+                with self._lock:
+                    self._preferred = index
+                return results
+            if attempt + 1 < self._rounds:
+                self._sleep(min(wait, MAX_WAIT_S))
+        raise RpcUnavailable(calls[0][0], last)
+
+    def _request(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        requests = [
+            {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
+            for method, params in calls
+        ]
+        body = json.dumps(requests if len(requests) > 1 else requests[0])
+        answer = self._post(url, body)
+        items = answer if isinstance(answer, list) else [answer]
+        by_id = {item.get("id"): item for item in items if isinstance(item, dict)}
+        results = []
+        for request in requests:
+            item = by_id.get(request["id"]) or (items[0] if len(requests) == 1 and isinstance(items[0], dict) else None)
+            if item is None:
+                raise _EndpointDown("an answer is missing from a batch")
+            results.append(_result(str(request["method"]), item))
+        return results
+
+    def _post(self, url: str, body: str) -> Any:
+        try:
+            with self._client.stream("POST", url, content=body) as response:
+                if response.status_code == 429:
+                    raise _EndpointDown("the endpoint throttles us (429)", _retry_after(response))
+                content = bytearray()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise _EndpointDown("the answer is larger than 64 MiB")
+        except httpx.HTTPError as error:
+            raise _EndpointDown(f"{type(error).__name__}: {error}") from error
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise _EndpointDown(f"HTTP {response.status_code} without JSON") from error
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return float(response.headers.get("retry-after", "1"))
+    except ValueError:
+        return 1.0
+
+
+def _result(method: str, item: dict[str, Any]) -> Any:
+    """An item's result, or its error as a ChainError; throttling counts as an endpoint that is down."""
+    error = item.get("error")
+    if error is None:
+        if "result" not in item:
+            return BadAnswer(f"{method}: neither result nor error in the answer")
+        return item["result"]
+    if not isinstance(error, dict):
+        return RpcRefused(method, 0, str(error)[:500])
+    code, message, data = error.get("code", 0), str(error.get("message", ""))[:500], error.get("data")
+    text = message.lower()
+    if code == 429 or (method != "eth_getLogs" and any(part in text for part in _THROTTLED)):
+        raise _EndpointDown(f"the endpoint throttles us: {message}", 1.0)
+    if method == "eth_getLogs":
+        kind = TooManyResults if code == -32005 or any(part in text for part in _TOO_MANY) else RpcRefused
+        return kind(method, code, message, data)
+    if method == "eth_sendRawTransaction":
+        for part, refused in _SENDING:
+            if part in text:
+                return refused(method, code, message, data)
+    if code == 3 or "revert" in text:
+        return decode_revert(data, message)
+    return RpcRefused(method, code, message, data)

@@ -1,0 +1,164 @@
+"""A chain behind JSON-RPC endpoints: ChainReader and ChainWriter in terms of the Ethereum execution API."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
+from everlease.chain.jsonrpc import JsonRpc
+
+_FALLBACK_PRIORITY_FEE = 1_000_000_000
+_MAX_PLAUSIBLE = 2**63
+
+
+class RpcChain:
+    """ChainWriter over ``JsonRpc``. Answers are checked for shape; what breaks it raises BadAnswer (retryable)."""
+
+    def __init__(self, rpc: JsonRpc) -> None:
+        self._rpc = rpc
+
+    @classmethod
+    def connect(cls, urls: Sequence[str], *, timeout: float = 10.0) -> "RpcChain":
+        """A chain behind these URLs; connects on first use."""
+        return cls(JsonRpc(urls, timeout=timeout))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._rpc.close()
+
+    def chain_id(self) -> int:
+        return _number(self._rpc.call("eth_chainId"))
+
+    def header(self, block: BlockTag) -> Header | None:
+        tag = hex(block) if isinstance(block, int) else block
+        try:
+            answer = self._rpc.call("eth_getBlockByNumber", tag, False)
+        except RpcRefused:
+            if block == "finalized":
+                return None
+            raise
+        return None if answer is None else _header(answer)
+
+    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
+        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        return [None if answer is None else _header(answer) for answer in _whole(answers)]
+
+    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
+        where = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
+        return _logs(self._rpc.call("eth_getLogs", where), addresses)
+
+    def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
+        return _logs(self._rpc.call("eth_getLogs", {"address": list(addresses), "blockHash": block_hash}), addresses)
+
+    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+        request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
+        return _bytes(self._rpc.call("eth_call", request, "latest"))
+
+    def code(self, address: str) -> bytes:
+        return _bytes(self._rpc.call("eth_getCode", address, "latest"))
+
+    def balance(self, address: str) -> int:
+        return int(str(self._rpc.call("eth_getBalance", address, "latest")), 16)
+
+    def nonce(self, address: str) -> int:
+        return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
+
+    def fees(self) -> Fees:
+        block, priority = self._rpc.batch(
+            [("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())]
+        )
+        if isinstance(block, ChainError):
+            raise block
+        tip = _FALLBACK_PRIORITY_FEE if isinstance(priority, ChainError) else _number(priority)
+        return Fees(_number(block.get("baseFeePerGas", "0x0")), tip)
+
+    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
+        request = {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value)}
+        return _number(self._rpc.call("eth_estimateGas", request))
+
+    def send_raw(self, raw: bytes) -> str:
+        return _hash(self._rpc.call("eth_sendRawTransaction", "0x" + raw.hex()))
+
+    def receipts(self, tx_hashes: Sequence[str]) -> list[TxReceipt | None]:
+        answers = self._rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes])
+        return [None if answer is None else _receipt(answer) for answer in _whole(answers)]
+
+    def knows(self, tx_hash: str) -> bool:
+        return self._rpc.call("eth_getTransactionByHash", tx_hash) is not None
+
+
+def _whole(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, ChainError):
+            raise answer
+    return answers
+
+
+def _number(value: Any) -> int:
+    try:
+        number = int(value, 16)
+    except (TypeError, ValueError) as error:
+        raise BadAnswer(f"{value!r:.100} is not a quantity") from error
+    if number >= _MAX_PLAUSIBLE:
+        raise BadAnswer(f"{value!r:.100} is not a plausible quantity")
+    return number
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return bytes.fromhex(value.removeprefix("0x"))
+    except (AttributeError, ValueError) as error:
+        raise BadAnswer(f"{value!r:.100} is not hexadecimal data") from error
+
+
+def _hash(value: Any, size: int = 32) -> str:
+    raw = _bytes(value)
+    if len(raw) != size:
+        raise BadAnswer(f"{value!r:.100} has {len(raw)} bytes instead of {size}")
+    return "0x" + raw.hex()
+
+
+def _header(item: Any) -> Header:
+    try:
+        return Header(
+            _number(item["number"]), _hash(item["hash"]), _hash(item["parentHash"]), _number(item["timestamp"])
+        )
+    except (KeyError, TypeError) as error:
+        raise BadAnswer("a block's header lacks fields") from error
+
+
+def _logs(items: Any, addresses: Sequence[str]) -> list[Log]:
+    """Logs in chain order; those of other contracts are dropped, removed ones too."""
+    wanted = {address.lower() for address in addresses}
+    try:
+        found = [_log(item) for item in items if not item.get("removed")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadAnswer("a log lacks fields") from error
+    return sorted((log for log in found if log.address in wanted), key=lambda log: (log.block_number, log.log_index))
+
+
+def _log(item: Any) -> Log:
+    return Log(
+        address=_hash(item["address"], 20),
+        topics=tuple(_hash(topic) for topic in item["topics"]),
+        data=_bytes(item["data"]),
+        block_number=_number(item["blockNumber"]),
+        block_hash=_hash(item["blockHash"]),
+        tx_hash=_hash(item["transactionHash"]),
+        log_index=_number(item["logIndex"]),
+    )
+
+
+def _receipt(item: Any) -> TxReceipt:
+    try:
+        return TxReceipt(
+            tx_hash=_hash(item["transactionHash"]),
+            block_number=_number(item["blockNumber"]),
+            block_hash=_hash(item["blockHash"]),
+            ok=_number(item["status"]) == 1,
+            gas_used=_number(item["gasUsed"]),
+            gas_price=_number(item.get("effectiveGasPrice", "0x0")),
+            contract=_hash(item["contractAddress"], 20) if item.get("contractAddress") else None,
+        )
+    except (KeyError, TypeError) as error:
+        raise BadAnswer("a receipt lacks fields") from error
