@@ -1,4 +1,4 @@
-"""The servers of the embedded profile: Anvil, PostgreSQL and Valkey, each on a free port, its data in the stack's folder."""
+"""The servers of the embedded profile: Anvil, PostgreSQL and Valkey, each on a free port and in the stack's folder."""
 
 import json
 import os
