@@ -36,7 +36,6 @@ class Freezer:
     path: Path
     version: int
 
-    @property
     def exists(self) -> bool:
         return self.control.exists()
 
@@ -179,11 +178,11 @@ def watch(folder: Path) -> None:
             return
         time.sleep(TICK_S / 5)
         freezer = find_freezer(folder)
-    while folder.is_dir() and freezer.exists:
+    while folder.is_dir() and freezer.exists():
         try:
             enforce(folder, freezer, boottime())
         except OSError:
-            if not freezer.exists:
+            if not freezer.exists():
                 return
         time.sleep(TICK_S)
 

@@ -133,7 +133,7 @@ class Checkpointer:
             said = diagnosis.tail(log)
             if attempt == 1 and "unable to freeze" in said:
                 continue
-            why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "files.log")
+            why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
             reason = "it took longer than the time limit" if code is None else why.sentence
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
@@ -205,7 +205,7 @@ def _let_go_on(folder: Path) -> None:
     if freezer is None:
         return
     with guards.fence_lock(folder):
-        if not guards.fenced(folder) and freezer.exists and freezer.requested():
+        if not guards.fenced(folder) and freezer.exists() and freezer.requested():
             freezer.thaw()
 
 

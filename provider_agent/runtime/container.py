@@ -122,7 +122,7 @@ class ContainerEngine:
         except APIError as error:
             raise ContainerFault("create", spec.name, str(error.explanation)) from error
         container = str(made["Id"])
-        oci.prepare(self.state, container, self._captures(container, checkpoint_dir))
+        oci.prepare(self.state, container, self._captures(container, checkpoint_dir), identity.address)
         return self.inspect(container)
 
     def _host_config(
@@ -261,6 +261,7 @@ class ContainerEngine:
         # Docker's `since` takes seconds as a float, too coarse for nanoseconds: ask for a second more and skip by the
         # cursor.
         since = datetime.fromisoformat(f"{after[:19]}+00:00").timestamp() - 1 if after else None
+        stream = None
         try:
             stream = self.client.api.logs(container, stream=True, follow=follow, timestamps=True, since=since)
             buffered = b""
@@ -272,6 +273,9 @@ class ContainerEngine:
                         yield LogLine(cursor.decode(), text)
         except DockerException as error:
             raise ContainerFault("read the log of", container[:12], _explain(error), retryable=True) from error
+        finally:
+            if stream is not None:
+                stream.close()
 
     def execute(self, container: str, command: tuple[str, ...], *, limit_bytes: int = 1 << 20) -> tuple[int, bytes]:
         """Run a command in the running container: (exit code, at most `limit_bytes` of its output). Gone after a
@@ -317,6 +321,10 @@ class ContainerEngine:
             return str(self.client.images.get(image).id)
         except ImageNotFound:
             return None
+
+    def close(self) -> None:
+        """Close the connections to Docker."""
+        self.client.close()
 
     def config(self, container: str) -> dict[str, Any]:
         """Docker's record of the container, as JSON."""

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket as unix
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from provider_agent.runtime.oci import RUNTIME_NAME
 
 READY_TIMEOUT_S = 60.0
 API_TIMEOUT_S = 120
+# Docker 20.10's, the oldest engine supported; newer ones serve it too.
+API_VERSION = "1.41"
 # Unix sockets take 107 characters; the longest one below the exec root is containerd's.
 LONGEST_EXEC_ROOT = 107 - len("/containerd/containerd-debug.sock")
 
@@ -27,9 +30,17 @@ LONGEST_EXEC_ROOT = 107 - len("/containerd/containerd-debug.sock")
 def connect(socket: Path) -> docker.DockerClient:
     """A client of the daemon at this unix socket. Raises DaemonUnavailable."""
     try:
-        client = docker.DockerClient(base_url=f"unix://{socket}", timeout=API_TIMEOUT_S)
+        # Docker's client leaks its socket when nobody listens, so knock first.
+        with unix.socket(unix.AF_UNIX) as knock:
+            knock.settimeout(5)
+            knock.connect(str(socket))
+    except OSError as error:
+        raise DaemonUnavailable(str(socket), error.strerror or str(error)) from error
+    client = docker.DockerClient(base_url=f"unix://{socket}", timeout=API_TIMEOUT_S, version=API_VERSION)
+    try:
         client.ping()
     except (DockerException, OSError) as error:
+        client.close()
         raise DaemonUnavailable(str(socket), last_line(str(error))) from error
     return client
 
@@ -88,11 +99,12 @@ class HostDocker:
             )
         self.paths, self.netns = paths, netns
         self._wrapper, self._binary = wrapper, binary
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> docker.DockerClient:
         """Start the daemon, or find the one an earlier agent left running. Raises DockerMissing, DaemonUnavailable."""
         if self.pid() is not None:
-            return self._wait_ready(None)
+            return self._wait_ready()
         if shutil.which(self._binary) is None:
             raise DockerMissing(self._binary)
         for folder in (self.paths.data, self.paths.exec_root):
@@ -102,7 +114,7 @@ class HostDocker:
         config = self.paths.run / "daemon.json"
         config.write_text(json.dumps(self._config(), indent=2), encoding="utf-8")
         with self.paths.log.open("ab") as log:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 in_netns(self.netns, [self._binary, "--config-file", str(config)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -110,7 +122,7 @@ class HostDocker:
                 start_new_session=True,
                 cwd="/",
             )
-        return self._wait_ready(process)
+        return self._wait_ready()
 
     def stop(self, timeout: float = 60.0) -> None:
         """Stop the daemon and its containers in order, and leave nothing running or mounted. Images and layers stay."""
@@ -131,6 +143,8 @@ class HostDocker:
             if not left:
                 break
             psutil.wait_procs(left, timeout=5)
+        if self._process is not None:
+            self._process.wait()
         self._unmount()
         self.paths.pid_file.unlink(missing_ok=True)
         self.paths.socket.unlink(missing_ok=True)
@@ -189,13 +203,13 @@ class HostDocker:
             "runtimes": {RUNTIME_NAME: {"path": str(self._wrapper)}},
         }
 
-    def _wait_ready(self, process: subprocess.Popen[bytes] | None) -> docker.DockerClient:
+    def _wait_ready(self) -> docker.DockerClient:
         give_up = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:
                 return connect(self.paths.socket)
             except DaemonUnavailable:
-                ended = process is not None and process.poll() is not None
+                ended = self._process is not None and self._process.poll() is not None
                 if ended or time.monotonic() > give_up:
                     log = (
                         self.paths.log.read_text(encoding="utf-8", errors="replace")[-4000:]

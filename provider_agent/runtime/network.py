@@ -8,7 +8,6 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
@@ -157,15 +156,3 @@ class Firewall:
         message = self._try(argv)
         if message is not None and not (tolerate and tolerate in message):
             raise FirewallFault(" ".join(argv), message)
-
-
-def close_outside_connections(pid: int, address: str) -> str | None:
-    """Reset, inside the network namespace of process `pid`, every TCP connection that leaves the container.
-
-    After a move they belong to the old host; loopback and self-connections stay. Uses the kernel's SOCK_DESTROY (`ss
-    --kill`). Returns None, or why it could not be done (the firewall then resets them at their next packet).
-    """
-    argv = ["ss", "--kill", "--tcp", "--no-header", "state", "connected", "exclude", "time-wait"]
-    keep: list[Any] = ["not", "dst", "127.0.0.0/8", "and", "not", "dst", address]
-    done = run(argv + keep, netns=Path(f"/proc/{pid}/ns/net"))
-    return last_line(done.stderr) if done.returncode else None

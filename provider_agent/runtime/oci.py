@@ -1,7 +1,7 @@
 """Install the runtime `everlease-runc` and keep the folder that it and CRIU read for each container.
 
 STATE/everlease-runc          what Docker runs; STATE/everlease-runc.json its settings
-STATE/containers/ID/          see everlease_runc.py; also post-dump (CRIU's action script) and target (link to the
+STATE/containers/ID/          see everlease_runc.py; also action (CRIU's action script) and target (link to the
 dump in progress)
 """
 
@@ -71,14 +71,14 @@ def container_folder(state: Path, container: str) -> Path:
     return state.resolve() / "containers" / container
 
 
-def prepare(state: Path, container: str, captures: tuple[Capture, ...]) -> Path:
-    """Write the files that CRIU reads when this container is dumped; call it after `docker create`, before `docker
-    start`.
+def prepare(state: Path, container: str, captures: tuple[Capture, ...], address: str) -> Path:
+    """Write the files that CRIU reads at a dump or restore; `address` is the job's own. Call it after `docker
+    create`, before `docker start`.
     """
     folder = container_folder(state, container)
     folder.mkdir(parents=True, exist_ok=True)
-    script = folder / "post-dump"
-    everlease_runc.replace_file(str(script), post_dump_script(folder / "target", captures))
+    script = folder / "action"
+    everlease_runc.replace_file(str(script), action_script(folder, captures, address))
     os.chmod(script, 0o700)
     listed = json.dumps([[capture.name, str(capture.path)] for capture in captures])
     everlease_runc.replace_file(str(folder / "captures.json"), listed)
@@ -87,19 +87,36 @@ def prepare(state: Path, container: str, captures: tuple[Capture, ...]) -> Path:
     return folder
 
 
-def post_dump_script(target: Path, captures: tuple[Capture, ...]) -> str:
-    """CRIU runs it at each stage; at post-dump the tasks are still frozen, so files and memory agree."""
+def action_script(folder: Path, captures: tuple[Capture, ...], address: str) -> str:
+    """CRIU runs it at each stage of a dump and of a restore.
+
+    post-dump: the tasks are still frozen, so files and memory agree. pre-resume: sockets are back and no task runs
+    yet, so connections that leave the container, which belong to the old host, are reset (the kernel's SOCK_DESTROY);
+    loopback and
+    connections of the container to itself stay. Where the kernel can't, the firewall resets them at their next packet.
+    """
+    tars = [
+        f"  {TAR} --file files/{capture.name}.tar --directory {shlex.quote(str(capture.path))} ."
+        for capture in captures
+    ]
+    cut = f"ss --kill --tcp state connected exclude time-wait not dst 127.0.0.0/8 and not dst {address}"
     lines = [
         "#!/bin/sh",
-        '[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0',
-        "set -eu",
-        f"cd {shlex.quote(str(target))}",
-        "exec 2>files.log",
+        'case "$CRTOOLS_SCRIPT_ACTION" in',
+        "post-dump)",
+        "  set -eu",
+        f"  cd {shlex.quote(str(folder / 'target'))}",
+        "  exec 2>work/files.log",
+        *tars,
+        "  ;;",
+        "pre-resume)",
+        f'  nsenter --net="/proc/$CRTOOLS_INIT_PID/ns/net" {cut} >{shlex.quote(str(folder / "cut.log"))} 2>&1',
+        "  ;;",
+        "esac",
+        "exit 0",
+        "",
     ]
-    lines += [
-        f"{TAR} --file files/{capture.name}.tar --directory {shlex.quote(str(capture.path))} ." for capture in captures
-    ]
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def snapshot_script(target: Path, source: Path, folder: Path, freezer: Freezer | None) -> str:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provider_agent.runtime import archives, diagnosis, network, oci
+from provider_agent.runtime import archives, diagnosis, oci
 from provider_agent.runtime.checkpoint import read_dump
 from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, RestoreFailed
@@ -17,13 +17,10 @@ RESUME_ENV = "EVERLEASE_RESUME"
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """A container that runs again. `total_s` counts from the call of `start`; `cut` is why outside connections were
-    not reset.
-    """
+    """A container that runs again. `total_s` counts from the call of `start`."""
 
     container: JobContainer
     total_s: float
-    cut: str | None
 
 
 def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint_dir: Path) -> JobContainer:
@@ -66,10 +63,7 @@ def start(engine: ContainerEngine, container: JobContainer) -> RestoreResult:
         engine.remove(container.id)
         raise RestoreFailed(container.job_id, cause.sentence, cause.log_tail) from error
     running = engine.inspect(container.id)
-    cut = None
-    if work.is_dir() and running.pid:
-        cut = network.close_outside_connections(running.pid, network.identity(running.job_id).address)
-    return RestoreResult(running, time.monotonic() - began, cut)
+    return RestoreResult(running, time.monotonic() - began)
 
 
 def resumed(spec: ContainerSpec) -> ContainerSpec:

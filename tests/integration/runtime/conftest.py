@@ -1,0 +1,207 @@
+"""Three hosts on one machine: a Docker daemon each, in network namespaces that meet in a fourth, the "internet"."""
+
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from provider_agent import guard, guards
+from provider_agent.runtime import network, oci, restore
+from provider_agent.runtime.checkpoint import Checkpointer, DumpResult, HostTools
+from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer, Limits
+from provider_agent.runtime.daemon import DaemonPaths, HostDocker
+
+ROOT = Path(__file__).parents[3]
+ZOO = ROOT / "tests" / "zoo"
+INTERNET = "203.0.113.1"
+IMAGE = "everlease/trainer:local"
+ECHO = """
+import socket, threading
+server = socket.create_server(("203.0.113.1", 9000))
+def echo(peer):
+    while data := peer.recv(100):
+        peer.sendall(data)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("docker")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@dataclass
+class Host:
+    name: str
+    root: Path
+    docker: HostDocker
+    engine: ContainerEngine
+    checkpointer: Checkpointer
+    address: str
+
+    @property
+    def state(self) -> Path:
+        return self.engine.state
+
+    def folder(self, container: str) -> Path:
+        return oci.container_folder(self.state, container)
+
+    def arm(self, container: str, seconds: float = 600) -> None:
+        guards.extend(self.folder(container), guard.boottime() + seconds)
+        guards.ensure(self.folder(container))
+
+    def steps(self, container: str) -> list[str]:
+        return [line.text.decode() for line in self.engine.logs(container)]
+
+    def last(self, container: str) -> int:
+        lines = self.steps(container)
+        assert all(line.startswith("ok") for line in lines), lines[-20:]
+        return int(lines[-1].split()[1]) if lines else 0
+
+    def launch(self, spec: ContainerSpec) -> JobContainer:
+        made = self.engine.create(spec, self.root / "checkpoints" / spec.name)
+        self.arm(made.id)
+        self.engine.start(made.id)
+        return self.engine.inspect(made.id)
+
+    def receive(self, spec: ContainerSpec, dump: Path) -> JobContainer:
+        made = restore.prepare(self.engine, spec, dump, self.root / "checkpoints" / spec.name)
+        self.arm(made.id)
+        return restore.start(self.engine, made).container
+
+
+@dataclass
+class Fleet:
+    hosts: dict[str, Host]
+    root: Path
+    jobs: list[str] = field(default_factory=list)
+
+    def spec(self, program: str, *args: str, mode: str = "process") -> ContainerSpec:
+        source = (ZOO / f"{program}.py").read_text()
+        return self.raw_spec("python", "-c", source, *args, mode=mode)
+
+    def raw_spec(self, *command: str, mode: str = "process") -> ContainerSpec:
+        job = f"0x{uuid.uuid4().hex}{uuid.uuid4().hex}"
+        self.jobs.append(job)
+        return ContainerSpec(
+            job, 1, IMAGE, Limits(cpus=1, memory_bytes=1 << 30, disk_bytes=1 << 30), command, mode=mode
+        )
+
+    def dump_path(self) -> Path:
+        return self.root / "dumps" / uuid.uuid4().hex[:12]
+
+    def forget(self) -> None:
+        for host in self.hosts.values():
+            for job in self.jobs:
+                host.engine.remove_job(job)
+        self.jobs.clear()
+        shutil.rmtree(self.root / "dumps", ignore_errors=True)
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def tools() -> HostTools:
+    subprocess.run([ROOT / "scripts" / "setup_criu.sh"], check=True, capture_output=True)
+    runc = shutil.which("runc")
+    assert runc, "these tests need Docker and runc: apt-get install docker.io"
+    return HostTools(Path(runc), ROOT / ".tools" / "criu" / "criu")
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    subprocess.run([ROOT / "scripts" / "make_image.sh"], check=True, capture_output=True)
+    return ROOT / ".build" / "image.tar"
+
+
+@pytest.fixture(scope="session")
+def internet() -> Iterator[str]:
+    """A namespace with a bridge at INTERNET and an echo server on port 9000; yields its name."""
+    name = f"eli-{uuid.uuid4().hex[:6]}"
+    ip("netns", "add", name)
+    try:
+        ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", name, "link", "add", "wan", "type", "bridge")
+        ip("-n", name, "addr", "add", f"{INTERNET}/24", "dev", "wan")
+        ip("-n", name, "link", "set", "wan", "up")
+        argv = ["nsenter", f"--net=/run/netns/{name}", "--", sys.executable, "-c", ECHO]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield name
+            server.kill()
+    finally:
+        ip("netns", "del", name)
+
+
+@pytest.fixture(scope="session")
+def host_maker(tools: HostTools, image: Path, internet: str) -> Iterator[Callable[[str, int], Host]]:
+    root = Path("/tmp") / f"elr-{uuid.uuid4().hex[:6]}"
+    made: list[tuple[HostDocker, str, ContainerEngine]] = []
+
+    def make(name: str, number: int) -> Host:
+        netns, link = f"{root.name}-{name}", f"{root.name[-6:]}{name}"
+        ip("netns", "add", netns)
+        ip("-n", netns, "link", "set", "lo", "up")
+        ip("link", "add", link, "netns", internet, "type", "veth", "peer", "name", "eth0", "netns", netns)
+        ip("-n", internet, "link", "set", link, "master", "wan", "up")
+        ip("-n", netns, "addr", "add", f"203.0.113.{number}/24", "dev", "eth0")
+        ip("-n", netns, "link", "set", "eth0", "up")
+        ip("-n", netns, "route", "add", "default", "via", INTERNET)
+        base = root / name
+        wrapper = oci.install_wrapper(base / "state", runc=tools.runc, criu=tools.criu)
+        docker = HostDocker(DaemonPaths(base / "data", base / "run"), wrapper=wrapper, netns=Path("/run/netns") / netns)
+        engine = ContainerEngine(docker.start(), base / "state")
+        made.append((docker, netns, engine))
+        network.Firewall(docker.netns).install()
+        engine.load_image(image)
+        return Host(name, base, docker, engine, Checkpointer(tools, base / "state"), f"203.0.113.{number}")
+
+    try:
+        yield make
+    finally:
+        for docker, netns, engine in made:
+            engine.close()
+            docker.purge()
+            ip("netns", "del", netns)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def all_hosts(host_maker: Callable[[str, int], Host]) -> Fleet:
+    hosts = {name: host_maker(name, number) for name, number in (("a", 11), ("b", 12))}
+    return Fleet(hosts, hosts["a"].root.parent)
+
+
+@pytest.fixture
+def fleet(all_hosts: Fleet) -> Iterator[Fleet]:
+    yield all_hosts
+    all_hosts.forget()
+
+
+def migrate(
+    source: Host, container: JobContainer, target: Host, spec: ContainerSpec, dump: Path
+) -> tuple[JobContainer, DumpResult]:
+    """Move a job without loss: a dump that stays frozen, a restore, and only then the old container goes."""
+    result = source.checkpointer.dump(container.id, dump, stay_frozen=True)
+    moved = target.receive(spec, dump)
+    source.engine.remove(container.id)
+    return moved, result

@@ -1,0 +1,33 @@
+"""Ordinary programs moved A -> B -> A -> B; each checks itself, and no step is lost or done twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.runtime.conftest import INTERNET, Fleet, until
+
+PROGRAMS = ("threads", "processes", "database", "sharedmemory", "loopback", "files", "eventloop", "counter")
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, "outside"])
+def test_survives_four_hosts(fleet: Fleet, program: str) -> None:
+    args = (INTERNET, "9000") if program == "outside" else ()
+    spec = fleet.spec(program, *args)
+    host = fleet.hosts["a"]
+    container = host.launch(spec)
+    seen: list[str] = []
+    for generation, name in enumerate(("b", "a", "b"), start=2):
+        before = len(seen)
+        until(lambda: host.last(container.id) >= before + 8)
+        spec = replace(spec, fence=generation)
+        until(lambda: len(host.steps(container.id)) >= 8)
+        target = fleet.hosts[name]
+        result = host.checkpointer.dump(container.id, fleet.dump_path(), stay_frozen=True)
+        seen += host.steps(container.id)
+        host.engine.remove(container.id)
+        container, host = target.receive(spec, result.path), target
+    until(lambda: len(host.steps(container.id)) >= 8)
+    seen += host.steps(container.id)
+    assert [line.split()[:2] for line in seen] == [["ok", str(n)] for n in range(1, len(seen) + 1)]
+    if program == "outside":
+        assert seen[-1].split()[2:] == ["3", "3"], "each move must cut both connections to the outside once"
