@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {Test} from "forge-std/Test.sol";
+
+import {LeaseEscrow} from "../../contracts/LeaseEscrow.sol";
+import {ProviderStaking} from "../../contracts/ProviderStaking.sol";
+import {NodeAuth} from "../../contracts/interfaces/IProviderStaking.sol";
+import {Bid, Config, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Permit} from "../../contracts/libraries/Deposits.sol";
+import {MockDollar} from "../../contracts/mocks/MockDollar.sol";
+
+/// @notice A deployment with one tenant, watcher and provider with a node. Times are absolute: viaIR may keep block.timestamp across a warp.
+abstract contract Base is Test {
+    uint64 internal constant START = 1_800_000_000;
+    uint64 internal constant DEADLINE = START + 1 days;
+    uint64 internal constant WINDOW = 60;
+    uint64 internal constant MIN_RUNTIME = 600;
+    uint64 internal constant UNBONDING = 1 days;
+    uint32 internal constant SILENCE = 5;
+    /// @dev 1000 base units a second.
+    uint128 internal constant RATE = 3_600_000;
+    uint128 internal constant PER_SECOND = 1000;
+    uint128 internal constant DEPOSIT = 100e6;
+    uint128 internal constant COLLATERAL = 10e6;
+    uint128 internal constant STAKE = 50e6;
+    uint128 internal constant BOND = 100_000;
+    uint128 internal constant EPOCH_FEE = 1000;
+    uint128 internal constant RESERVE = PER_SECOND * uint128(MIN_RUNTIME);
+
+    uint256 internal constant TENANT_KEY = 0xA11CE;
+    uint256 internal constant WATCHER_KEY = 0xB0B;
+    uint256 internal constant PROVIDER_KEY = 0xCA5;
+    uint256 internal constant NODE_KEY = 0xD0D0;
+
+    address internal tenant = vm.addr(TENANT_KEY);
+    address internal watcher = vm.addr(WATCHER_KEY);
+    address internal provider = vm.addr(PROVIDER_KEY);
+    address internal node = vm.addr(NODE_KEY);
+    address internal keeper = makeAddr("keeper");
+    address internal treasury = makeAddr("treasury");
+    address internal insurance = makeAddr("insurance");
+
+    MockDollar internal dollar;
+    LeaseEscrow internal escrow;
+    ProviderStaking internal staking;
+
+    function setUp() public virtual {
+        vm.warp(START);
+        dollar = new MockDollar();
+        escrow = new LeaseEscrow(IERC20(address(dollar)), terms());
+        staking = ProviderStaking(escrow.staking());
+        dollar.mint(tenant, 1000e6);
+        dollar.mint(provider, 1000e6);
+        vm.prank(tenant);
+        dollar.approve(address(escrow), type(uint256).max);
+        vm.startPrank(provider);
+        dollar.approve(address(staking), type(uint256).max);
+        staking.stake(STAKE, noPermit());
+        NodeAuth memory auth = NodeAuth(provider, node, START + 1 hours, 1);
+        staking.authoriseNode(auth, sign(NODE_KEY, staking.hashNodeAuth(auth)));
+        vm.stopPrank();
+    }
+
+    function terms() internal view returns (Config memory) {
+        return Config({
+            answerWindow: WINDOW,
+            minRuntime: MIN_RUNTIME,
+            unbondingPeriod: UNBONDING,
+            maxLifetime: 365 days,
+            minSilence: 2,
+            maxSilence: 300,
+            feeBps: 100,
+            dropPenaltyBps: 500,
+            slashToJobBps: 3000,
+            slashToCallerBps: 500,
+            bond: BOND,
+            treasury: treasury,
+            insurance: insurance
+        });
+    }
+
+    function sign(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    function noPermit() internal pure returns (Permit memory permit) {}
+
+    function noReceipt() internal pure returns (LeaseReceipt memory receipt) {}
+
+    function anOrder() internal view returns (Order memory) {
+        return Order({
+            tenant: tenant,
+            watcher: watcher,
+            jobSpec: keccak256("spec"),
+            maxRatePerHour: RATE,
+            deposit: DEPOSIT,
+            minCollateral: COLLATERAL,
+            maxSilence: SILENCE,
+            maxEpochs: 10,
+            epochFee: EPOCH_FEE,
+            deadline: DEADLINE,
+            nonce: 7
+        });
+    }
+
+    function fund(Order memory order) internal returns (bytes32) {
+        return escrow.fund(order, sign(TENANT_KEY, escrow.hashOrder(order)), noPermit());
+    }
+
+    function aBid(bytes32 jobId, uint32 epoch) internal view returns (Bid memory) {
+        return Bid({
+            provider: provider,
+            node: node,
+            orderHash: jobId,
+            epoch: epoch,
+            minRatePerHour: RATE / 2,
+            collateral: COLLATERAL,
+            deadline: DEADLINE,
+            slot: epoch
+        });
+    }
+
+    function openBid(bytes32 jobId, Bid memory bid) internal returns (bytes32) {
+        bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
+        vm.prank(watcher);
+        return escrow.open(jobId, bid, signature, RATE);
+    }
+
+    function openLease() internal returns (bytes32 jobId, bytes32 leaseId) {
+        jobId = fund(anOrder());
+        leaseId = openBid(jobId, aBid(jobId, 1));
+    }
+
+    /// @dev Funds, opens at START and suspends at START + delay, without a receipt.
+    function openAndSuspend(uint64 delay) internal returns (bytes32 jobId, bytes32 leaseId) {
+        (jobId, leaseId) = openLease();
+        vm.warp(START + delay);
+        vm.prank(watcher);
+        escrow.suspend(leaseId, noReceipt(), "");
+    }
+
+    /// @dev `seen` and `earned` in seconds since START.
+    function aReceipt(bytes32 leaseId, uint64 seen, uint64 earned) internal pure returns (LeaseReceipt memory) {
+        return LeaseReceipt(leaseId, seen, START + seen, earned, false, keccak256("root"));
+    }
+
+    function aFinal(bytes32 leaseId, uint64 seen, uint64 earned) internal pure returns (LeaseReceipt memory) {
+        return LeaseReceipt(leaseId, seen, START + seen, earned, true, keccak256("root"));
+    }
+
+    function signed(LeaseReceipt memory receipt) internal view returns (bytes memory) {
+        return sign(WATCHER_KEY, escrow.hashReceipt(receipt));
+    }
+
+    function collect(bytes32 leaseId, uint64 seen, uint64 earned) internal {
+        LeaseReceipt memory receipt = aReceipt(leaseId, seen, earned);
+        escrow.collect(leaseId, receipt, signed(receipt));
+    }
+
+    function stateOf(bytes32 leaseId) internal view returns (LeaseState) {
+        return escrow.lease(leaseId).state;
+    }
+
+    /// @dev Pay for some seconds, less the fee of 1 %.
+    function net(uint128 secondsEarned) internal pure returns (uint128) {
+        uint128 gross = secondsEarned * PER_SECOND;
+        return gross - gross / 100;
+    }
+
+    function assertState(bytes32 leaseId, LeaseState expected) internal view {
+        assertEq(uint8(stateOf(leaseId)), uint8(expected));
+    }
+
+    /// @dev The escrow holds exactly what it owes, the staking contract exactly the stake.
+    function assertConserved(bytes32 jobId) internal view {
+        uint256 owed = uint256(escrow.job(jobId).balance) + escrow.claimable(tenant) + escrow.claimable(watcher)
+            + escrow.claimable(provider) + escrow.claimable(keeper) + escrow.claimable(treasury)
+            + escrow.claimable(insurance);
+        assertEq(dollar.balanceOf(address(escrow)), owed, "escrow");
+        assertEq(dollar.balanceOf(address(staking)), staking.stakeOf(provider).staked, "stake");
+    }
+}

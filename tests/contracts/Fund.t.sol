@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
+import {Job, Order} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Permit} from "../../contracts/libraries/Deposits.sol";
+import {Base} from "./Base.sol";
+
+contract FundTest is Base {
+    uint128 private constant TOO_MUCH = (type(uint128).max >> 1) + 1;
+
+    function expectRefused(Order memory order, bytes memory reason) private {
+        bytes memory signature = sign(TENANT_KEY, escrow.hashOrder(order));
+        vm.expectRevert(reason);
+        escrow.fund(order, signature, noPermit());
+    }
+
+    function permitBy(uint256 key, address owner, uint256 value) private view returns (Permit memory) {
+        bytes32 typehash =
+            keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)");
+        bytes32 content = keccak256(abi.encode(typehash, owner, address(escrow), value, dollar.nonces(owner), DEADLINE));
+        (uint8 v, bytes32 r, bytes32 s) =
+            vm.sign(key, keccak256(abi.encodePacked("\x19\x01", dollar.DOMAIN_SEPARATOR(), content)));
+        return Permit(value, DEADLINE, v, r, s);
+    }
+
+    function test_fundPullsTheDepositFromTheTenantWhoeverCalls() public {
+        vm.prank(keeper);
+        bytes32 jobId = fund(anOrder());
+        Job memory job = escrow.job(jobId);
+        assertEq(jobId, escrow.hashOrder(anOrder()));
+        assertEq(job.balance, DEPOSIT);
+        assertEq(job.tenant, tenant);
+        assertEq(dollar.balanceOf(tenant), 1000e6 - DEPOSIT);
+        assertConserved(jobId);
+    }
+
+    function test_fundByPermitWithoutAllowance() public {
+        vm.prank(tenant);
+        dollar.approve(address(escrow), 0);
+        Order memory order = anOrder();
+        bytes memory signature = sign(TENANT_KEY, escrow.hashOrder(order));
+        escrow.fund(order, signature, permitBy(TENANT_KEY, tenant, DEPOSIT));
+        assertEq(dollar.balanceOf(address(escrow)), DEPOSIT);
+    }
+
+    function test_aPermitThatFailsIsIgnoredAndTheAllowanceDecides() public {
+        Order memory order = anOrder();
+        bytes memory signature = sign(TENANT_KEY, escrow.hashOrder(order));
+        escrow.fund(order, signature, permitBy(WATCHER_KEY, tenant, DEPOSIT));
+        assertEq(dollar.balanceOf(address(escrow)), DEPOSIT);
+    }
+
+    function test_fundTwice() public {
+        bytes32 jobId = fund(anOrder());
+        expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobExists.selector, jobId));
+    }
+
+    function test_fundAfterARefundIsStillASecondFund() public {
+        bytes32 jobId = fund(anOrder());
+        vm.prank(tenant);
+        escrow.refund(jobId);
+        expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobExists.selector, jobId));
+    }
+
+    function test_fundDeadlineEdges() public {
+        Order memory order = anOrder();
+        vm.warp(DEADLINE + 1);
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.OrderExpired.selector, DEADLINE));
+        vm.warp(DEADLINE);
+        fund(order);
+    }
+
+    function test_fundRefusesEachBadField() public {
+        Order memory order = anOrder();
+        order.watcher = address(0);
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.InvalidOrder.selector, bytes32("watcher")));
+        order = anOrder();
+        order.maxRatePerHour = 0;
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.InvalidOrder.selector, bytes32("maxRatePerHour")));
+        order = anOrder();
+        order.maxEpochs = 0;
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.InvalidOrder.selector, bytes32("maxEpochs")));
+        order = anOrder();
+        order.deposit = 0;
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.InvalidOrder.selector, bytes32("deposit")));
+        order.deposit = TOO_MUCH;
+        expectRefused(
+            order, abi.encodeWithSelector(ILeaseEscrow.DepositTooLarge.selector, uint256(TOO_MUCH), TOO_MUCH - 1)
+        );
+        order = anOrder();
+        order.maxSilence = 1;
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.SilenceOutOfBounds.selector, 1, 2, 300));
+        order.maxSilence = 301;
+        expectRefused(order, abi.encodeWithSelector(ILeaseEscrow.SilenceOutOfBounds.selector, 301, 2, 300));
+        order = anOrder();
+        order.deadline = START + 365 days + 1;
+        expectRefused(
+            order, abi.encodeWithSelector(ILeaseEscrow.DeadlineTooFar.selector, START + 365 days + 1, START + 365 days)
+        );
+    }
+
+    function test_fundNeedsTheTenantsSignature() public {
+        Order memory order = anOrder();
+        bytes32 jobId = escrow.hashOrder(order);
+        bytes memory signature = sign(WATCHER_KEY, jobId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidTenantSignature.selector, tenant, jobId));
+        escrow.fund(order, signature, noPermit());
+    }
+
+    function test_aZeroTenantIsNoOne() public {
+        Order memory order = anOrder();
+        order.tenant = address(0);
+        bytes32 jobId = escrow.hashOrder(order);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidTenantSignature.selector, address(0), jobId));
+        escrow.fund(order, new bytes(65), noPermit());
+    }
+
+    function test_topUpByAnyone() public {
+        bytes32 jobId = fund(anOrder());
+        vm.startPrank(provider);
+        dollar.approve(address(escrow), 5e6);
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.JobToppedUp(jobId, provider, 5e6, DEPOSIT + 5e6);
+        escrow.topUp(jobId, 5e6, noPermit());
+        vm.stopPrank();
+        assertEq(escrow.job(jobId).balance, DEPOSIT + 5e6);
+        assertConserved(jobId);
+    }
+
+    function test_topUpRefusals() public {
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
+        escrow.topUp(bytes32("none"), 1, noPermit());
+        bytes32 jobId = fund(anOrder());
+        vm.expectRevert(ILeaseEscrow.ZeroAmount.selector);
+        escrow.topUp(jobId, 0, noPermit());
+        vm.expectRevert(
+            abi.encodeWithSelector(ILeaseEscrow.DepositTooLarge.selector, uint256(TOO_MUCH) + DEPOSIT, TOO_MUCH - 1)
+        );
+        escrow.topUp(jobId, TOO_MUCH, noPermit());
+        vm.prank(tenant);
+        escrow.cancel(jobId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+        escrow.topUp(jobId, 1, noPermit());
+    }
+
+    function test_cancel() public {
+        bytes32 jobId = fund(anOrder());
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenant.selector, address(this), tenant));
+        escrow.cancel(jobId);
+        vm.startPrank(tenant);
+        escrow.cancel(jobId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+        escrow.cancel(jobId);
+        vm.stopPrank();
+        assertTrue(escrow.job(jobId).cancelled);
+    }
+
+    function test_aTenantTakesBackAnOrderBeforeItIsFundedAndNobodyElseCan() public {
+        bytes32 jobId = escrow.hashOrder(anOrder());
+        vm.prank(keeper);
+        escrow.cancel(jobId);
+        uint256 snapshot = vm.snapshotState();
+        fund(anOrder());
+        vm.revertToState(snapshot);
+        vm.prank(tenant);
+        escrow.cancel(jobId);
+        assertTrue(escrow.orderRevoked(tenant, jobId));
+        expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+    }
+
+    function test_extendRaisesAndNeverLowers() public {
+        bytes32 jobId = fund(anOrder());
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenant.selector, address(this), tenant));
+        escrow.extend(jobId, DEADLINE, 10, RATE);
+        vm.startPrank(tenant);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("deadline")));
+        escrow.extend(jobId, DEADLINE - 1, 10, RATE);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("maxEpochs")));
+        escrow.extend(jobId, DEADLINE, 9, RATE);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("maxRatePerHour")));
+        escrow.extend(jobId, DEADLINE, 10, RATE - 1);
+        vm.expectRevert(
+            abi.encodeWithSelector(ILeaseEscrow.DeadlineTooFar.selector, START + 366 days, START + 365 days)
+        );
+        escrow.extend(jobId, START + 366 days, 10, RATE);
+        escrow.extend(jobId, DEADLINE + 1, 11, RATE + 1);
+        Job memory job = escrow.job(jobId);
+        assertEq(job.deadline, DEADLINE + 1);
+        assertEq(job.maxEpochs, 11);
+        assertEq(job.maxRatePerHour, RATE + 1);
+        escrow.cancel(jobId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+        escrow.extend(jobId, DEADLINE + 1, 11, RATE + 1);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
+        escrow.extend(bytes32("none"), DEADLINE + 1, 11, RATE + 1);
+        vm.stopPrank();
+    }
+
+    function test_extendLeavesARunningLeasesEnd() public {
+        (bytes32 jobId, bytes32 leaseId) = openLease();
+        vm.prank(tenant);
+        escrow.extend(jobId, DEADLINE + 1 days, 10, RATE);
+        assertEq(escrow.lease(leaseId).endsAt, DEADLINE);
+    }
+
+    function test_refundByTheTenantAtAnyTime() public {
+        bytes32 jobId = fund(anOrder());
+        vm.prank(tenant);
+        assertEq(escrow.refund(jobId), DEPOSIT);
+        assertEq(escrow.claimable(tenant), DEPOSIT);
+        vm.prank(tenant);
+        assertEq(escrow.refund(jobId), 0);
+        assertConserved(jobId);
+    }
+
+    function test_refundByAnyoneStrictlyAfterTheDeadline() public {
+        bytes32 jobId = fund(anOrder());
+        vm.warp(DEADLINE);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.RefundTooEarly.selector, DEADLINE));
+        escrow.refund(jobId);
+        vm.warp(DEADLINE + 1);
+        escrow.refund(jobId);
+        assertEq(escrow.claimable(tenant), DEPOSIT);
+    }
+
+    function test_refundNeverWhileActiveAndNeverAReserve() public {
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
+        escrow.refund(bytes32("none"));
+        (bytes32 jobId, bytes32 leaseId) = openLease();
+        vm.prank(tenant);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, leaseId));
+        escrow.refund(jobId);
+        vm.warp(START + 20);
+        vm.startPrank(tenant);
+        escrow.suspend(leaseId, noReceipt(), "");
+        assertEq(escrow.refund(jobId), DEPOSIT - EPOCH_FEE - BOND - 20 * PER_SECOND);
+        vm.stopPrank();
+        assertConserved(jobId);
+    }
+
+    function test_withdraw() public {
+        bytes32 jobId = fund(anOrder());
+        vm.startPrank(tenant);
+        escrow.refund(jobId);
+        vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
+        escrow.withdraw(address(0));
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.Withdrawn(tenant, keeper, DEPOSIT);
+        assertEq(escrow.withdraw(keeper), DEPOSIT);
+        assertEq(dollar.balanceOf(keeper), DEPOSIT);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NothingToWithdraw.selector, tenant));
+        escrow.withdraw(keeper);
+        vm.stopPrank();
+    }
+}

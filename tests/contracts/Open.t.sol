@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
+import {IProviderStaking} from "../../contracts/interfaces/IProviderStaking.sol";
+import {Bid, Job, Lease, LeaseState, Order} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Base} from "./Base.sol";
+
+contract OpenTest is Base {
+    bytes32 private jobId;
+
+    function setUp() public override {
+        super.setUp();
+        jobId = fund(anOrder());
+    }
+
+    function expectRefused(Bid memory bid, uint128 rate, bytes memory reason) private {
+        bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
+        vm.prank(watcher);
+        vm.expectRevert(reason);
+        escrow.open(jobId, bid, signature, rate);
+    }
+
+    function test_openLocksReservesAndPaysTheWatcher() public {
+        Bid memory bid = aBid(jobId, 1);
+        bytes32 leaseId = openBid(jobId, bid);
+        assertEq(leaseId, keccak256(abi.encode(jobId, uint32(1), escrow.hashBid(bid), RATE)));
+        Lease memory lease = escrow.lease(leaseId);
+        assertState(leaseId, LeaseState.Active);
+        assertEq(lease.reserve, RESERVE);
+        assertEq(lease.bond, BOND);
+        assertEq(lease.startedAt, START);
+        assertEq(lease.seenAt, START);
+        assertEq(lease.endsAt, DEADLINE);
+        assertEq(lease.closableAt, DEADLINE + WINDOW);
+        Job memory job = escrow.job(jobId);
+        assertEq(job.activeLease, leaseId);
+        assertEq(job.epochs, 1);
+        assertEq(job.reserved, RESERVE + BOND);
+        assertEq(job.balance, DEPOSIT - EPOCH_FEE);
+        assertEq(escrow.claimable(watcher), EPOCH_FEE);
+        assertEq(staking.stakeOf(provider).locked, COLLATERAL);
+        assertTrue(escrow.slotUsed(provider, 1));
+        assertConserved(jobId);
+    }
+
+    function test_openByTheTenantWithTheProvidersSignature() public {
+        Bid memory bid = aBid(jobId, 1);
+        bytes memory signature = sign(PROVIDER_KEY, escrow.hashBid(bid));
+        vm.prank(tenant);
+        assertState(escrow.open(jobId, bid, signature, RATE / 2), LeaseState.Active);
+    }
+
+    function test_openByNobodyElse() public {
+        Bid memory bid = aBid(jobId, 1);
+        bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
+        vm.prank(provider);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenantOrWatcher.selector, provider));
+        escrow.open(jobId, bid, signature, RATE);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
+        escrow.open(bytes32("none"), bid, signature, RATE);
+    }
+
+    function test_openWhileActive() public {
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
+        expectRefused(aBid(jobId, 2), RATE, abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, leaseId));
+    }
+
+    function test_openOfACancelledJob() public {
+        vm.prank(tenant);
+        escrow.cancel(jobId);
+        expectRefused(aBid(jobId, 1), RATE, abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+    }
+
+    function test_openDeadlineEdges() public {
+        Bid memory bid = aBid(jobId, 1);
+        bid.deadline = START + 100;
+        vm.warp(START + 101);
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.BidExpired.selector, START + 100));
+        vm.warp(DEADLINE + 1);
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.OrderExpired.selector, DEADLINE));
+        vm.warp(START + 100);
+        openBid(jobId, bid);
+    }
+
+    function test_openAtTheOrdersLastSecond() public {
+        vm.warp(DEADLINE);
+        openBid(jobId, aBid(jobId, 1));
+    }
+
+    function test_openRefusesEachBadBid() public {
+        Bid memory bid = aBid(jobId, 1);
+        bid.orderHash = bytes32("other");
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.WrongOrder.selector, bytes32("other"), jobId));
+        bid = aBid(jobId, 2);
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.WrongEpoch.selector, 2, 1));
+        bid = aBid(jobId, 0);
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.WrongEpoch.selector, 0, 1));
+        bid = aBid(jobId, 1);
+        bytes memory outOfBounds =
+            abi.encodeWithSelector(ILeaseEscrow.RateOutOfBounds.selector, RATE + 1, RATE / 2, RATE);
+        expectRefused(bid, RATE + 1, outOfBounds);
+        outOfBounds = abi.encodeWithSelector(ILeaseEscrow.RateOutOfBounds.selector, RATE / 2 - 1, RATE / 2, RATE);
+        expectRefused(bid, RATE / 2 - 1, outOfBounds);
+        bid.collateral = COLLATERAL - 1;
+        expectRefused(
+            bid, RATE, abi.encodeWithSelector(ILeaseEscrow.CollateralTooLow.selector, COLLATERAL - 1, COLLATERAL)
+        );
+        bid.collateral = STAKE + 1;
+        expectRefused(
+            bid, RATE, abi.encodeWithSelector(IProviderStaking.InsufficientStake.selector, provider, STAKE + 1, STAKE)
+        );
+    }
+
+    function test_openNeedsAnAuthorisedNode() public {
+        vm.prank(provider);
+        staking.revokeNode(node);
+        expectRefused(
+            aBid(jobId, 1), RATE, abi.encodeWithSelector(ILeaseEscrow.NodeNotAuthorised.selector, node, provider)
+        );
+    }
+
+    function test_openNeedsTheBiddersSignature() public {
+        Bid memory bid = aBid(jobId, 1);
+        bytes32 bidHash = escrow.hashBid(bid);
+        bytes memory signature = sign(WATCHER_KEY, bidHash);
+        vm.prank(watcher);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidBidSignature.selector, node, provider, bidHash));
+        escrow.open(jobId, bid, signature, RATE);
+    }
+
+    function test_bidsThatShareASlotExcludeEachOther() public {
+        openBid(jobId, aBid(jobId, 1));
+        Order memory order = anOrder();
+        order.nonce = 8;
+        jobId = fund(order);
+        expectRefused(aBid(jobId, 1), RATE, abi.encodeWithSelector(ILeaseEscrow.SlotUsed.selector, provider, 1));
+    }
+
+    function test_openNeedsBondMinimumRuntimeAndFeeToTheUnit() public {
+        Order memory order = anOrder();
+        order.nonce = 9;
+        order.deposit = RESERVE + BOND + EPOCH_FEE - 1;
+        jobId = fund(order);
+        bytes memory short =
+            abi.encodeWithSelector(ILeaseEscrow.InsufficientEscrow.selector, order.deposit, uint256(order.deposit) + 1);
+        expectRefused(aBid(jobId, 1), RATE, short);
+        vm.startPrank(tenant);
+        escrow.topUp(jobId, 1, noPermit());
+        vm.stopPrank();
+        openBid(jobId, aBid(jobId, 1));
+        assertEq(escrow.job(jobId).balance, escrow.job(jobId).reserved);
+    }
+
+    function test_epochsAreExhaustedAndExtended() public {
+        Order memory order = anOrder();
+        order.nonce = 10;
+        order.maxEpochs = 1;
+        jobId = fund(order);
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
+        vm.prank(tenant);
+        escrow.close(leaseId, noReceipt(), "");
+        expectRefused(aBid(jobId, 2), RATE, abi.encodeWithSelector(ILeaseEscrow.EpochsExhausted.selector, 1));
+        vm.prank(tenant);
+        escrow.extend(jobId, DEADLINE, 2, RATE);
+        openBid(jobId, aBid(jobId, 2));
+    }
+
+    function test_unbondingStakeStaysLockable() public {
+        vm.prank(provider);
+        staking.requestUnstake(STAKE);
+        openBid(jobId, aBid(jobId, 1));
+        vm.warp(START + UNBONDING);
+        vm.prank(provider);
+        assertEq(staking.withdraw(provider), STAKE - COLLATERAL);
+    }
+}

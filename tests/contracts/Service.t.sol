@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
+import {Bid, Job, Lease, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Base} from "./Base.sol";
+
+/// @notice collect, close and notice.
+contract ServiceTest is Base {
+    bytes32 private jobId;
+    bytes32 private leaseId;
+
+    function setUp() public override {
+        super.setUp();
+        (jobId, leaseId) = openLease();
+    }
+
+    function closeWith(address caller, LeaseReceipt memory receipt) private {
+        bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
+        vm.prank(caller);
+        escrow.close(leaseId, receipt, signature);
+    }
+
+    function expectNotClosable(address caller, LeaseReceipt memory receipt, uint64 closableAt) private {
+        bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
+        vm.prank(caller);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotClosable.selector, closableAt));
+        escrow.close(leaseId, receipt, signature);
+    }
+
+    function assertClosed(uint128 secondsPaid) private view {
+        assertState(leaseId, LeaseState.Closed);
+        Job memory job = escrow.job(jobId);
+        assertEq(escrow.claimable(provider), net(secondsPaid));
+        assertEq(job.balance, DEPOSIT - EPOCH_FEE - secondsPaid * PER_SECOND);
+        assertEq(job.reserved, 0);
+        assertEq(job.activeLease, bytes32(0));
+        assertEq(staking.stakeOf(provider).locked, 0);
+        assertConserved(jobId);
+    }
+
+    // --- collect ---
+
+    function test_collectPaysWhatIsEarnedLessTheFee() public {
+        vm.warp(START + 100);
+        collect(leaseId, 100, 90);
+        assertEq(escrow.claimable(provider), net(90));
+        assertEq(escrow.claimable(treasury), 900);
+        assertEq(escrow.lease(leaseId).reserve, RESERVE - 90 * PER_SECOND);
+        assertConserved(jobId);
+    }
+
+    function test_aReceiptPaysOnceAndAnOlderOneNothing() public {
+        vm.warp(START + 100);
+        collect(leaseId, 100, 90);
+        collect(leaseId, 100, 90);
+        collect(leaseId, 50, 40);
+        assertEq(escrow.claimable(provider), net(90));
+        assertEq(escrow.lease(leaseId).seenAt, START + 100);
+        assertEq(escrow.lease(leaseId).seq, 100);
+    }
+
+    function test_earnedIsBoundedByTimeAndTheLeasesEnd() public {
+        vm.warp(START + 100);
+        collect(leaseId, 1000, 1000);
+        assertEq(escrow.lease(leaseId).earned, 100);
+        assertEq(escrow.lease(leaseId).seenAt, START + 100);
+        vm.warp(DEADLINE + 50);
+        collect(leaseId, 1 days + 50, 1 days + 50);
+        assertEq(escrow.lease(leaseId).earned, 1 days);
+    }
+
+    function test_aShortfallClampsAndIsPaidAfterATopUp() public {
+        Order memory order = anOrder();
+        order.nonce = 99;
+        order.deposit = RESERVE + BOND + EPOCH_FEE;
+        bytes32 poor = fund(order);
+        Bid memory bid = aBid(poor, 1);
+        bid.slot = 77;
+        bytes32 lease = openBid(poor, bid);
+        vm.warp(START + 1000);
+        LeaseReceipt memory receipt = aReceipt(lease, 1000, 1000);
+        escrow.collect(lease, receipt, signed(receipt));
+        assertEq(escrow.claimable(provider), net(uint128(MIN_RUNTIME)));
+        assertEq(escrow.job(poor).balance, BOND);
+        vm.prank(tenant);
+        escrow.topUp(poor, 1_000_000, noPermit());
+        escrow.collect(lease, receipt, signed(receipt));
+        assertEq(escrow.claimable(provider), net(1000));
+        assertEq(escrow.job(poor).balance, BOND + 1_000_000 - 400 * PER_SECOND);
+    }
+
+    function test_collectRefusals() public {
+        LeaseReceipt memory receipt = aReceipt(leaseId, 1, 1);
+        bytes32 digest = escrow.hashReceipt(receipt);
+        bytes memory forged = sign(NODE_KEY, digest);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidWatcherSignature.selector, watcher, digest));
+        escrow.collect(leaseId, receipt, forged);
+        receipt.leaseId = bytes32("other");
+        bytes memory signature = signed(receipt);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.WrongLease.selector, bytes32("other"), leaseId));
+        escrow.collect(leaseId, receipt, signature);
+        receipt.leaseId = bytes32(0);
+        signature = signed(receipt);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.WrongLease.selector, bytes32(0), leaseId));
+        escrow.collect(leaseId, receipt, signature);
+    }
+
+    // --- close ---
+
+    function test_closeByAnyoneWithAFinalReceipt() public {
+        vm.warp(START + 500);
+        closeWith(keeper, aFinal(leaseId, 100, 90));
+        assertClosed(90);
+    }
+
+    function test_closeByTheTenantOrWatcherPaysAllSinceTheLastHeartbeat() public {
+        uint256 snapshot = vm.snapshotState();
+        vm.warp(START + 150);
+        closeWith(tenant, aReceipt(leaseId, 100, 90));
+        assertClosed(140);
+        vm.revertToState(snapshot);
+        vm.warp(START + 150);
+        closeWith(watcher, noReceipt());
+        assertClosed(150);
+    }
+
+    function test_closeByAnyoneElseBeforeTimeIsRefused() public {
+        vm.warp(START + 150);
+        expectNotClosable(provider, noReceipt(), DEADLINE + WINDOW);
+        expectNotClosable(keeper, aReceipt(leaseId, 100, 90), DEADLINE + WINDOW);
+    }
+
+    function test_closeByAnyoneStrictlyAfterDeadlineAndWindow() public {
+        vm.warp(DEADLINE + WINDOW - 1);
+        expectNotClosable(keeper, noReceipt(), DEADLINE + WINDOW);
+        vm.warp(DEADLINE + WINDOW);
+        expectNotClosable(keeper, noReceipt(), DEADLINE + WINDOW);
+        vm.warp(DEADLINE + WINDOW + 1);
+        closeWith(keeper, noReceipt());
+        assertClosed(0);
+    }
+
+    function test_afterTheWindowReceiptsAloneDecideWhoeverCloses() public {
+        vm.warp(DEADLINE + WINDOW + 1);
+        closeWith(tenant, aReceipt(leaseId, 100, 90));
+        assertClosed(90);
+    }
+
+    function test_closeByTheTenantAfterTheEndPaysUpToTheEnd() public {
+        vm.prank(provider);
+        escrow.notice(leaseId);
+        vm.warp(START + WINDOW);
+        closeWith(tenant, noReceipt());
+        assertClosed(uint128(WINDOW));
+    }
+
+    // --- notice ---
+
+    function test_noticeEndsServiceAfterTheWindow() public {
+        vm.warp(START + 100);
+        vm.prank(provider);
+        escrow.notice(leaseId);
+        Lease memory lease = escrow.lease(leaseId);
+        assertEq(lease.endsAt, START + 100 + WINDOW);
+        assertEq(lease.closableAt, START + 100 + WINDOW);
+        vm.warp(START + 100 + WINDOW);
+        expectNotClosable(provider, noReceipt(), START + 100 + WINDOW);
+        vm.warp(START + 100 + WINDOW + 1);
+        closeWith(provider, aReceipt(leaseId, 161, 161));
+        assertClosed(160);
+    }
+
+    function test_noticeNeverMovesTheEndBack() public {
+        vm.warp(DEADLINE - 10);
+        vm.prank(provider);
+        escrow.notice(leaseId);
+        assertEq(escrow.lease(leaseId).endsAt, DEADLINE);
+        assertEq(escrow.lease(leaseId).closableAt, DEADLINE - 10 + WINDOW);
+    }
+
+    function test_noticeRefusals() public {
+        vm.prank(node);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotProvider.selector, node, provider));
+        escrow.notice(leaseId);
+        vm.startPrank(provider);
+        escrow.notice(leaseId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.AlreadyNoticed.selector, leaseId));
+        escrow.notice(leaseId);
+        vm.stopPrank();
+    }
+
+    function test_closeAndOpenInOneTransaction() public {
+        vm.warp(START + 100);
+        LeaseReceipt memory receipt = aFinal(leaseId, 100, 100);
+        bytes[] memory calls = new bytes[](2);
+        calls[0] = abi.encodeCall(ILeaseEscrow.close, (leaseId, receipt, signed(receipt)));
+        Bid memory bid = aBid(jobId, 2);
+        calls[1] = abi.encodeCall(ILeaseEscrow.open, (jobId, bid, sign(NODE_KEY, escrow.hashBid(bid)), RATE));
+        vm.prank(watcher);
+        bytes[] memory results = escrow.multicall(calls);
+        assertState(leaseId, LeaseState.Closed);
+        assertState(abi.decode(results[1], (bytes32)), LeaseState.Active);
+    }
+}
