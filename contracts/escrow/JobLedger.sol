@@ -14,7 +14,8 @@ import {TypedData} from "../libraries/TypedData.sol";
 import {Terms} from "./Terms.sol";
 
 /// @title Jobs' escrow and accounts' credits
-/// @notice The asset's balance of the contract is at least the sum of all jobs' balances and all accounts' claimable credits.
+/// @notice The asset's balance of the contract is at least the sum of all jobs' balances and all accounts' claimable
+/// credits.
 abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
     using Deposits for IERC20;
     using SafeERC20 for IERC20;
@@ -73,54 +74,54 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ILeaseEscrow
     function topUp(bytes32 jobId, uint128 amount, Permit calldata permit) external nonReentrant {
-        Job storage j = _knownJob(jobId);
-        if (j.cancelled) revert JobIsCancelled(jobId);
+        Job storage job_ = _knownJob(jobId);
+        if (job_.cancelled) revert JobIsCancelled(jobId);
         if (amount == 0) revert ZeroAmount();
-        uint256 balance = uint256(j.balance) + amount;
+        uint256 balance = uint256(job_.balance) + amount;
         if (balance > MAX_BALANCE) revert DepositTooLarge(balance, MAX_BALANCE);
-        j.balance += amount;
-        emit JobToppedUp(jobId, msg.sender, amount, j.balance);
+        job_.balance += amount;
+        emit JobToppedUp(jobId, msg.sender, amount, job_.balance);
         ASSET.pull(msg.sender, amount, permit);
     }
 
     /// @inheritdoc ILeaseEscrow
     function cancel(bytes32 jobId) external nonReentrant {
-        Job storage j = _jobs[jobId];
-        if (j.tenant == address(0)) {
+        Job storage job_ = _jobs[jobId];
+        if (job_.tenant == address(0)) {
             orderRevoked[msg.sender][jobId] = true;
             emit OrderRevoked(msg.sender, jobId);
             return;
         }
-        _onlyTenant(j);
-        if (j.cancelled) revert JobIsCancelled(jobId);
-        j.cancelled = true;
-        emit JobCancelled(jobId, j.tenant);
+        _onlyTenant(job_);
+        if (job_.cancelled) revert JobIsCancelled(jobId);
+        job_.cancelled = true;
+        emit JobCancelled(jobId, job_.tenant);
     }
 
     /// @inheritdoc ILeaseEscrow
     function extend(bytes32 jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external nonReentrant {
-        Job storage j = _knownJob(jobId);
-        _onlyTenant(j);
-        if (j.cancelled) revert JobIsCancelled(jobId);
-        if (deadline < j.deadline) revert ExtensionLowers("deadline");
-        if (maxEpochs < j.maxEpochs) revert ExtensionLowers("maxEpochs");
-        if (maxRatePerHour < j.maxRatePerHour) revert ExtensionLowers("maxRatePerHour");
+        Job storage job_ = _knownJob(jobId);
+        _onlyTenant(job_);
+        if (job_.cancelled) revert JobIsCancelled(jobId);
+        if (deadline < job_.deadline) revert ExtensionLowers("deadline");
+        if (maxEpochs < job_.maxEpochs) revert ExtensionLowers("maxEpochs");
+        if (maxRatePerHour < job_.maxRatePerHour) revert ExtensionLowers("maxRatePerHour");
         _checkLifetime(deadline);
-        j.deadline = deadline;
-        j.maxEpochs = maxEpochs;
-        j.maxRatePerHour = maxRatePerHour;
+        job_.deadline = deadline;
+        job_.maxEpochs = maxEpochs;
+        job_.maxRatePerHour = maxRatePerHour;
         emit JobExtended(jobId, deadline, maxEpochs, maxRatePerHour);
     }
 
     /// @inheritdoc ILeaseEscrow
     function refund(bytes32 jobId) external nonReentrant returns (uint128 amount) {
-        Job storage j = _knownJob(jobId);
-        if (j.activeLease != bytes32(0)) revert JobIsActive(jobId, j.activeLease);
-        if (msg.sender != j.tenant && block.timestamp <= j.deadline) revert RefundTooEarly(j.deadline);
-        amount = j.balance - j.reserved;
-        j.balance = j.reserved;
-        emit Refunded(jobId, j.tenant, amount, msg.sender);
-        _credit(j.tenant, amount, CreditReason.Refund);
+        Job storage job_ = _knownJob(jobId);
+        if (job_.activeLease != bytes32(0)) revert JobIsActive(jobId, job_.activeLease);
+        if (msg.sender != job_.tenant && block.timestamp <= job_.deadline) revert RefundTooEarly(job_.deadline);
+        amount = job_.balance - job_.reserved;
+        job_.balance = job_.reserved;
+        emit Refunded(jobId, job_.tenant, amount, msg.sender);
+        _credit(job_.tenant, amount, CreditReason.Refund);
     }
 
     /// @inheritdoc ILeaseEscrow
@@ -154,9 +155,9 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
         emit Credited(account, amount, reason);
     }
 
-    function _knownJob(bytes32 jobId) internal view returns (Job storage j) {
-        j = _jobs[jobId];
-        if (j.tenant == address(0)) revert UnknownJob(jobId);
+    function _knownJob(bytes32 jobId) internal view returns (Job storage job_) {
+        job_ = _jobs[jobId];
+        if (job_.tenant == address(0)) revert UnknownJob(jobId);
     }
 
     function _emitFunded(bytes32 jobId, Order calldata order) private {
@@ -194,7 +195,7 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
         if (deadline > latest) revert DeadlineTooFar(deadline, latest);
     }
 
-    function _onlyTenant(Job storage j) private view {
-        if (msg.sender != j.tenant) revert NotTenant(msg.sender, j.tenant);
+    function _onlyTenant(Job storage job_) private view {
+        if (msg.sender != job_.tenant) revert NotTenant(msg.sender, job_.tenant);
     }
 }

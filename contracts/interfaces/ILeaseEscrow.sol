@@ -7,16 +7,19 @@ import {Bid, Config, CreditReason, Job, Lease, LeaseState, Order, Receipt} from 
 /// @title Escrow per job, leases as its epochs
 /// @notice Amounts are base units of the asset, rates base units per hour, times unix seconds.
 /// What each party can do to the others at worst:
-/// - A dishonest watcher can withhold receipts and suspend: the provider answers and loses the drop penalty, of which the watcher gets
-///   nothing. It can sign for service that never was and overpay a provider out of that tenant's escrow. It can open leases at the order's
-///   maximum rate and take `epochFee` for each, `maxEpochs` times. Nodes bid only for watchers on their list, tenants name one they trust.
-/// - A dishonest provider can waste one receipt interval and the work since the last checkpoint, against its collateral.
-/// - A dishonest tenant can waste one receipt interval: it may refuse to extend, top up or close, never take back what a lease reserves.
-///   Closing early costs it the time since the last heartbeat that was shown.
+/// - A dishonest watcher can withhold receipts and suspend: the provider answers and loses the drop penalty, of which
+///   the watcher gets nothing. It can sign for service that never was and overpay a provider out of that tenant's
+///   escrow. It can open leases at the order's maximum rate and take `epochFee` for each, `maxEpochs` times. Nodes bid
+///   only for watchers on their list, tenants name one they trust.
+/// - A dishonest provider can waste one receipt interval and the work since the last checkpoint, against its
+///   collateral.
+/// - A dishonest tenant can waste one receipt interval: it may refuse to extend, top up or close, never take back what
+///   a lease reserves. Closing early costs it the time since the last heartbeat that was shown.
 /// - Anyone may relay: they can use up a permit (the allowance decides), never redirect money.
-/// There is no owner, no pause and no upgrade. Every state has an exit that needs nobody's consent: an active lease after `closableAt`, a
-/// suspended one after `answerBy`, a job's remainder after its deadline. `withdraw` alone sends tokens out, so no blocklisted party can jam
-/// a transition. The asset has fewer than 2^127 base units in all and charges no transfer fee.
+/// There is no owner, no pause and no upgrade. Every state has an exit that needs nobody's consent: an active lease
+/// after `closableAt`, a suspended one after `answerBy`, a job's remainder after its deadline. `withdraw` alone sends
+/// tokens out, so no blocklisted party can jam a transition. The asset has fewer than 2^127 base units in all and
+/// charges no transfer fee.
 interface ILeaseEscrow {
     // --- events: enough to rebuild every balance without calling the chain ---
 
@@ -39,13 +42,14 @@ interface ILeaseEscrow {
     event JobToppedUp(bytes32 indexed jobId, address indexed payer, uint128 amount, uint128 balance);
     /// @notice No lease can be opened any more.
     event JobCancelled(bytes32 indexed jobId, address indexed tenant);
-    /// @notice `account` took back its own signature under an order that isn't funded. Anyone can emit this for any id: it means nothing
-    /// unless `account` is the order's tenant.
+    /// @notice `account` took back its own signature under an order that isn't funded. Anyone can emit this for any id:
+    /// it means nothing unless `account` is the order's tenant.
     event OrderRevoked(address indexed account, bytes32 indexed jobId);
     event JobExtended(bytes32 indexed jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour);
     /// @notice The job's balance fell by `amount`, credited to the tenant.
     event Refunded(bytes32 indexed jobId, address indexed tenant, uint128 amount, address caller);
-    /// @notice The job's balance fell by `epochFee` and its reserved part rose by `reserve + bond`; `collateral` was locked.
+    /// @notice The job's balance fell by `epochFee` and its reserved part rose by `reserve + bond`; `collateral` was
+    /// locked.
     event LeaseOpened(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
@@ -97,12 +101,13 @@ interface ILeaseEscrow {
         uint64 answerBy,
         uint128 reserve
     );
-    /// @notice The suspension was answered with a receipt; the job's balance fell by `bond`, credited to the provider; the collateral is
-    /// unlocked.
+    /// @notice The suspension was answered with a receipt; the job's balance fell by `bond`, credited to the provider;
+    /// the collateral is unlocked.
     /// @param released Reserve that went back to the job's free balance.
     event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 bond, uint128 released);
     /// @notice The lease failed.
-    /// @param answered True if the provider admitted the drop in time: `slashed` is the drop penalty, the rest is unlocked.
+    /// @param answered True if the provider admitted the drop in time: `slashed` is the drop penalty, the rest is
+    /// unlocked.
     /// @param slashed Base units of stake taken: `toJob + toCaller + toInsurance`.
     /// @param toJob Base units that the job's balance rose by.
     /// @param released Reserve and bond that went back to the job's free balance.
@@ -167,7 +172,8 @@ interface ILeaseEscrow {
 
     /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By anyone who has the tenant's signature.
     /// @param signature By the tenant over the order: ECDSA, else ERC-1271.
-    /// @param permit EIP-2612 permit of the tenant for this contract; a zero deadline means none; one that fails is ignored.
+    /// @param permit EIP-2612 permit of the tenant for this contract; a zero deadline means none; one that fails is
+    /// ignored.
     /// @return jobId Digest of the order.
     function fund(
         Order calldata order,
@@ -180,18 +186,19 @@ interface ILeaseEscrow {
     /// @notice Adds escrow, pulled from the caller. By anyone.
     function topUp(bytes32 jobId, uint128 amount, Permit calldata permit) external;
 
-    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; for a job that was never funded it takes back
-    /// the caller's own signature.
+    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; for a job that was never
+    /// funded it takes back the caller's own signature.
     function cancel(bytes32 jobId) external;
 
-    /// @notice Raises a job's deadline, epochs or rate for leases to come; leases that run keep their end. By the tenant.
+    /// @notice Raises a job's deadline, epochs or rate for leases to come; leases that run keep their end. By the
+    /// tenant.
     /// @param deadline Not below the present one.
     /// @param maxEpochs Not below the present one.
     /// @param maxRatePerHour Not below the present one.
     function extend(bytes32 jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external;
 
-    /// @notice Credits the tenant with all that no lease reserves. By the tenant, or by anyone after the deadline; never while a lease is
-    /// active.
+    /// @notice Credits the tenant with all that no lease reserves. By the tenant, or by anyone after the deadline;
+    /// never while a lease is active.
     /// @return amount Base units credited; may be zero.
     function refund(bytes32 jobId) external returns (uint128 amount);
 
@@ -210,25 +217,27 @@ interface ILeaseEscrow {
         external
         returns (bytes32 leaseId);
 
-    /// @notice Credits the provider up to the receipt's earned seconds, never beyond the lease's end or money. By anyone, while Active or
-    /// Suspended. An older receipt changes nothing.
+    /// @notice Credits the provider up to the receipt's earned seconds, never beyond the lease's end or money. By
+    /// anyone, while Active or Suspended. An older receipt changes nothing.
     /// @param signature By the job's watcher: ECDSA, else ERC-1271; so for every receipt below.
     function collect(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
 
-    /// @notice Ends an active lease. By anyone with a final receipt (pays what it says); by the tenant or the watcher (pays the earned
-    /// seconds plus all since the last heartbeat shown); by anyone after `closableAt` (pays what receipts say).
+    /// @notice Ends an active lease. By anyone with a final receipt (pays what it says); by the tenant or the watcher
+    /// (pays the earned seconds plus all since the last heartbeat shown); by anyone after `closableAt` (pays what
+    /// receipts say).
     function close(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice The provider's way out: it serves on through the answer window, then anyone may close.
     function notice(bytes32 leaseId) external;
 
-    /// @notice Disputes an active lease whose provider is silent for more than `maxSilence`. By the tenant or the watcher. The job can
-    /// open its next lease at once.
+    /// @notice Disputes an active lease whose provider is silent for more than `maxSilence`. By the tenant or the
+    /// watcher. The job can open its next lease at once.
     /// @param receipt The latest one, or one with a zero leaseId.
     function suspend(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
 
-    /// @notice Answers a suspension, to the window's last second. With a final receipt, or one whose seenAt + maxSilence reaches
-    /// `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or the node: Failed with the drop penalty.
+    /// @notice Answers a suspension, to the window's last second. With a final receipt, or one whose seenAt +
+    /// maxSilence reaches `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or the
+    /// node: Failed with the drop penalty.
     function answer(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Fails a suspended lease after the answer window; the whole collateral is slashed. By anyone.

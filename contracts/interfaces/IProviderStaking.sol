@@ -30,11 +30,14 @@ struct Stake {
 
 /// @title Stake of the providers and the nodes that they answer for
 /// @notice Trust assumptions:
-/// - The escrow, fixed at deployment, is the only caller of `lock`, `unlock` and `slash`. It locks only what a bid signed by the
-///   provider or by a node of theirs names. A provider's loss to a stolen node key is bounded by their stake.
-/// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's answer window.
-/// - The asset is a plain ERC-20 with fewer than 2^127 base units in all. An asset that takes a fee is refused at deposit. An asset that can
-///   be paused stops deposits, withdrawals and slashes while it is paused, and nothing is lost by that.
+/// - The escrow, fixed at deployment, is the only caller of `lock`, `unlock` and `slash`. It locks only what a bid
+///   signed by the provider or by a node of theirs names. A provider's loss to a stolen node key is bounded by their
+/// stake.
+/// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's answer
+///   window.
+/// - The asset is a plain ERC-20 with fewer than 2^127 base units in all. An asset that takes a fee is refused at
+///   deposit. An asset that can be paused stops deposits, withdrawals and slashes while it is paused, and nothing is
+/// lost by that.
 interface IProviderStaking {
     /// @param provider Whose stake grew.
     /// @param amount Base units added.
@@ -81,11 +84,12 @@ interface IProviderStaking {
 
     /// @notice Adds stake for the caller.
     /// @param amount Base units, pulled from the caller.
-    /// @param permit EIP-2612 permit of the caller for this contract; a zero deadline means none. A permit that fails is ignored: the
-    /// allowance decides.
+    /// @param permit EIP-2612 permit of the caller for this contract; a zero deadline means none. A permit that fails
+    /// is ignored: the allowance decides.
     function stake(uint128 amount, Permit calldata permit) external;
 
-    /// @notice Starts the unbonding of a part of the caller's stake. A second request is added to the first and starts the period anew.
+    /// @notice Starts the unbonding of a part of the caller's stake. A second request is added to the first and starts
+    /// the period anew.
     function requestUnstake(uint128 amount) external;
 
     /// @notice Sends the caller what has unbonded and isn't locked, to the address `to`.

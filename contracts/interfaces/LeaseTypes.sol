@@ -2,8 +2,8 @@
 pragma solidity 0.8.37;
 
 /// @notice Signed demand of a tenant; its EIP-712 digest is the job's id.
-/// EIP-712 type: Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,uint128 minCollateral,
-/// uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)
+/// EIP-712 type: Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,uint128
+/// minCollateral, uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)
 /// @param tenant Payer; signs by ECDSA or ERC-1271.
 /// @param watcher Signs receipts, opens and suspends; a key or an ERC-1271 wallet.
 /// @param jobSpec Hash of the canonical job; nodes check the preimage.
@@ -30,8 +30,8 @@ struct Order {
 }
 
 /// @notice An offer for one epoch of one job, signed by the node or by the provider.
-/// EIP-712 type: Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,uint128 collateral,
-/// uint64 deadline,uint256 slot)
+/// EIP-712 type: Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,uint128
+/// collateral, uint64 deadline,uint256 slot)
 /// @param provider Whose stake backs the lease and who is paid.
 /// @param node The host's key, authorised by the provider.
 /// @param orderHash The job's id.
@@ -51,8 +51,8 @@ struct Bid {
     uint256 slot;
 }
 
-/// @notice The watcher's statement of the service seen. EIP-712 type: Receipt(bytes32 leaseId,uint64 seq,uint64 seenAt,uint64 earned,
-/// bool final,bytes32 checkpointRoot)
+/// @notice The watcher's statement of the service seen. EIP-712 type: Receipt(bytes32 leaseId,uint64 seq,uint64
+/// seenAt,uint64 earned, bool final,bytes32 checkpointRoot)
 /// @param leaseId The lease; zero where a call takes a receipt optionally and there is none.
 /// @param seq Counts the receipts of a lease.
 /// @param seenAt Unix second of the last heartbeat.
@@ -146,7 +146,8 @@ struct Lease {
 /// @param minSilence Lowest `maxSilence` of an order, seconds.
 /// @param maxSilence Highest `maxSilence` of an order, seconds.
 /// @param feeBps Share of a provider's pay that goes to the treasury.
-/// @param dropPenaltyBps Share of the collateral that a provider loses who answers without a sufficient receipt; to the insurance.
+/// @param dropPenaltyBps Share of the collateral that a provider loses who answers without a sufficient receipt; to the
+/// insurance.
 /// @param slashToJobBps Share of a slash that goes to the job's escrow.
 /// @param slashToCallerBps Share of a slash that goes to the caller of `fail`; the rest goes to the insurance.
 /// @param bond Base units set aside at open for a provider that is suspended wrongly.

@@ -11,10 +11,12 @@ library TypedData {
     string internal constant VERSION = "1";
 
     bytes32 internal constant ORDER_TYPEHASH = keccak256(
-        "Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,uint128 minCollateral,uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)"
+        "Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,"
+        "uint128 minCollateral,uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)"
     );
     bytes32 internal constant BID_TYPEHASH = keccak256(
-        "Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,uint128 collateral,uint64 deadline,uint256 slot)"
+        "Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,"
+        "uint128 collateral,uint64 deadline,uint256 slot)"
     );
     bytes32 internal constant RECEIPT_TYPEHASH =
         keccak256("Receipt(bytes32 leaseId,uint64 seq,uint64 seenAt,uint64 earned,bool final,bytes32 checkpointRoot)");

@@ -11,7 +11,8 @@ import {Bid, Config, LeaseState, Order, Receipt as LeaseReceipt} from "../../con
 import {Permit} from "../../contracts/libraries/Deposits.sol";
 import {MockDollar} from "../../contracts/mocks/MockDollar.sol";
 
-/// @notice A deployment with one tenant, watcher and provider with a node. Times are absolute: viaIR may keep block.timestamp across a warp.
+/// @notice A deployment with one tenant, watcher and provider with a node. Times are absolute: viaIR may keep
+/// block.timestamp across a warp.
 abstract contract Base is Test {
     uint64 internal constant START = 1_800_000_000;
     uint64 internal constant DEADLINE = START + 1 days;

@@ -10,7 +10,8 @@ import {Bid, Job, Lease, LeaseState, Order, Receipt as LeaseReceipt} from "../..
 import {Permit} from "../../contracts/libraries/Deposits.sol";
 import {MockDollar} from "../../contracts/mocks/MockDollar.sol";
 
-/// @notice Drives the contracts by random calls of which each is possible at that moment; the time is the handler's own.
+/// @notice Drives the contracts by random calls of which each is possible at that moment; the time is the handler's
+/// own.
 contract Handler is Test {
     uint256 private constant TENANT_KEY = 0xA11CE;
     uint256 private constant WATCHER_KEY = 0xB0B;

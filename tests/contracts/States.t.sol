@@ -5,7 +5,8 @@ import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
 import {LeaseState, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
-/// @notice Every lease state x action: an action is possible in its states and refused with WrongLeaseState in all others.
+/// @notice Every lease state x action: an action is possible in its states and refused with WrongLeaseState in all
+/// others.
 contract StatesTest is Base {
     enum Action {
         Collect,
