@@ -6,8 +6,10 @@ python scripts/bench_store.py --mib 512
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -16,13 +18,18 @@ from eth_account import Account
 
 from everlease.domain.manifest import Manifest
 from everlease.store.base import BlockStore
+from everlease.store.http import HttpBlockStore
 from everlease.store.local import LocalBlockStore
 from everlease.store.manifest import read_manifest, write_manifest
 from everlease.store.memory import MemoryBlockStore
 from everlease.store.pipeline import SnapshotOptions, restore, scan, snapshot
 from everlease.store.sealing import JobKeys
+from everlease.store.serve import serve
+from everlease.store.tokens import Scope, issue_token
+from everlease.store.wrappers import RetryingStore
 
 MIB = 1 << 20
+SECRET = b"benchmark only, never elsewhere!"
 
 
 def write_source(path: Path, mib: int) -> None:
@@ -78,8 +85,24 @@ def bench(name: str, store: BlockStore, root: Path, mib: int, block_bytes: int) 
     print(f"{name:8} identical: {same}")
 
 
+def serve_http(root: Path, port: int) -> None:
+    """The service in a process of its own, as it runs in practice."""
+    serve(root, SECRET, host="127.0.0.1", port=port)
+
+
+def open_http(root: Path) -> tuple[multiprocessing.Process, RetryingStore]:
+    """Start the service on a free port and connect to it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = multiprocessing.Process(target=serve_http, args=(root, port))
+    process.start()
+    token = issue_token(SECRET, subject="0xbench", scopes=list(Scope), session="bench", now=time.time(), ttl_s=3600)
+    return process, RetryingStore(HttpBlockStore(f"http://127.0.0.1:{port}", lambda: token), attempts=8)
+
+
 def main() -> None:
-    """Run the benchmark on the memory and the local store."""
+    """Run the benchmark on memory, local packs, and the HTTP service over local packs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--block-kib", type=int, default=128)
@@ -90,6 +113,11 @@ def main() -> None:
         local = LocalBlockStore(root / "store")
         bench("local", local, root, arguments.mib, arguments.block_kib << 10)
         local.close()
+        process, remote = open_http(root / "served")
+        bench("http", remote, root, arguments.mib, arguments.block_kib << 10)
+        remote.close()
+        process.terminate()
+        process.join()
 
 
 if __name__ == "__main__":

@@ -52,8 +52,10 @@ class BlockStore(Protocol):
 
 
 def get_block(store: BlockStore, cid: CID) -> bytes:
-    """One block. Raises BlockNotFound or BlockCorrupt."""
-    return next(iter(store.get_many([cid])))[1]
+    """One block, checked here whatever the store checks. Raises BlockNotFound or BlockCorrupt."""
+    data = next(iter(store.get_many([cid])))[1]
+    check_block(cid, data)
+    return data
 
 
 def put_block(store: BlockStore, data: bytes) -> CID:

@@ -117,7 +117,8 @@ class BlockService:
         deleted = 0
         while True:
             with self._ledger.executing(now, now - self.limits.grace_s, _PAGE) as digests:
-                self.store.delete(map(from_digest, digests))
+                if digests:
+                    self.store.delete(map(from_digest, digests))
             deleted += len(digests)
             if len(digests) < _PAGE:
                 return deleted

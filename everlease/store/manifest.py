@@ -125,6 +125,21 @@ def verify_manifest(cid: CID, payload: bytes) -> SignedManifest:
     return SignedManifest(cid, manifest, signer)
 
 
+def commitment(payload: bytes) -> tuple[str, str]:
+    """(digest, signature) of a signed manifest's payload, 0x hex: what a commit shows to those who hold no key."""
+    return "0x" + keccak(_SIGNED_PREFIX + payload[_HEAD_BYTES:]).hex(), "0x" + payload[5:_HEAD_BYTES].hex()
+
+
+def committed_by(digest: str, signature: str) -> str:
+    """The address that signed a commitment (checksummed 0x hex). Raises ManifestInvalid for malformed signatures."""
+    try:
+        message = encode_defunct(primitive=bytes.fromhex(digest.removeprefix("0x")))
+        return str(Account.recover_message(message, signature=signature))
+    except Exception as error:
+        # eth_keys raises several unrelated types for r, s and v out of range.
+        raise ManifestInvalid("the signature of the manifest is malformed") from error
+
+
 def write_manifest(store: BlockStore, manifest: Manifest, keys: JobKeys, node_key: bytes | str) -> CID:
     """Sign, seal and store a manifest; the CID is the checkpoint's name and the chain's next head."""
     if manifest.generation != keys.generation:

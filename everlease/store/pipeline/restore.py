@@ -15,7 +15,7 @@ from threading import Event
 from typing import NamedTuple
 
 from everlease.domain.manifest import CID, FileEntry, Manifest, ManifestError, check_manifest
-from everlease.store.base import BlockStore
+from everlease.store.base import BlockStore, check_block
 from everlease.store.errors import BlockCorrupt, Cancelled, KeyMissing, ManifestInvalid, StoreFull, TargetExists
 from everlease.store.packs import FULL_ERRNOS
 from everlease.store.pipeline.known import BlockRecord
@@ -189,6 +189,8 @@ def _write_batch(batch: list[_Wanted], store: BlockStore, keys: JobKeys) -> tupl
     try:
         for item, (cid, stored) in zip(batch, store.get_many([item.cid for item in batch]), strict=True):
             length = item.places[0].length
+            # AEAD alone would let a store swap two blocks of the job.
+            check_block(cid, stored)
             payload = keys.open(cid, item.generation, stored, length)
             if any(place.length != len(payload) for place in item.places):
                 raise BlockCorrupt(cid, f"it holds {len(payload)} bytes, the manifest says {length}")

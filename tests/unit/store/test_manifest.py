@@ -14,6 +14,8 @@ from everlease.store.base import put_block
 from everlease.store.cid import cid_of
 from everlease.store.errors import BlockCorrupt, KeyMissing, ManifestInvalid, StoreError
 from everlease.store.manifest import (
+    commitment,
+    committed_by,
     decode_manifest,
     encode_manifest,
     read_manifest,
@@ -126,6 +128,17 @@ def test_any_change_to_a_signed_manifest_is_noticed(data: st.DataObject) -> None
     payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(ManifestInvalid):
         verify_manifest(CID, bytes(payload))
+
+
+def test_a_commitment_shows_the_signer_to_those_without_keys(make_manifest: Make, node_key: bytes) -> None:
+    manifest = make_manifest((FILE,))
+    digest, signature = commitment(sign_manifest(manifest, node_key))
+    assert committed_by(digest, signature) == manifest.node
+    other, _ = commitment(sign_manifest(make_manifest(), node_key))
+    assert committed_by(other, signature) != manifest.node
+    for bad in ("0x", "0x00", "nonsense", "0x" + "ff" * 65):
+        with pytest.raises(ManifestInvalid):
+            committed_by(digest, bad)
 
 
 def test_another_key_cannot_sign_for_the_node(make_manifest: Make) -> None:
