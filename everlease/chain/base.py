@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from everlease.domain.transactions import TxReceipt
+
+__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "TxReceipt"]
+
 BlockTag = int | Literal["latest", "finalized"]
 
 
@@ -32,19 +36,6 @@ class Log:
     block_hash: str
     tx_hash: str
     log_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class TxReceipt:
-    """A mined transaction; ``ok`` is false if it reverted, ``contract`` is what it created."""
-
-    tx_hash: str
-    block_number: int
-    block_hash: str
-    ok: bool
-    gas_used: int
-    gas_price: int
-    contract: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

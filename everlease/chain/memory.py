@@ -67,7 +67,7 @@ class MemoryChain:
             self._mine_one()
 
     def reorg(self, depth: int, *, length: int | None = None) -> None:
-        """Replace the last ``depth`` blocks by ``length`` empty ones (as many by default) and lose their transactions."""
+        """Replace the last ``depth`` blocks by ``length`` empty ones (as many by default); their transactions go."""
         del self._blocks[-depth:]
         self._salt += 1
         queued, self._queued = self._queued, []

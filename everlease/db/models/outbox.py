@@ -27,7 +27,11 @@ class TxRow(Base):
     """
 
     __tablename__ = "tx"
-    __table_args__ = (UniqueConstraint("action_key"), Index("ix_tx_open", "sender", "state"))
+    __table_args__ = (
+        UniqueConstraint("action_key"),
+        Index("ix_tx_open", "sender", "state"),
+        Index("uq_tx_sender_nonce", "sender", "nonce", unique=True),
+    )
 
     id: Mapped[Serial]
     action_key: Mapped[str]

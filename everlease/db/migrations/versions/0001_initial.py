@@ -437,6 +437,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_tx_job_id"), "tx", ["job_id"], unique=False)
     op.create_index("ix_tx_open", "tx", ["sender", "state"], unique=False)
+    op.create_index("uq_tx_sender_nonce", "tx", ["sender", "nonce"], unique=True)
     op.create_table(
         "zombie_attempt",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -462,6 +463,7 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("unfit", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("winner", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_auction_job_id_job")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_auction")),
     )
@@ -536,6 +538,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_auction_job_id"), table_name="auction")
     op.drop_table("auction")
     op.drop_table("zombie_attempt")
+    op.drop_index("uq_tx_sender_nonce", table_name="tx")
     op.drop_index("ix_tx_open", table_name="tx")
     op.drop_index(op.f("ix_tx_job_id"), table_name="tx")
     op.drop_table("tx")

@@ -1,0 +1,265 @@
+"""Sends journaled transactions: each exactly once in effect, whatever dies in between.
+
+One pump: follow (receipts, reorgs, finality) → fill nonce gaps → send again what got lost → send what is new → follow.
+A version is journaled before it is sent, a nonce never changes hands, and the same raw bytes are sent again after a
+crash or a reorg; so a repeat is the same transaction, not a second one. Fees: EIP-1559.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eth_account import Account
+from eth_utils.crypto import keccak
+
+from everlease.chain.base import ChainWriter
+from everlease.chain.errors import AlreadyKnown, CallReverted, KeyRefused, NonceTooLow, RpcRefused, Underpriced
+from everlease.chain.journal import Journal
+from everlease.chain.keys import Key
+from everlease.domain.transactions import FeeOffer, JournalTx, TxReceipt
+
+_MAX_GAPS_PER_PUMP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SendPolicy:
+    """When to pay more and when to believe. Fees in wei per gas, times in seconds.
+
+    ``finality_depth`` is used where the chain has no finalized tag. ``displaced_after_s``: how long a foreign
+    transaction at our nonce must be all that is seen before ours is signed anew.
+    """
+
+    max_fee_cap: int = 500 * 10**9
+    bump_after_s: float = 15.0
+    bump_percent: int = 125
+    finality_depth: int = 12
+    displaced_after_s: float = 30.0
+    max_in_flight: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PumpReport:
+    """What one pump left: ``open`` transactions that still need pumping. ``busy``: another process is the sender."""
+
+    open: int = 0
+    problem: str = ""
+    busy: bool = False
+
+
+class Sender:
+    """Sends for the keys that it holds; safe to pump from several processes and after a kill at any point."""
+
+    def __init__(
+        self,
+        chain: ChainWriter,
+        journal: Journal,
+        keys: Mapping[str, Key],
+        *,
+        policy: SendPolicy = SendPolicy(),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._keys = {address.lower(): key for address, key in keys.items()}
+        self._policy = policy
+        self._clock = clock
+        self._chain_id: int | None = None
+
+    def pump(self, sender: str) -> PumpReport:
+        """Do all work there is for ``sender`` once and return. Raises RpcUnavailable (retryable), KeyRefused."""
+        sender = sender.lower()
+        if sender not in self._keys:
+            raise KeyRefused(f"this process holds no key for {sender}")
+        with self._journal.hold(sender) as held:
+            if not held:
+                return PumpReport(busy=True)
+            if not self._journal.open(sender):
+                return PumpReport()
+            self._follow(self._journal.open(sender))
+            problem = self._send_all(sender)
+            self._follow(self._journal.open(sender))
+            return PumpReport(len(self._journal.open(sender)), problem)
+
+    # -- what the chain says --
+
+    def _follow(self, rows: Sequence[JournalTx]) -> None:
+        signed = [row for row in rows if row.offers]
+        hashes = [tx_hash for row in signed for tx_hash in row.offers]
+        if not hashes:
+            return
+        final = self._final_number()
+        found = dict(zip(hashes, self._chain.receipts(hashes), strict=True))
+        for row in signed:
+            receipt = next((r for tx_hash in row.offers if (r := found[tx_hash]) is not None), None)
+            self._note(row, receipt, final)
+
+    def _note(self, row: JournalTx, receipt: TxReceipt | None, final: int) -> None:
+        if receipt is None:
+            if row.state == "mined":
+                self._journal.dropped(row.id)
+            return
+        if not receipt.ok:
+            reason = self._why_reverted(row)
+            self._journal.failed(row.id, reason.name if reason else "Unknown", str(reason or "reverted"), receipt)
+            return
+        if row.state != "mined" or row.block_hash != receipt.block_hash:
+            self._journal.mined(row.id, receipt)
+        if receipt.block_number <= final:
+            self._journal.final(row.id)
+
+    def _why_reverted(self, row: JournalTx) -> CallReverted | None:
+        """The reason by running the call again; it may differ on today's state, which is why it is only shown."""
+        try:
+            self._chain.call(row.to, row.data, sender=row.sender)
+        except CallReverted as error:
+            return error
+        return None
+
+    def _final_number(self) -> int:
+        tagged = self._chain.header("finalized")
+        if tagged is not None:
+            return tagged.number
+        latest = self._chain.header("latest")
+        return (latest.number if latest else 0) - self._policy.finality_depth
+
+    # -- what we say --
+
+    def _send_all(self, sender: str) -> str:
+        """Gaps, lost ones, new ones; returns why it stopped, or nothing."""
+        mined_nonce = self._chain.nonce(sender)
+        rows = [row for row in self._journal.open(sender) if row.state != "mined"]
+        self._fill_gaps(sender, mined_nonce, [row.nonce for row in rows if row.nonce is not None])
+        for row in rows:
+            if row.raw is not None:
+                problem = self._resend(row, mined_nonce)
+                if problem:
+                    return problem
+        return self._send_new(sender, mined_nonce)
+
+    def _fill_gaps(self, sender: str, mined_nonce: int, nonces: Sequence[int]) -> None:
+        """A transaction of ours waits above an empty nonce: put there what was there, or a transfer of nothing."""
+        missing = [n for n in range(mined_nonce, max(nonces, default=mined_nonce)) if n not in nonces]
+        for nonce in missing[:_MAX_GAPS_PER_PUMP]:
+            raw = self._journal.raw_at(sender, nonce)
+            if raw is None:
+                raw, _, _ = self._sign(sender, nonce, sender, b"", 0, 21_000, self._market_offer())
+            self._broadcast(raw)
+
+    def _resend(self, row: JournalTx, mined_nonce: int) -> str:
+        assert row.raw is not None
+        assert row.nonce is not None
+        assert row.tx_hash is not None
+        waited = self._clock() - row.sent_at
+        if row.nonce < mined_nonce:
+            if waited > self._policy.displaced_after_s:
+                self._displace(row)
+            return ""
+        if row.state == "sent" and waited >= self._policy.bump_after_s:
+            return self._replace(row)
+        if row.state != "sent" or not self._chain.knows(row.tx_hash):
+            return self._deliver(row, row.raw)
+        return ""
+
+    def _displace(self, row: JournalTx) -> None:
+        """Unless one of its own versions was mined just now, its nonce is spent by a foreign transaction."""
+        if not any(self._chain.receipts(list(row.offers))):
+            self._journal.displaced(row.id)
+
+    def _replace(self, row: JournalTx) -> str:
+        """Sign a dearer version for the same nonce; at the cap the present one is sent again."""
+        assert row.nonce is not None
+        assert row.raw is not None
+        assert row.tx_hash is not None
+        market, offered, percent = self._market_offer(), row.offers[row.tx_hash], self._policy.bump_percent
+        offer = FeeOffer(
+            min(max(market.max_fee, offered.max_fee * percent // 100 + 1), self._policy.max_fee_cap),
+            min(max(market.priority_fee, offered.priority_fee * percent // 100 + 1), self._policy.max_fee_cap),
+        )
+        if offer.max_fee * 100 < offered.max_fee * 110:
+            return self._deliver(row, row.raw)
+        gas = self._gas(row)
+        raw, tx_hash, offer = self._sign(row.sender, row.nonce, row.to, row.data, row.value, gas, offer)
+        self._journal.signed(row.id, row.nonce, raw, tx_hash, offer)
+        return self._deliver(row, raw)
+
+    def _gas(self, row: JournalTx) -> int:
+        """Gas limit for a version; a call that would revert now may still be the one that must be mined."""
+        try:
+            return self._chain.estimate_gas(row.sender, row.to, row.data, row.value) * 5 // 4
+        except CallReverted:
+            return 1_500_000
+
+    def _send_new(self, sender: str, mined_nonce: int) -> str:
+        rows = self._journal.open(sender)
+        waiting = {row.job_id for row in rows if row.raw is not None and row.state != "mined" and row.job_id}
+        in_flight = sum(row.raw is not None and row.state != "mined" for row in rows)
+        nonce = max(mined_nonce, self._journal.highest_nonce(sender) + 1)
+        for row in rows:
+            if row.state != "journaled" or row.raw is not None or row.job_id in waiting:
+                continue
+            if in_flight >= self._policy.max_in_flight:
+                break
+            try:
+                gas = self._chain.estimate_gas(sender, row.to, row.data, row.value) * 5 // 4
+            except CallReverted as error:
+                self._journal.failed(row.id, error.name, str(error))
+                continue
+            except RpcRefused as error:
+                self._journal.troubled(row.id, str(error))
+                return str(error)
+            raw, tx_hash, offer = self._sign(sender, nonce, row.to, row.data, row.value, gas, self._market_offer())
+            self._journal.signed(row.id, nonce, raw, tx_hash, offer)
+            nonce, in_flight = nonce + 1, in_flight + 1
+            if row.job_id:
+                waiting.add(row.job_id)
+            problem = self._deliver(row, raw)
+            if problem:
+                return problem
+        return ""
+
+    def _deliver(self, row: JournalTx, raw: bytes) -> str:
+        """Broadcast and record; returns a problem that stops this pump, or nothing."""
+        try:
+            self._broadcast(raw)
+        except Underpriced as error:
+            self._journal.sent(row.id)
+            self._journal.troubled(row.id, str(error))
+            return ""
+        except RpcRefused as error:
+            self._journal.troubled(row.id, str(error))
+            return str(error)
+        self._journal.sent(row.id)
+        return ""
+
+    def _broadcast(self, raw: bytes) -> None:
+        try:
+            self._chain.send_raw(raw)
+        except (AlreadyKnown, NonceTooLow):
+            return
+
+    def _market_offer(self) -> FeeOffer:
+        fees = self._chain.fees()
+        offer = min(2 * fees.base_fee + fees.priority_fee, self._policy.max_fee_cap)
+        return FeeOffer(offer, min(fees.priority_fee, offer))
+
+    def _sign(
+        self, sender: str, nonce: int, to: str, data: bytes, value: int, gas: int, offer: FeeOffer
+    ) -> tuple[bytes, str, FeeOffer]:
+        if self._chain_id is None:
+            self._chain_id = self._chain.chain_id()
+        signed = Account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "nonce": nonce,
+                "gas": gas,
+                "maxFeePerGas": offer.max_fee,
+                "maxPriorityFeePerGas": offer.priority_fee,
+                "to": bytes.fromhex(to[2:]),
+                "data": data,
+                "value": value,
+            },
+            self._keys[sender].secret,
+        )
+        raw = bytes(signed.raw_transaction)
+        return raw, "0x" + bytes(keccak(raw)).hex(), offer
