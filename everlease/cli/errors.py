@@ -1,0 +1,90 @@
+"""Exit codes of the command line, and the way from any known error to one of them and one sentence."""
+
+from enum import IntEnum
+
+import httpx
+from pydantic import ValidationError
+
+from everlease.chain.errors import CallReverted, ChainError, InsufficientFunds, KeyRefused, RpcUnavailable
+from everlease.domain.money import InvalidAmount
+from everlease.stack.errors import AlreadyUp, NotUp, StackError
+from everlease.store.errors import StoreError, StoreUnavailable
+from everlease.wire.jobfile import InvalidJobFile
+
+
+class ExitCode(IntEnum):
+    """Stable; README.md explains them."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    INVALID = 3
+    NOT_FOUND = 4
+    REFUSED = 5
+    UNAVAILABLE = 6
+    MONEY = 7
+    JOB_FAILED = 8
+    PROMISE_BROKEN = 9
+    INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """What a command tells its user: one sentence and an exit code."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+_MONEY = {"deposit-above-balance", "deposit-above-allowance", "deposit-too-small", "empty-order"}
+
+
+def from_problem(response: httpx.Response) -> CliError:
+    """The error in a problem document (RFC 9457) of the marketplace or the explorer."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    detail = str(problem.get("detail") or problem.get("title") or f"the server answered {response.status_code}")
+    if problem.get("errors"):
+        first = problem["errors"][0]
+        field = ".".join(str(part) for part in first.get("loc", []) if part != "body")
+        detail = f"{field}: {first.get('msg', detail)}"
+    slug = str(problem.get("type", "")).rpartition("/")[2].rpartition(":")[2]
+    if slug in _MONEY:
+        return CliError(ExitCode.MONEY, detail)
+    by_status = {401: ExitCode.REFUSED, 403: ExitCode.REFUSED, 404: ExitCode.NOT_FOUND, 409: ExitCode.REFUSED}
+    if response.status_code in (429, 502, 503, 504) or response.status_code >= 500:
+        return CliError(ExitCode.UNAVAILABLE, detail)
+    return CliError(by_status.get(response.status_code, ExitCode.INVALID), detail)
+
+
+def explain(error: Exception) -> CliError | None:
+    """The exit code and sentence for an error of one of our packages; None for what nobody expected."""
+    if isinstance(error, CliError):
+        return error
+    if isinstance(error, InvalidJobFile | InvalidAmount | ValidationError):
+        return CliError(ExitCode.INVALID, str(error).splitlines()[0])
+    if isinstance(error, KeyRefused):
+        return CliError(ExitCode.REFUSED, str(error))
+    if isinstance(error, InsufficientFunds):
+        return CliError(
+            ExitCode.MONEY, "the account can't pay for the transaction's gas: send it some of the chain's coin"
+        )
+    if isinstance(error, CallReverted):
+        return CliError(ExitCode.REFUSED, str(error))
+    if isinstance(error, RpcUnavailable | StoreUnavailable):
+        return CliError(ExitCode.UNAVAILABLE, str(error))
+    if isinstance(error, ChainError | StoreError):
+        return CliError(ExitCode.REFUSED, str(error))
+    if isinstance(error, NotUp):
+        return CliError(ExitCode.NOT_FOUND, str(error))
+    if isinstance(error, AlreadyUp):
+        return CliError(ExitCode.REFUSED, str(error))
+    if isinstance(error, StackError):
+        return CliError(ExitCode.UNAVAILABLE, str(error))
+    if isinstance(error, httpx.HTTPError):
+        return CliError(ExitCode.UNAVAILABLE, f"a server could not be reached: {error}")
+    return None

@@ -1,0 +1,115 @@
+"""`everlease explorer …`: what happened on chain, from the indexer's API. Takes no key."""
+
+from typing import Annotated, Any
+
+import typer
+
+from everlease.cli.context import of
+from everlease.cli.options import Json, Limit
+from everlease.cli.output import console, emit_json, money, plain, short, table
+
+app = typer.Typer(no_args_is_help=True, help="Leases, events, providers and slashes as the chain has them.")
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a page: its next_cursor.")]
+
+
+def _page(
+    ctx: typer.Context,
+    path: str,
+    columns: tuple[str, ...],
+    *,
+    as_json: bool,
+    limit: int,
+    cursor: str | None,
+    **filters: object,
+) -> None:
+    answer = of(ctx).explorer(path, limit=limit, cursor=cursor, **filters)
+    if as_json:
+        emit_json(answer)
+        return
+    items = answer.get("items", [])
+    rows = [[_cell(name, item.get(name)) for name in columns] for item in items] if isinstance(items, list) else []
+    table([name.upper() for name in columns], rows, empty="Nothing yet.")
+    if answer.get("next_cursor"):
+        console.print(f"[dim]more: --cursor {answer['next_cursor']}[/dim]", soft_wrap=True)
+
+
+_MONEY = {
+    "rate",
+    "collateral",
+    "paid",
+    "slashed",
+    "staked",
+    "locked",
+    "earned",
+    "to_job",
+    "to_caller",
+    "to_insurance",
+    "amount",
+}
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name in _MONEY and str(value).isdigit():
+        return money(int(value))
+    return short(value) if isinstance(value, str) and value.startswith("0x") else str(value)
+
+
+@app.command(epilog="Example: everlease explorer leases --limit 20")
+def leases(
+    ctx: typer.Context,
+    state: Annotated[str | None, typer.Option("--state", help="Only leases in this state.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """Leases, newest first."""
+    columns = ("lease_id", "job_id", "epoch", "node", "state", "rate", "earned_s", "paid")
+    _page(ctx, "leases", columns, as_json=as_json, limit=limit, cursor=cursor, state=state)
+
+
+@app.command(epilog="Example: everlease explorer events --name LeaseFailed")
+def events(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Option("--name", help="Only events of this name.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """Contract events, newest first."""
+    columns = ("block_number", "name", "job_id", "lease_id", "tx_hash")
+    _page(ctx, "events", columns, as_json=as_json, limit=limit, cursor=cursor, name=name)
+
+
+@app.command(epilog="Example: everlease explorer providers")
+def providers(ctx: typer.Context, limit: Limit = 50, cursor: Cursor = None, as_json: Json = False) -> None:
+    """Providers with stake and record."""
+    columns = ("provider", "staked", "locked", "slashed", "leases", "failed", "earned")
+    _page(ctx, "providers", columns, as_json=as_json, limit=limit, cursor=cursor)
+
+
+@app.command(epilog="Example: everlease explorer slashes --json")
+def slashes(ctx: typer.Context, limit: Limit = 50, cursor: Cursor = None, as_json: Json = False) -> None:
+    """Leases that failed, and where the slash went."""
+    columns = ("lease_id", "provider", "answered", "slashed", "to_job", "to_caller", "to_insurance")
+    _page(ctx, "slashes", columns, as_json=as_json, limit=limit, cursor=cursor)
+
+
+@app.command(epilog="Example: everlease explorer job 0xabc…")
+def job(ctx: typer.Context, job_id: Annotated[str, typer.Argument(metavar="JOB")], as_json: Json = False) -> None:
+    """One job's escrow, leases and payments."""
+    _document(ctx, f"jobs/{job_id}", as_json)
+
+
+@app.command(epilog="Example: everlease explorer address 0xabc…")
+def address(
+    ctx: typer.Context, account: Annotated[str, typer.Argument(metavar="ADDRESS")], as_json: Json = False
+) -> None:
+    """What an account staked, earned, paid and can withdraw."""
+    _document(ctx, f"addresses/{account.lower()}", as_json)
+
+
+def _document(ctx: typer.Context, path: str, as_json: bool) -> None:
+    answer = of(ctx).explorer(path)
+    emit_json(answer) if as_json else console.print_json(data=plain(answer))

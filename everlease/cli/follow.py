@@ -1,0 +1,117 @@
+"""Following a job: events and logs as they happen, across reconnects."""
+
+import sys
+import time
+from typing import Any
+
+from everlease.cli.errors import CliError, ExitCode
+from everlease.cli.market import Market
+from everlease.cli.output import console, emit_json_line
+from everlease.domain.job import ENDED, JobState
+from everlease.wire.http import EventList, EventOut, JobOut, LogList, LogOut
+
+RECONNECT_S = 1.0
+_PAGE = 500
+
+
+def follow_events(
+    market: Market, job_id: str, *, quiet: bool, as_json: bool = False, until_now: bool = False
+) -> JobOut:
+    """Print the job's history and what comes, until it has ended (or there is no more yet); returns the job."""
+    last = 0
+    while True:
+        last = _catch_up_events(market, job_id, last, quiet=quiet, as_json=as_json)
+        job = market.get(f"/v1/jobs/{job_id}", JobOut)
+        if until_now or _over(job):
+            _catch_up_events(market, job_id, last, quiet=quiet, as_json=as_json)
+            return job
+        try:
+            with market.stream(f"/v1/jobs/{job_id}/events", after=last) as arriving:
+                for item in arriving:
+                    event = EventOut.model_validate(item.data)
+                    last = max(last, event.id)
+                    _show_event(event, quiet=quiet, as_json=as_json)
+                    if event.data.get("to") in {state.value for state in ENDED | {JobState.EXHAUSTED}}:
+                        break
+        except CliError as error:
+            if error.code != ExitCode.UNAVAILABLE:
+                raise
+            time.sleep(RECONNECT_S)
+
+
+def _over(job: JobOut) -> bool:
+    return JobState(job.state) in ENDED or job.state == JobState.EXHAUSTED
+
+
+def _catch_up_events(market: Market, job_id: str, last: int, *, quiet: bool, as_json: bool) -> int:
+    while True:
+        page = market.get(f"/v1/jobs/{job_id}/events", EventList, params={"after": last, "limit": _PAGE})
+        for event in page.items:
+            last = max(last, event.id)
+            _show_event(event, quiet=quiet, as_json=as_json)
+        if len(page.items) < _PAGE:
+            return last
+
+
+def _show_event(event: EventOut, *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        emit_json_line(event)
+    elif not quiet:
+        console.print(f"[dim]{clock(event.at)}[/dim]  {event.kind:<24} {describe(event.data)}", soft_wrap=True)
+
+
+def clock(unix: float) -> str:
+    """Local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(unix))
+
+
+def describe(data: dict[str, Any]) -> str:
+    """An event's data for people: a state change as an arrow, the rest as pairs."""
+    shown = dict(data)
+    parts = []
+    if "from" in shown and "to" in shown:
+        parts.append(f"{shown.pop('from')} → [bold]{shown.pop('to')}[/bold]")
+    for key, value in shown.items():
+        if value in (None, "", [], {}):
+            continue
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        parts.append(f"{key}={text if len(text) <= 60 else text[:57] + '…'}")
+    return " ".join(parts)
+
+
+def print_logs(market: Market, job_id: str, *, as_json: bool, after: int = 0) -> int:
+    """Everything that was printed so far; returns the last id."""
+    while True:
+        page = market.get(f"/v1/jobs/{job_id}/logs", LogList, params={"after": after, "limit": _PAGE})
+        for piece in page.items:
+            after = max(after, piece.id)
+            _show_log(piece, as_json=as_json)
+        if len(page.items) < _PAGE:
+            return after
+
+
+def follow_logs(market: Market, job_id: str, *, as_json: bool) -> int:
+    """What was printed and what comes, until the job has ended; returns the last id."""
+    last = print_logs(market, job_id, as_json=as_json)
+    while not _over(market.get(f"/v1/jobs/{job_id}", JobOut)):
+        try:
+            with market.stream(f"/v1/jobs/{job_id}/logs", after=last) as arriving:
+                for item in arriving:
+                    piece = LogOut.model_validate(item.data)
+                    if piece.id > last:
+                        last = piece.id
+                        _show_log(piece, as_json=as_json)
+        except CliError as error:
+            if error.code != ExitCode.UNAVAILABLE:
+                raise
+            time.sleep(RECONNECT_S)
+    return print_logs(market, job_id, as_json=as_json, after=last)
+
+
+def _show_log(piece: LogOut, *, as_json: bool) -> None:
+    if as_json:
+        emit_json_line(piece)
+        return
+    out = sys.stderr if piece.stream == "stderr" else sys.stdout
+    out.write(piece.text)
+    out.flush()

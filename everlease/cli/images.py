@@ -1,0 +1,76 @@
+"""A local image's way into the store: found by Docker, saved as an archive (its id stays), stored as plain blocks."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from everlease.cli.errors import CliError, ExitCode
+from everlease.domain.manifest import CID
+from everlease.store.base import BlockStore
+from everlease.store.plain import upload_plain
+
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image in the store. ``digest`` is its config digest (Docker's image id), ``size`` the archive's bytes."""
+
+    digest: str
+    manifest: CID
+    size: int
+
+
+class LocalImages:
+    """The images of one Docker daemon."""
+
+    def __init__(self, socket: Path | None) -> None:
+        self._socket = socket or DEFAULT_SOCKET
+        if not self._socket.exists():
+            raise CliError(
+                ExitCode.UNAVAILABLE,
+                f"there is no Docker daemon at {self._socket}: start it, or name its socket with --docker-socket",
+            )
+        try:
+            self._client = docker.DockerClient(base_url=f"unix://{self._socket}", timeout=600)
+            self._client.ping()
+        except (DockerException, OSError) as error:
+            raise CliError(
+                ExitCode.UNAVAILABLE, f"the Docker daemon at {self._socket} does not answer: {error}"
+            ) from error
+
+    def digest(self, reference: str) -> str:
+        """The id of an image. Raises CliError where Docker doesn't have it, or where it declares volumes."""
+        try:
+            image = self._client.images.get(reference)
+        except ImageNotFound:
+            raise CliError(
+                ExitCode.NOT_FOUND,
+                f"Docker has no image {reference!r}: build or pull it first ('docker pull {reference}')",
+            ) from None
+        except APIError as error:
+            raise CliError(ExitCode.UNAVAILABLE, f"Docker refused: {error.explanation}") from error
+        return str(image.id)
+
+    def load(self, archive: Path) -> None:
+        """Let the daemon have the images in a `docker save` archive."""
+        with archive.open("rb") as file:
+            self._client.images.load(file)
+
+    def upload(self, reference: str, digest: str, store: BlockStore, progress: Callable[[int], None]) -> StoredImage:
+        """Save the image and store its archive; blocks that the store has are not sent again."""
+        with tempfile.NamedTemporaryFile(prefix="everlease-image-", suffix=".tar") as archive:
+            # By name, so that the archive carries the tag; a digest alone would lose it.
+            for chunk in self._client.images.get(reference).save(named=reference if ":" in reference else True):
+                archive.write(chunk)
+            archive.flush()
+            stored = upload_plain(store, Path(archive.name), progress=progress)
+        return StoredImage(digest, stored.cid, stored.size)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()

@@ -1,0 +1,98 @@
+"""A job's files out of its last checkpoint: keys sealed to this process, blocks verified, archives unpacked safely."""
+
+import base64
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nacl.public import PrivateKey, SealedBox
+
+from everlease.cli.errors import CliError, ExitCode
+from everlease.cli.market import Market
+from everlease.domain.manifest import CID, Manifest
+from everlease.store.http import HttpBlockStore
+from everlease.store.manifest import read_manifest
+from everlease.store.pipeline import restore
+from everlease.store.sealing import JobKeys
+from everlease.wire.http import OutputsOut
+
+ARCHIVES = "files/"
+MAX_BYTES = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What arrived: which checkpoint, how many regular files, their bytes."""
+
+    seq: int
+    files: int
+    size: int
+
+
+def fetch_outputs(market: Market, job_id: str, target: Path) -> Fetched:
+    """Unpack the newest checkpoint's files into ``target``: its writable layer in upper/, /checkpoint in checkpoint/.
+
+    Raises CliError where the target holds something, StoreError for damaged or missing blocks.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CliError(ExitCode.INVALID, f"{target} exists and is not an empty folder: name another with --to")
+    reader = PrivateKey.generate()
+    public = base64.urlsafe_b64encode(bytes(reader.public_key)).decode("ascii")
+    grant = market.get(f"/v1/jobs/{job_id}/outputs", OutputsOut, params={"public_key": public})
+    keys = _open_keys(grant, job_id, reader)
+    store = HttpBlockStore(grant.store_url, lambda: grant.store_token)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        manifest = _archives_only(read_manifest(store, CID(grant.manifest), keys).manifest)
+        with tempfile.TemporaryDirectory(prefix=".everlease-outputs-", dir=target.parent) as folder:
+            restored = Path(folder) / "checkpoint"
+            restore(manifest, store, keys, restored, max_bytes=MAX_BYTES)
+            files, size = unpack(restored / ARCHIVES, target)
+    finally:
+        store.close()
+    return Fetched(grant.seq, files, size)
+
+
+def _open_keys(grant: OutputsOut, job_id: str, reader: PrivateKey) -> JobKeys:
+    box = SealedBox(reader)
+    keys = {generation: box.decrypt(base64.b64decode(sealed)) for generation, sealed in grant.keys.items()}
+    secret = box.decrypt(base64.b64decode(grant.dedup_secret))
+    return JobKeys(grant.chain_id, grant.escrow, job_id, max(keys), keys, secret)
+
+
+def _archives_only(manifest: Manifest) -> Manifest:
+    """The manifest without the process images: memory of a job is nothing for a tenant's disk."""
+    entries = tuple(entry for entry in manifest.entries if entry.path.startswith(ARCHIVES) or entry.path == "files")
+    return replace(manifest, entries=entries)
+
+
+def unpack(archives: Path, target: Path) -> tuple[int, int]:
+    """Every NAME.tar of ``archives`` into ``target``/NAME; returns the count of regular files and their bytes.
+
+    Archives come from strangers' hosts: nothing leaves the target, and devices (whiteouts among them) are left out.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    files = size = 0
+    for path in sorted(archives.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            chosen = list(_harmless(archive, str(target / path.stem)))
+            archive.extractall(target / path.stem, members=chosen, filter="fully_trusted")  # noqa: S202 - chosen by data_filter
+        files += sum(member.isreg() for member in chosen)
+        size += sum(member.size for member in chosen if member.isreg())
+    return files, size
+
+
+def _harmless(archive: tarfile.TarFile, target: str) -> Iterator[tarfile.TarInfo]:
+    os.makedirs(target, exist_ok=True)
+    for member in archive:
+        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            continue
+        try:
+            checked = tarfile.data_filter(member, target)
+        except tarfile.FilterError:
+            continue
+        if checked is not None:
+            yield checked

@@ -1,0 +1,276 @@
+"""`everlease provider …`: stake, nodes, earnings, and running an agent."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from everlease.chain.contracts import NO_PERMIT
+from everlease.chain.keys import Key, load_keystore
+from everlease.chain.typed_data import node_auth_digest
+from everlease.cli import payments
+from everlease.cli.context import Context, Wallet, of
+from everlease.cli.errors import CliError, ExitCode
+from everlease.cli.options import Json
+from everlease.cli.output import ago, console, emit_json, facts, money, short, table
+from everlease.domain.money import to_units
+from everlease.domain.terms import NodeAuth
+from everlease.wire.http import NodeList, NodeOut
+
+app = typer.Typer(no_args_is_help=True, help="Stake, authorise nodes, collect earnings, run an agent.")
+Amount = Annotated[str, typer.Argument(help="Dollars, with at most six decimals.")]
+NodeKey = Annotated[Path, typer.Option("--node", help="The node's keystore file (the host's own hot key).")]
+_CONSENT_S = 3600
+
+
+def authorise(wallet: Wallet, node: Key) -> str:
+    """Bind a node to the wallet, with the node's own consent; returns the transaction's hash."""
+    auth = NodeAuth(wallet.address, node.address, int(time.time()) + _CONSENT_S, time.time_ns())
+    signature = node.sign(node_auth_digest(wallet.deployment.staking_domain, auth))
+    return wallet.send(wallet.staking.authorise_node(auth, signature)).tx_hash
+
+
+def add_stake(wallet: Wallet, units: int) -> str:
+    """Stake base units of the wallet; returns the transaction's hash."""
+    wallet.require_balance(units)
+    staking = wallet.deployment.staking
+    enough = wallet.views.allowance(wallet.address, staking) >= units
+    permit = NO_PERMIT if enough else wallet.permit(staking, units, int(time.time()) + _CONSENT_S)
+    return wallet.send(wallet.staking.stake(units, permit)).tx_hash
+
+
+def _node_key(path: Path) -> Key:
+    password = os.environ.get("EVERLEASE_NODE_PASSWORD")
+    beside = path.parent / "password"
+    if password is None and beside.is_file():
+        password = beside.read_text(encoding="utf-8").rstrip("\n")
+    return load_keystore(
+        path, password if password is not None else str(typer.prompt(f"Password for {path.name}", hide_input=True))
+    )
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider register --stake 50 --node node.json")
+def register(
+    ctx: typer.Context,
+    node: NodeKey,
+    amount: Annotated[str, typer.Option("--stake", help="Dollars to stake now.")],
+    as_json: Json = False,
+) -> None:
+    """Stake and authorise a first node."""
+    wallet, key = of(ctx).wallet, _node_key(node)
+    units = to_units(amount)
+    staked = add_stake(wallet, units)
+    authorised = authorise(wallet, key)
+    if as_json:
+        emit_json({"provider": wallet.address, "node": key.address, "stake_tx": staked, "authorise_tx": authorised})
+        return
+    console.print(f"{wallet.address} has staked {money(units)} and answers for node {key.address}", soft_wrap=True)
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider stake 25")
+def stake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
+    """Add stake."""
+    wallet = of(ctx).wallet
+    _sent(as_json, add_stake(wallet, to_units(amount)), f"{amount} staked")
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider unstake 25")
+def unstake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
+    """Start the unbonding of stake; 'withdraw' takes it out after the unbonding period."""
+    wallet = of(ctx).wallet
+    tx = wallet.send(wallet.staking.request_unstake(to_units(amount))).tx_hash
+    _sent(as_json, tx, f"{amount} will be free at {_clock(wallet.views.stake(wallet.address).unbonds_at)}")
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider withdraw")
+def withdraw(ctx: typer.Context, as_json: Json = False) -> None:
+    """Take out earnings, and stake that has unbonded."""
+    wallet = of(ctx).wallet
+    earned = payments.withdraw(wallet)
+    held, unbonded = wallet.views.stake(wallet.address), 0
+    if held.unbonding and held.unbonds_at <= time.time():
+        unbonded = held.unbonding
+        wallet.send(wallet.staking.withdraw(wallet.address))
+    if as_json:
+        emit_json({"earnings": earned, "stake": unbonded})
+        return
+    console.print(f"{money(earned)} of earnings and {money(unbonded)} of stake withdrawn to {wallet.address}")
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider status")
+def status(ctx: typer.Context, as_json: Json = False) -> None:
+    """Stake, what of it is locked, and this provider's nodes."""
+    context = of(ctx)
+    wallet = context.wallet
+    held, nodes = wallet.views.stake(wallet.address), nodes_of(context, wallet.address)
+    if as_json:
+        emit_json(
+            {
+                "provider": wallet.address,
+                "staked": held.staked,
+                "locked": held.locked,
+                "unbonding": held.unbonding,
+                "unbonds_at": held.unbonds_at,
+                "claimable": wallet.views.claimable(wallet.address),
+                "nodes": nodes,
+            }
+        )
+        return
+    facts(
+        [
+            ("provider", wallet.address),
+            ("staked", money(held.staked)),
+            ("locked behind leases", money(held.locked)),
+            ("unbonding", money(held.unbonding)),
+            ("withdrawable earnings", money(wallet.views.claimable(wallet.address))),
+        ]
+    )
+    console.print()
+    _show_nodes(nodes)
+
+
+@app.command(epilog="Example: everlease --key wallet.json provider earnings --json")
+def earnings(ctx: typer.Context, as_json: Json = False) -> None:
+    """What was earned, withdrawn and slashed."""
+    context = of(ctx)
+    wallet = context.wallet
+    account = context.explorer(f"addresses/{wallet.address}")
+    document = {"provider": wallet.address, "claimable": wallet.views.claimable(wallet.address), "explorer": account}
+    if as_json:
+        emit_json(document)
+        return
+    facts([("withdrawable", money(wallet.views.claimable(wallet.address)))])
+    emit_json(account)
+
+
+nodes = typer.Typer(no_args_is_help=True, help="This provider's nodes.")
+app.add_typer(nodes, name="nodes")
+
+
+@nodes.command("list", epilog="Example: everlease --key wallet.json provider nodes list")
+def nodes_list(ctx: typer.Context, as_json: Json = False) -> None:
+    """Nodes of this provider that ever connected."""
+    context = of(ctx)
+    found = nodes_of(context, context.wallet.address)
+    emit_json({"items": found}) if as_json else _show_nodes(found)
+
+
+@nodes.command("authorise", epilog="Example: everlease --key wallet.json provider nodes authorise --node node.json")
+def nodes_authorise(ctx: typer.Context, node: NodeKey, as_json: Json = False) -> None:
+    """Let a node bid with this provider's stake."""
+    key = _node_key(node)
+    _sent(as_json, authorise(of(ctx).wallet, key), f"{key.address} is authorised")
+
+
+@nodes.command("revoke", epilog="Example: everlease --key wallet.json provider nodes revoke 0xabc…")
+def nodes_revoke(
+    ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node's address.")], as_json: Json = False
+) -> None:
+    """Stop a node from opening new leases; those that run go on."""
+    wallet = of(ctx).wallet
+    _sent(as_json, wallet.send(wallet.staking.revoke_node(node.lower())).tx_hash, f"{node} is revoked")
+
+
+@app.command(epilog="Example: everlease provider drain --data-dir /var/lib/everlease")
+def drain(
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="The agent's data folder on this host.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the jobs' histories.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Empty this host: its jobs migrate with nothing lost, and it bids no more."""
+    request_drain(data_dir, reason)
+    if as_json:
+        emit_json({"draining": str(data_dir)})
+        return
+    console.print("the agent has been asked to drain: 'everlease provider status' shows when it is empty")
+
+
+def request_drain(data_dir: Path, reason: str) -> None:
+    """Leave the request in the agent's folder, where it looks."""
+    if not data_dir.is_dir():
+        raise CliError(ExitCode.NOT_FOUND, f"there is no agent's data folder {data_dir}")
+    part = data_dir / ".drain.part"
+    part.write_text(reason, encoding="utf-8")
+    part.replace(data_dir / "drain")
+
+
+@app.command(epilog="Example: everlease --key node.json provider run --provider 0xabc… --data-dir /var/lib/everlease")
+def run(
+    ctx: typer.Context,
+    provider: Annotated[str, typer.Option("--provider", help="Address of the provider whose stake backs the bids.")],
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the agent keeps its journal, images and blocks.")],
+    docker_socket: Annotated[
+        Path | None, typer.Option("--docker", help="Use the host's own daemon at this socket.")
+    ] = None,
+    criu: Annotated[
+        Path | None, typer.Option("--criu", help="CRIU 4.2 or newer; without it only 'files' mode.")
+    ] = None,
+) -> None:
+    """Run this host's agent in the foreground; --key is the node's own key. Settings of EVERLEASE_AGENT_* apply."""
+    context = of(ctx)
+    config, terms = context.config, context.terms
+    if config.key_file is None or config.rpc_url is None or config.deployments is None:
+        raise CliError(ExitCode.USAGE, "an agent needs --key (the node's keystore), --rpc and --deployments")
+    gateway = config.market_url.replace("http", "ws", 1).rstrip("/") + "/v1/node"
+    settings = {
+        "DATA_DIR": data_dir.resolve(),
+        "PROVIDER": provider,
+        "KEYSTORE": config.key_file.resolve(),
+        "GATEWAY_URL": gateway,
+        "STORE_URL": terms.store_url,
+        "DEPLOYMENTS": config.deployments.resolve(),
+        "RPC_URLS": f'["{config.rpc_url}"]',
+        "WATCHERS": f'["{terms.watcher}"]',
+        "DOCKER_SOCKET": docker_socket,
+        "CRIU": criu,
+    }
+    environment = {f"EVERLEASE_AGENT_{key}": str(value) for key, value in settings.items() if value is not None}
+    beside = config.key_file.parent / "password"
+    if config.password_file is not None or beside.is_file():
+        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD"] = (config.password_file or beside).read_text().rstrip("\n")
+    os.execve(sys.executable, [sys.executable, "-m", "provider_agent"], {**environment, **os.environ})  # noqa: S606 - no shell
+
+
+def nodes_of(context: Context, provider: str) -> list[NodeOut]:
+    """All nodes of one provider that the marketplace knows."""
+    found: list[NodeOut] = []
+    cursor: str | None = None
+    while True:
+        page = context.market.get("/v1/nodes", NodeList, signed_in=False, params={"cursor": cursor, "limit": 200})
+        found += [node for node in page.items if node.provider.lower() == provider.lower()]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def _show_nodes(found: list[NodeOut]) -> None:
+    rows = [
+        (
+            node.node,
+            node.liveness,
+            "yes" if node.connected else "no",
+            "yes" if node.draining else "no",
+            node.losses,
+            ago(node.last_seen),
+        )
+        for node in found
+    ]
+    table(
+        ("NODE", "LIVENESS", "CONNECTED", "DRAINING", "LOSSES", "SEEN"),
+        rows,
+        empty="No node of yours has connected yet.",
+    )
+
+
+def _clock(unix: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+
+
+def _sent(as_json: bool, tx: str, sentence: str) -> None:
+    if as_json:
+        emit_json({"tx": tx})
+    else:
+        console.print(f"{sentence} ({short(tx)})")

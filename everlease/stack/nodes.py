@@ -1,0 +1,125 @@
+"""Development hosts: network namespace, Docker daemon (the agent's own) and agent each; and the ways to hurt them."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from everlease.stack.errors import MissingTool, NeedsRoot
+from everlease.stack.network import HostNetwork
+from everlease.stack.plan import NodeState
+from everlease.stack.processes import ProcessRecord, ProcessTable
+from everlease.stack.services import environment
+from provider_agent.runtime.daemon import DaemonPaths, HostDocker
+
+RUN = Path("/run")
+
+
+def check_host() -> None:
+    """Raise StackError where this machine can't hold development hosts, with what to do."""
+    if os.geteuid() != 0:
+        raise NeedsRoot
+    for tool, package in (
+        ("dockerd", "docker.io"),
+        ("ip", "iproute2"),
+        ("iptables", "iptables"),
+        ("nsenter", "util-linux"),
+    ):
+        if shutil.which(tool) is None:
+            raise MissingTool(tool, f"run 'apt-get install -y {package}'; without nodes the market itself works")
+
+
+class Node:
+    """One development host."""
+
+    def __init__(self, state: NodeState, table: ProcessTable, network: HostNetwork, root: Path) -> None:
+        self.state, self._table, self._network, self._root = state, table, network, root
+        paths = DaemonPaths(Path(state.data) / "docker", Path(state.run))
+        self.docker = HostDocker(
+            paths, wrapper=Path(state.data) / "everlease-runc", netns=Path("/run/netns") / state.netns
+        )
+
+    @property
+    def process_name(self) -> str:
+        return f"agent-{self.state.index}"
+
+    def create(self) -> None:
+        """Make folders and network."""
+        for folder in (self.state.data, self.state.run):
+            Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._network.add_node(self.state.index)
+
+    def start_agent(self, settings: Mapping[str, object]) -> ProcessRecord:
+        """Start the agent in the node's network; it starts the Docker daemon itself."""
+        criu = self._root / ".tools" / "criu" / "criu"
+        merged = {
+            **settings,
+            "data_dir": self.state.data,
+            "provider": self.state.provider,
+            "docker_run_dir": self.state.run,
+            "docker_network": f"/run/netns/{self.state.netns}",
+            "criu": criu if criu.exists() else None,
+            "teardown": "true",
+        }
+        argv = [sys.executable, "-m", "provider_agent"]
+        env = environment("AGENT", merged)
+        return self._table.start(self.process_name, argv, env=env, cwd=self._root, netns=self.state.netns)
+
+    def cut_off(self) -> None:
+        """Take the link down; everything on the host goes on."""
+        self._network.disconnect(self.state.index)
+
+    def reconnect(self) -> None:
+        """Put the link up again."""
+        self._network.connect(self.state.index)
+
+    def lose(self) -> None:
+        """SIGKILL agent, guards, Docker and containers at once, as a power cut would; nothing is cleaned up."""
+        agent = self._table.get(self.process_name)
+        if agent is not None:
+            self._table.kill(agent)
+        for process in self.guards():
+            _kill(process)
+        self.docker.kill()
+
+    def guards(self) -> list[psutil.Process]:
+        """The guard processes of this host's containers."""
+        marker = f"{self.state.data}/"
+        listed = psutil.process_iter(["cmdline"])
+        return [
+            process
+            for process in listed
+            if any(marker in word for word in process.info["cmdline"] or []) and _is_guard(process)
+        ]
+
+    def stop(self) -> None:
+        """Stop the agent, which stops jobs and daemon; then whatever is left of them; then the network."""
+        agent = self._table.get(self.process_name)
+        if agent is not None:
+            self._table.stop(agent, timeout=45)
+        self.docker.kill()
+        for process in self.guards():
+            _kill(process)
+        self._network.remove_node(self.state.index)
+        shutil.rmtree(self.state.run, ignore_errors=True)
+
+    def await_socket(self, timeout: float = 90.0) -> None:
+        """Wait for the Docker daemon's socket."""
+        agent = self._table.get(self.process_name)
+        assert agent is not None
+        self._table.await_ready(agent, self.state.docker_socket.exists, timeout=timeout)
+
+
+def _is_guard(process: psutil.Process) -> bool:
+    return any(word.endswith("guard.py") for word in process.info["cmdline"] or [])
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
