@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from everlease.domain.manifest import CID
-from everlease.store.base import BlockStore, check_block
+from everlease.store.base import BlockStore
 from everlease.store.cid import digest_of, from_digest
 from everlease.store.local import LocalBlockStore
 from everlease.store.sessions import SessionLedger
@@ -66,8 +66,6 @@ class BlockService:
 
     def put(self, session: Session, blocks: Collection[tuple[CID, bytes]]) -> int:
         """Pin and store blocks; how many were new. Raises BlockCorrupt, BlockTooLarge, StoreFull."""
-        for cid, data in blocks:
-            check_block(cid, data)
         expires = self._expiry(session)
         # Pinned before it is stored: gc never sees it unheld.
         self._ledger.pin(session.name, [digest_of(cid) for cid, _ in blocks], expires)

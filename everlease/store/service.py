@@ -206,6 +206,11 @@ class _BlockApi:
         return b"".join(car_section(cid, data) for cid, data in self._readable(cids))
 
     def _readable(self, cids: list[CID]) -> Iterator[tuple[CID, bytes]]:
+        try:
+            yield from list(self._service.fetch(cids))
+            return
+        except (BlockCorrupt, BlockNotFound):
+            pass
         for cid in cids:
             try:
                 yield cid, get_block(self._service.store, cid)

@@ -22,6 +22,7 @@ def test_cids_are_those_of_ipfs() -> None:
         "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
         "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5f",
         "BAFKREIFZJUT3TE2NHYEKKLSS27NH3K72YSCO7Y32KOAO5EEI66WOF36N5E",
+        "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5A",
         "b../../../../../../../../../../../../../../../../etc/passwd",
         "bé" * 30,
     ],

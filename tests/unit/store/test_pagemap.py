@@ -44,6 +44,15 @@ def test_criu_4_2_records() -> None:
     assert pagemap.runs == ((12288, PAGE_BYTES),)
 
 
+def test_an_image_that_criu_4_2_1_wrote() -> None:
+    """Three MiB of shared memory, of which the end is not present."""
+    data = bytes.fromhex(
+        "1943565425400856020000000801090000000800100020042880020b0000"
+        "0008808040100020042880020c000000088080800110002004288002"
+    )
+    assert parse_pagemap(data).runs == ((0, 3 << 20),)
+
+
 def test_adjacent_entries_join_and_holes_part() -> None:
     data = image(entry(0x10000, 2), entry(0x12000, 3, 6), entry(0x20000, 1), entry(0x21000, 4, 0))
     assert parse_pagemap(data).runs == ((0x10000, 5 * PAGE_BYTES), (0x20000, PAGE_BYTES))
