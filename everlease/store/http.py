@@ -11,6 +11,7 @@ import httpx
 
 from everlease.domain.manifest import CID
 from everlease.store.base import check_block
+from everlease.store.block_service import GcReport
 from everlease.store.car import CarReader, car_header, car_section
 from everlease.store.cid import matches, parse_cid
 from everlease.store.errors import (
@@ -82,6 +83,20 @@ class HttpBlockStore:
     def size(self, cid: CID) -> int:
         response = self._call("HEAD", f"ipfs/{cid}", headers={"Accept": "application/vnd.ipld.raw"}, cid=cid)
         return int(response.headers["Content-Length"])
+
+    def collect(self, live: Iterable[CID]) -> GcReport:
+        """Garbage collection on the service (BlockService.collect); needs the gc scope. `live` is streamed."""
+
+        def body() -> Iterator[bytes]:
+            count = 0
+            for cid in live:
+                count += 1
+                yield f"{cid}\n".encode("ascii")
+            # The count comes last: a list that broke off is refused instead of taken for the whole.
+            yield f"end {count}\n".encode("ascii")
+
+        report = self._call("POST", "v1/gc", content=body(), timeout=None).json()
+        return GcReport(**{name: int(report[name]) for name in ("live", "condemned", "deleted", "freed_bytes")})
 
     def close(self) -> None:
         self._client.close()

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from everlease.domain.manifest import CID
+from everlease.store.base import put_block
 from everlease.store.block_service import ServiceLimits
 from everlease.store.car import CarReader, car_header, car_section
 from everlease.store.cid import cid_of
@@ -157,6 +158,30 @@ def test_gc_over_http_wants_the_whole_list(client: Client) -> None:
     assert cut.status_code == 400
     report = client("POST", "/v1/gc", Scope.GC, content=f"{cid}\nend 1\n".encode())
     assert report.json()["live"] == 1
+
+
+def test_the_client_collects_garbage_with_the_gc_scope_only(served: tuple[LocalService, str]) -> None:
+    store = HttpBlockStore(served[1], lambda: token(*Scope))
+    cids = [put_block(store, os.urandom(100)) for _ in range(30)]
+    report = store.collect(iter(cids[:20]))
+    assert (report.live, report.condemned, report.deleted) == (20, 0, 0)
+    served[0].ledger.expire(NOW + 1e9)
+    assert store.collect(cids[:20]).condemned == 10
+    store.close()
+    other = HttpBlockStore(served[1], lambda: token(*BOTH))
+    with pytest.raises(AccessDenied):
+        other.collect([])
+
+    def broken() -> Iterator[CID]:
+        yield cids[0]
+        raise RuntimeError("the database went away")
+
+    collector = HttpBlockStore(served[1], lambda: token(Scope.GC))
+    with pytest.raises(RuntimeError):
+        collector.collect(broken())
+    assert len(served[0].ledger.condemned()) == 10
+    collector.close()
+    other.close()
 
 
 def test_a_session_above_its_quota_gets_store_full(served: tuple[LocalService, str]) -> None:
