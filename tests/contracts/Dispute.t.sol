@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
-import {Bid, Job, Lease, LeaseState, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Bid, Lease, LeaseState, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 /// @notice suspend, answer and fail.
@@ -93,17 +93,21 @@ contract DisputeTest is Base {
 
     function test_aReserveClampsWhereTheJobIsPoor() public {
         (bytes32 jobId, bytes32 first) = openAndSuspend(60_000);
+        vm.startPrank(tenant);
+        escrow.refund(jobId);
+        escrow.topUp(jobId, RESERVE + BOND + EPOCH_FEE + 5, noPermit());
+        vm.stopPrank();
         bytes32 second = openBid(jobId, aBid(jobId, 2));
-        vm.warp(DEADLINE);
+        vm.warp(START + 61_000);
         vm.prank(watcher);
         escrow.suspend(second, noReceipt(), "");
-        Job memory job = escrow.job(jobId);
         assertEq(escrow.lease(first).reserve, 60_000 * PER_SECOND);
-        assertEq(escrow.lease(second).reserve, 26_400 * PER_SECOND);
-        assertLe(job.reserved, job.balance);
-        vm.prank(tenant);
-        escrow.refund(jobId);
+        assertEq(escrow.lease(second).reserve, RESERVE + 5);
         assertEq(escrow.job(jobId).balance, escrow.job(jobId).reserved);
+        vm.prank(tenant);
+        assertEq(escrow.refund(jobId), 0);
+        collect(first, 60_000, 60_000);
+        assertEq(escrow.lease(first).paid, 60_000 * PER_SECOND);
         assertConserved(jobId);
     }
 
