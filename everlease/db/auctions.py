@@ -1,0 +1,146 @@
+"""Auctions as the gateway sees them: which nodes were asked, what they answered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import cast, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from everlease.db.engine import Tx
+from everlease.db.models.jobs import AuctionRow, BidRow, CheckpointRow, JobRow
+from everlease.db.outbox import emit
+
+CHANNEL = "everlease_auction"
+"""NOTIFY payload: the auction's id."""
+DECLINED = "declined: "
+"""Begins the reason, in ``unfit``, of a node that was asked and doesn't want the job."""
+
+_now = func.clock_timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAuction:
+    """An auction that still takes bids, its job, the head it restores from, and seconds until it closes."""
+
+    auction: AuctionRow
+    job: JobRow
+    checkpoint: CheckpointRow | None
+    closes_in_s: float
+
+
+def open_auctions(tx: Tx, auction_id: int | None = None) -> list[OpenAuction]:
+    """Auctions that take bids now, or the one with this id if it does."""
+    closes_in = func.extract("epoch", AuctionRow.closes_at - _now())
+    wanted = (
+        select(AuctionRow, JobRow, CheckpointRow, closes_in)
+        .join(JobRow, JobRow.id == AuctionRow.job_id)
+        .outerjoin(
+            CheckpointRow,
+            (CheckpointRow.job_id == JobRow.id) & (CheckpointRow.manifest == JobRow.head_manifest),
+        )
+        .where(AuctionRow.closed_at.is_(None), AuctionRow.closes_at > _now())
+        .order_by(AuctionRow.id)
+    )
+    if auction_id is not None:
+        wanted = wanted.where(AuctionRow.id == auction_id)
+    return [OpenAuction(auction, job, head, float(left)) for auction, job, head, left in tx.execute(wanted)]
+
+
+def note_asked(tx: Tx, auction_id: int, asked: int, unfit: dict[str, str]) -> None:
+    """Record how many nodes were asked and why others were not; emits ``auction.asked``. Only the first call counts."""
+    noted = tx.execute(
+        update(AuctionRow)
+        .where(AuctionRow.id == auction_id, AuctionRow.asked == 0, AuctionRow.closed_at.is_(None))
+        .values(asked=asked, unfit=AuctionRow.unfit.concat(cast(unfit, JSONB)))
+        .returning(AuctionRow.job_id)
+    ).one_or_none()
+    if noted is not None:
+        emit(tx, "auction.asked", {"job_id": noted.job_id, "auction_id": auction_id, "asked": asked})
+
+
+def add_bid(
+    tx: Tx, auction: AuctionRow, node: str, provider: str, bid: dict[str, Any], signature: str, missing_bytes: int
+) -> None:
+    """Keep a verified bid, a node's first one; emits ``auction.answered`` when it was the last answer."""
+    tx.execute(
+        insert(BidRow)
+        .values(
+            auction_id=auction.id,
+            node=node,
+            provider=provider,
+            bid=bid,
+            signature=signature,
+            missing_bytes=missing_bytes,
+        )
+        .on_conflict_do_nothing(index_elements=["auction_id", "node"])
+    )
+    _note_answer(tx, auction.id, {})
+
+
+def add_decline(tx: Tx, auction: AuctionRow, node: str, reason: str) -> None:
+    """Note that an asked node doesn't want the job; emits ``auction.answered`` when it was the last answer."""
+    _note_answer(tx, auction.id, {node: DECLINED + reason})
+
+
+def _note_answer(tx: Tx, auction_id: int, unfit: dict[str, str]) -> None:
+    row = tx.scalar(
+        select(AuctionRow)
+        .where(AuctionRow.id == auction_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is None or row.closed_at is not None:
+        return
+    if unfit:
+        row.unfit = {**row.unfit, **unfit}
+    bids = tx.scalar(select(func.count()).select_from(BidRow).where(BidRow.auction_id == auction_id)) or 0
+    declined = sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED))
+    if row.asked and bids + declined >= row.asked:
+        emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": auction_id})
+
+
+def bids_of(tx: Tx, auction_id: int) -> Sequence[BidRow]:
+    """The bids of an auction, oldest first."""
+    return tx.scalars(select(BidRow).where(BidRow.auction_id == auction_id).order_by(BidRow.id)).all()
+
+
+def call(
+    tx: Tx,
+    job_id: str,
+    *,
+    epoch: int,
+    plan: str,
+    mode: str,
+    excluded: Sequence[str],
+    opened_at: datetime,
+    closes_at: datetime,
+) -> int:
+    """Open an auction and wake the gateways when it commits; returns its id."""
+    row = AuctionRow(
+        job_id=job_id,
+        epoch=epoch,
+        plan=plan,
+        mode=mode,
+        excluded=list(excluded),
+        opened_at=opened_at,
+        closes_at=closes_at,
+    )
+    tx.add(row)
+    tx.flush()
+    tx.execute(select(func.pg_notify(CHANNEL, str(row.id))))
+    return row.id
+
+
+def close(tx: Tx, auction_id: int, outcome: str, winner: dict[str, Any], at: datetime) -> None:
+    """Take no more bids and say how it went; a closed one keeps its time and gets the new outcome."""
+    row = tx.scalar(
+        select(AuctionRow)
+        .where(AuctionRow.id == auction_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is not None:
+        row.closed_at = row.closed_at or at
+        row.outcome, row.winner = outcome[:2000], winner

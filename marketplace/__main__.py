@@ -1,0 +1,62 @@
+"""``python -m marketplace``: serve until SIGTERM, then let nodes and streams go in order."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from everlease.chain.errors import ChainError
+from everlease.store.errors import StoreError
+from everlease.wire.node import MAX_FRAME_BYTES
+from marketplace.app import create_app
+from marketplace.gateway.endpoint import Gateway
+from marketplace.logs import configure_logs
+from marketplace.parts import Parts
+from marketplace.services.keys import MasterKeyInvalid
+from marketplace.settings import MarketplaceSettings
+
+GRACE_S = 5
+
+
+class _Server(uvicorn.Server):
+    """Ends streams and node sockets as soon as it is told to stop: uvicorn itself waits for them first."""
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        app = self.config.app
+        parts: Parts = app.state.parts  # type: ignore[union-attr]
+        gateway: Gateway = app.state.gateway  # type: ignore[union-attr]
+        parts.followers.close()
+        gateway.close()
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Exit code 2 for settings or files that can't be used."""
+    try:
+        settings = MarketplaceSettings()
+        configure_logs(settings.log_level, settings.log_json)
+        app = create_app(settings)
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        print(f"marketplace: settings (EVERLEASE_MARKETPLACE_…): {fields}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (ChainError, StoreError, MasterKeyInvalid) as error:
+        print(f"marketplace: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_ping_interval=None,
+        timeout_graceful_shutdown=GRACE_S,
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        server_header=False,
+    )
+    _Server(config).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

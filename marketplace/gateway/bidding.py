@@ -1,0 +1,136 @@
+"""Calls for bids, and the bids that come back."""
+
+from dataclasses import dataclass, replace
+
+from everlease.chain import typed_data
+from everlease.db import Tx, auctions, nodes, queries
+from everlease.db.auctions import OpenAuction
+from everlease.db.models.nodes import NodeRow
+from everlease.domain import auction as rules
+from everlease.domain import jobspec
+from everlease.domain.auction import AuctionTerms, Offer
+from everlease.domain.terms import Bid
+from everlease.wire.node import BidMessage, CallForBids, Decline
+from everlease.wire.terms import BidModel, OrderModel
+from marketplace.gateway.fitness import unfit
+from marketplace.parts import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """A call and the nodes it is for; each gateway sends it to those that are connected to it."""
+
+    message: CallForBids
+    nodes: frozenset[str]
+
+
+def calls(parts: Parts, auction_id: int | None = None) -> list[Calling]:
+    """The calls of all open auctions, or of one; who was asked and who was unfit is written down."""
+    with parts.db.transaction() as tx:
+        found = auctions.open_auctions(tx, auction_id)
+        connected = nodes.connected(tx) if found else ()
+        return [_call(tx, item, list(connected), parts.clock()) for item in found]
+
+
+def take_bid(parts: Parts, node: str, provider: str, message: BidMessage) -> str | None:
+    """Verify and keep a bid; returns why it is refused, or None. A refused bid counts as a decline."""
+    with parts.db.transaction() as tx:
+        found = auctions.open_auctions(tx, message.auction_id)
+        authority = queries.node_authority(tx, node)
+    if not found:
+        return "the auction is closed"
+    item = found[0]
+    signed = message.signed
+    bid = _normalised(signed.bid.to_domain())
+    reason = _wrong_party(bid, node, provider)
+    if reason is None and authority is not None and not (authority.active and authority.provider == provider):
+        reason = f"{provider} has revoked node {node}"
+    reason = reason or rules.refusal(Offer(bid, 1, 0, 1, bid.collateral), _terms(item, int(parts.clock())))
+    if reason is None and not _signed(parts, bid, signed.signature):
+        reason = "the bid is signed neither by the node nor by its provider, for this chain and escrow"
+    with parts.db.transaction() as tx:
+        if reason is not None:
+            auctions.add_decline(tx, item.auction, node, f"its bid was refused: {reason}")
+        else:
+            kept = BidModel.from_domain(bid).model_dump()
+            auctions.add_bid(tx, item.auction, node, provider, kept, signed.signature, message.missing_bytes)
+    return reason
+
+
+def take_decline(parts: Parts, node: str, message: Decline) -> None:
+    """Note that a node which was asked doesn't want the job."""
+    with parts.db.transaction() as tx:
+        for item in auctions.open_auctions(tx, message.auction_id):
+            auctions.add_decline(tx, item.auction, node, message.reason)
+
+
+def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Calling:
+    auction, job, head = item.auction, item.job, item.checkpoint
+    resources = jobspec.from_dict(job.spec).resources
+    restores = head is not None and head.mode == auction.mode == "process"
+    requirements = head.requirements if head is not None and restores else None
+    reasons: dict[str, str] = {}
+    fit: set[str] = set()
+    for row in connected:
+        reason = _not_now(row, auction.excluded, now) or unfit(row.facts, resources, auction.mode, requirements)
+        if reason is None:
+            fit.add(row.address)
+        else:
+            reasons[row.address] = reason
+    auctions.note_asked(tx, auction.id, len(fit), reasons)
+    message = CallForBids(
+        seq=0,
+        auction_id=auction.id,
+        order=OrderModel.model_validate(job.order),
+        order_hash=job.id,
+        order_signature=job.order_signature,
+        spec=job.spec,
+        epoch=auction.epoch,
+        closes_in_s=item.closes_in_s,
+        checkpoint_requirements=requirements,
+        image_digest=job.image_digest,
+        checkpoint=head.manifest if head is not None else None,
+        checkpoint_bytes=head.logical_bytes if head is not None else 0,
+    )
+    return Calling(message, frozenset(fit))
+
+
+def _not_now(row: NodeRow, excluded: list[str], now: float) -> str | None:
+    if row.address in excluded:
+        return "the job already failed on this node"
+    if row.draining:
+        return "the node is draining"
+    if row.shun_until is not None and row.shun_until.timestamp() > now:
+        return f"the node dropped out {row.losses} times and has to wait"
+    return None
+
+
+def _wrong_party(bid: Bid, node: str, provider: str) -> str | None:
+    if bid.node != node:
+        return f"the bid names node {bid.node}, this is {node}"
+    if bid.provider != provider:
+        return f"the bid names provider {bid.provider}, this node works for {provider}"
+    return None
+
+
+def _terms(item: OpenAuction, now: int) -> AuctionTerms:
+    order = item.job.order
+    return AuctionTerms(
+        order_hash=item.job.id,
+        epoch=item.auction.epoch,
+        max_rate_per_hour=int(order["max_rate_per_hour"]),
+        min_collateral=int(order["min_collateral"]),
+        now=now,
+        excluded_nodes=frozenset(item.auction.excluded),
+    )
+
+
+def _signed(parts: Parts, bid: Bid, signature: str) -> bool:
+    digest = typed_data.bid_digest(parts.deployment.escrow_domain, bid)
+    if typed_data.verify(digest, bid.node, signature):
+        return True
+    return typed_data.verify(digest, bid.provider, signature, parts.chain)
+
+
+def _normalised(bid: Bid) -> Bid:
+    return replace(bid, provider=bid.provider.lower(), node=bid.node.lower())

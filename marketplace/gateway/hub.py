@@ -1,0 +1,137 @@
+"""The nodes that are connected to this process, and what wakes them: notifications, and a sweep for lost ones."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from anyio import to_thread
+
+from everlease.db import auctions, commands, jobs, receipts
+from everlease.db.engine import DatabaseUnavailable
+from everlease.db.notify import EVERYTHING, listen_async
+from everlease.wire.node import CommandMessage, Ping
+from marketplace.gateway import bidding, reports
+from marketplace.gateway.commands import outgoing
+from marketplace.gateway.session import REPLACED, RESTART, NodeSession
+from marketplace.parts import Parts
+
+PROBE_CHANNEL = "everlease_probe"
+SWEEP_EVERY_S = 2.0
+_log = structlog.get_logger("marketplace.gateway")
+
+
+class Hub:
+    """Lives on the event loop; database work runs in threads."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._sessions: dict[str, NodeSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.channels: dict[str, Callable[[str], None]] = {
+            commands.CHANNEL: self._on_command,
+            auctions.CHANNEL: self._on_auction,
+            receipts.CHANNEL: self._on_receipt,
+            PROBE_CHANNEL: self._on_probe,
+            jobs.CHANNEL: parts.followers.wake,
+        }
+
+    def add(self, session: NodeSession) -> None:
+        """A node is admitted: an older connection of it ends, and what waits for it is sent."""
+        older = self._sessions.get(session.node)
+        if older is not None:
+            older.end(REPLACED, "a newer connection of this node took over")
+        self._sessions[session.node] = session
+        self._parts.metrics.nodes.set(len(self._sessions))
+        self._spawn(self._catch_up(session))
+
+    def remove(self, session: NodeSession) -> None:
+        """A connection ended."""
+        if self._sessions.get(session.node) is session:
+            del self._sessions[session.node]
+        self._parts.metrics.nodes.set(len(self._sessions))
+
+    def end_all(self) -> None:
+        """Send every node away (they connect again elsewhere, or later)."""
+        for session in list(self._sessions.values()):
+            session.end(RESTART, "the marketplace restarts")
+
+    def resync(self) -> None:
+        """Notifications may have been lost: look at everything."""
+        self._parts.followers.wake_all()
+        for session in list(self._sessions.values()):
+            self._spawn(self._catch_up(session))
+
+    async def listen(self) -> None:
+        """Turn PostgreSQL's notifications into work, until cancelled."""
+        async for note in listen_async(self._parts.db.libpq_url, list(self.channels)):
+            if note == EVERYTHING:
+                self.resync()
+            else:
+                self.channels[note.channel](note.payload)
+
+    async def sweep(self) -> None:
+        """Now and then look for commands whose notification was lost, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            for session in list(self._sessions.values()):
+                await self._guarded(self._send_commands(session))
+
+    async def _catch_up(self, session: NodeSession) -> None:
+        await self._guarded(self._send_commands(session))
+        await self._guarded(self._send_receipts(session))
+        await self._guarded(self._call_for_bids(None, session))
+
+    def _on_command(self, node: str) -> None:
+        session = self._sessions.get(node)
+        if session is not None:
+            self._spawn(self._guarded(self._send_commands(session)))
+
+    def _on_auction(self, payload: str) -> None:
+        if self._sessions and payload.isdigit():
+            self._spawn(self._guarded(self._call_for_bids(int(payload), None)))
+
+    def _on_receipt(self, node: str) -> None:
+        session = self._sessions.get(node)
+        if session is not None:
+            self._spawn(self._guarded(self._send_receipts(session)))
+
+    def _on_probe(self, node: str) -> None:
+        session = self._sessions.get(node)
+        if session is not None:
+            session.send(Ping(seq=0))
+
+    async def _send_commands(self, session: NodeSession) -> None:
+        async with session.dispatching:
+            sent = frozenset(session.sent_commands)
+            ready = await to_thread.run_sync(outgoing, self._parts, session.node, session.sealing_key, sent)
+            for command_id, command in ready:
+                session.sent_commands.add(command_id)
+                session.send(CommandMessage(seq=0, command=command))
+
+    async def _send_receipts(self, session: NodeSession) -> None:
+        message = await to_thread.run_sync(reports.receipts_for, self._parts, session.node)
+        fresh = [item for item in message.receipts if session.is_news(item.receipt.lease_id, item.receipt.seq)]
+        if fresh:
+            session.send(message.model_copy(update={"receipts": fresh}))
+
+    async def _call_for_bids(self, auction_id: int | None, only: NodeSession | None) -> None:
+        """Send open calls to the fitting nodes that are connected here, each once per connection."""
+        for call in await to_thread.run_sync(bidding.calls, self._parts, auction_id):
+            for session in [only] if only is not None else list(self._sessions.values()):
+                if session.node in call.nodes and call.message.auction_id not in session.asked_auctions:
+                    session.asked_auctions.add(call.message.auction_id)
+                    session.send(call.message)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """A database that is away is no reason to lose a connection; the sweep comes again."""
+        try:
+            await work
+        except DatabaseUnavailable as error:
+            _log.warning("database unavailable", reason=str(error))
+        except Exception as error:
+            _log.error("work for a node failed", exc_info=error)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,115 @@
+"""What else a node says about its jobs: logs, notices, a drain, and what it asks for: tokens and receipts."""
+
+from everlease.db import Tx, awards, jobs, logs, nodes, queries
+from everlease.db.models.jobs import ReceiptRow
+from everlease.db.outbox import emit
+from everlease.wire.node import JobNotice, LogChunk, ReceiptRequest, Receipts, TokenGrant, TokenRequest
+from everlease.wire.terms import ReceiptModel, SignedReceipt
+from marketplace.parts import Parts
+
+_TRIM_EVERY = 64
+_AFTER_THE_FENCE = frozenset({"fenced"})
+"""Notices that a host may still give under a stale fence: it says that it froze itself."""
+
+
+def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:
+    """Keep a piece of output; returns why it is refused, or None."""
+    with parts.db.transaction() as tx:
+        refusal = _refusal(parts, tx, node, message.job_id, message.fence, "log")
+        if refusal is not None:
+            return refusal
+        text = message.text.replace("\x00", "\ufffd")
+        added = logs.append(tx, message.job_id, message.fence, message.stream, message.offset, text)
+        if added and message.seq % _TRIM_EVERY == 0:
+            logs.trim(tx, message.job_id, parts.settings.log_bytes_per_job)
+    return None
+
+
+def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
+    """Write a notice into the job's history and tell recovery; returns why it is refused, or None."""
+    with parts.db.transaction() as tx:
+        late_word = message.kind in _AFTER_THE_FENCE and awards.was_held(tx, node, message.job_id, message.fence)
+        if not late_word:
+            refusal = _refusal(parts, tx, node, message.job_id, message.fence, "notice")
+            if refusal is not None:
+                return refusal
+        # The row's lock keeps history in the order of its ids, which streams rely on.
+        jobs.lock(tx, message.job_id)
+        facts = {"node": node, "fence": message.fence, "detail": message.detail, "data": message.data}
+        jobs.record(tx, message.job_id, f"node.{message.kind}", facts)
+        emit(tx, "node.notice", {"job_id": message.job_id, "kind": message.kind, **facts})
+    return None
+
+
+def take_drain(parts: Parts, node: str, reason: str) -> int:
+    """No more bids from this node, and its jobs move; returns how many it holds."""
+    with parts.db.transaction() as tx:
+        held = nodes.drain(tx, node, reason)
+        for job_id in held:
+            jobs.lock(tx, job_id)
+            jobs.record(tx, job_id, "node.draining", {"node": node, "reason": reason})
+    return len(held)
+
+
+def grant_token(parts: Parts, node: str, message: TokenRequest) -> TokenGrant:
+    """A fresh store token for a job that the node holds or prepares."""
+    with parts.db.transaction() as tx:
+        holds = _refusal(parts, tx, node, message.job_id, message.fence, "token") is None
+        prepares = not holds and queries.is_preparing(tx, node, message.job_id, message.fence)
+    if not holds and not prepares:
+        return TokenGrant(seq=0, request=message.request, ok=False, error="this node doesn't hold that job")
+    session = f"{message.job_id}:{message.fence}"
+    token, _ = parts.store.token(node, session, write=holds, job=message.job_id)
+    return TokenGrant(seq=0, request=message.request, ok=True, token=token)
+
+
+def find_receipt(parts: Parts, node: str, message: ReceiptRequest) -> tuple[Receipts | None, str]:
+    """(the newest receipt of a lease, "") or (None, why it is refused)."""
+    with parts.db.transaction() as tx:
+        refusal = _refusal(parts, tx, node, message.job_id, message.fence, "receipt")
+        if refusal is not None:
+            return None, refusal
+        row = queries.receipt(tx, message.lease_id)
+    rows = [row] if row is not None and row.node == node and row.job_id == message.job_id else []
+    return _receipts(rows), ""
+
+
+def receipts_for(parts: Parts, node: str) -> Receipts:
+    """The newest receipts of the node's unsettled leases."""
+    with parts.db.transaction() as tx:
+        return _receipts(list(queries.receipts_for(tx, node)))
+
+
+def _receipts(rows: list[ReceiptRow]) -> Receipts:
+    return Receipts(
+        seq=0,
+        receipts=[
+            SignedReceipt(
+                receipt=ReceiptModel(
+                    lease_id=row.lease_id,
+                    seq=row.seq,
+                    seen_at=row.seen_at,
+                    earned=row.earned,
+                    final=row.final,
+                    checkpoint_root=row.checkpoint_root,
+                ),
+                signature=row.signature,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _refusal(parts: Parts, tx: Tx, node: str, job_id: str, fence: int, kind: str) -> str | None:
+    """Why a message about a job is refused: not this node's fence, or a stale one (then it is counted).
+
+    The last fence's node may speak on after its award ended: the end of a log, the exit of a container.
+    """
+    if not awards.was_held(tx, node, job_id, fence):
+        return f"this node was never awarded the job under fence {fence}"
+    current = jobs.get(tx, job_id).fence
+    if fence == current:
+        return None
+    nodes.count_refusal(tx, job_id, node, fence, kind)
+    parts.metrics.refused.labels(kind).inc()
+    return f"fence {fence} is stale, {current} is current"

@@ -1,0 +1,123 @@
+"""One node's connection: numbered messages in both directions, a bounded queue outwards, one orderly end."""
+
+import asyncio
+import time
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from everlease.wire.base import Message
+from everlease.wire.node import MAX_FRAME_BYTES
+
+MAX_WAITING = 1024
+SEND_TIMEOUT_S = 10.0
+
+PROTOCOL = 4002
+REFUSED = 4001
+REPLACED = 4000
+RESTART = 1012
+SLOW = 1013
+TOO_LARGE = 1009
+
+
+class SessionOver(Exception):
+    """The connection has to end: a close code (RFC 6455, 4000s are ours) and why."""
+
+    retryable = False
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class NodeSession:
+    """An admitted node. ``send`` may be called from the event loop at any time and never blocks."""
+
+    def __init__(self, socket: WebSocket, node: str, provider: str, session_id: str, sealing_key: str) -> None:
+        self.node = node
+        self.provider = provider
+        self.id = session_id
+        self.sealing_key = sealing_key
+        self.began = time.monotonic()
+        self.sent_commands: set[int] = set()
+        self.asked_auctions: set[int] = set()
+        self.dispatching = asyncio.Lock()
+        self.draining = False
+        self.jobs_left: int | None = None
+        self._socket = socket
+        self._waiting: asyncio.Queue[Message] = asyncio.Queue(MAX_WAITING)
+        self._end: asyncio.Future[SessionOver] = asyncio.get_running_loop().create_future()
+        self._received = 0
+        self._receipts: dict[str, int] = {}
+
+    def send(self, message: Message) -> None:
+        """Queue a message; its ``seq`` is set when it leaves. A node that doesn't read is sent away."""
+        try:
+            self._waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            self.end(SLOW, "this node doesn't read what it is sent")
+
+    def end(self, code: int, reason: str) -> None:
+        """Ask for the connection's end; the first reason counts."""
+        if not self._end.done():
+            self._end.set_result(SessionOver(code, reason))
+
+    async def ended(self) -> SessionOver:
+        """Wait until somebody asked for the end."""
+        return await asyncio.shield(self._end)
+
+    async def write(self) -> None:
+        """Send what is queued, numbered from 1, until cancelled."""
+        number = 0
+        while True:
+            message = await self._waiting.get()
+            number += 1
+            frame = message.model_copy(update={"seq": number}).model_dump_json()
+            try:
+                await asyncio.wait_for(self._socket.send_text(frame), SEND_TIMEOUT_S)
+            except TimeoutError:
+                self.end(SLOW, "this node doesn't read what it is sent")
+                return
+            except (WebSocketDisconnect, RuntimeError, OSError):
+                self.end(RESTART, "the socket is gone")
+                return
+
+    async def receive(self) -> str:
+        """The next frame's text; raises SessionOver where the socket closed or the frame is too large."""
+        return await receive_frame(self._socket)
+
+    def is_news(self, lease_id: str, seq: int) -> bool:
+        """Whether this receipt was not pushed in this session yet; it counts as pushed from now on."""
+        known = self._receipts.get(lease_id, -1)
+        self._receipts[lease_id] = max(seq, known)
+        return seq > known
+
+    def check_number(self, seq: int) -> None:
+        """Raise SessionOver unless this is the next number."""
+        if seq != self._received + 1:
+            raise SessionOver(PROTOCOL, f"message {seq} came where {self._received + 1} was expected")
+        self._received = seq
+
+
+async def receive_frame(socket: WebSocket) -> str:
+    """One text frame; raises SessionOver where the socket closed, the frame is binary or too large."""
+    try:
+        text = await socket.receive_text()
+    except WebSocketDisconnect as error:
+        raise SessionOver(error.code, "the node closed the connection") from error
+    except (KeyError, RuntimeError) as error:
+        raise SessionOver(PROTOCOL, "only text frames are understood") from error
+    if len(text) > MAX_FRAME_BYTES:
+        raise SessionOver(TOO_LARGE, f"a frame has at most {MAX_FRAME_BYTES} bytes")
+    return text
+
+
+async def close_socket(socket: WebSocket, code: int, reason: str) -> None:
+    """Close with a reason (123 bytes at most), whatever state the socket is in."""
+    if socket.client_state is WebSocketState.DISCONNECTED or socket.application_state is WebSocketState.DISCONNECTED:
+        return
+    short = reason.encode()[:120].decode("utf-8", "ignore")
+    try:
+        await asyncio.wait_for(socket.close(code, short), 2.0)
+    except (RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
+        return

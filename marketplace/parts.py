@@ -1,0 +1,68 @@
+"""What one marketplace process is made of; built once by the app, reached by routers through ``app.state.parts``."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everlease.chain.deployment import Deployment
+from everlease.chain.rpc import RpcChain
+from everlease.chain.views import Views
+from everlease.db import Database
+from marketplace.followers import Followers
+from marketplace.metrics import Metrics
+from marketplace.services.keys import KeyService, load_master_key
+from marketplace.services.orders import OrderDesk
+from marketplace.services.signin import RateLimit, SignIn
+from marketplace.services.store import StoreGate
+from marketplace.settings import MarketplaceSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``beats_db`` is a pool for heartbeats alone, so that a flood of requests can't make nodes look silent."""
+
+    settings: MarketplaceSettings
+    deployment: Deployment
+    chain: RpcChain
+    views: Views
+    db: Database
+    beats_db: Database
+    store: StoreGate
+    keys: KeyService
+    sign_in: SignIn
+    orders: OrderDesk
+    auth_limit: RateLimit
+    followers: Followers
+    metrics: Metrics
+    clock: Callable[[], float]
+
+    def close(self) -> None:
+        """Release connections, files and the store's lock."""
+        self.store.close()
+        self.chain.close()
+        self.beats_db.close()
+        self.db.close()
+
+
+def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time.time) -> Parts:
+    """Everything, connected to nothing yet (a local store is opened and locked)."""
+    deployment = Deployment.load(settings.deployments)
+    chain = RpcChain.connect(settings.rpc_urls, timeout=5.0)
+    url = settings.database_url.get_secret_value()
+    db = Database(url)
+    return Parts(
+        settings=settings,
+        deployment=deployment,
+        chain=chain,
+        views=Views(chain, deployment),
+        db=db,
+        beats_db=Database(url, pool_size=4),
+        store=StoreGate(settings, clock),
+        keys=KeyService(load_master_key(settings.master_key_file)),
+        sign_in=SignIn(settings, deployment.chain_id, db, chain),
+        orders=OrderDesk(deployment, chain, settings.watcher),
+        auth_limit=RateLimit(settings.auth_attempts_per_minute),
+        followers=Followers(),
+        metrics=Metrics(),
+        clock=clock,
+    )

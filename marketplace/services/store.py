@@ -1,0 +1,91 @@
+"""The block store as the marketplace uses it: asking what is there, and handing out tokens."""
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from everlease.domain.manifest import CID
+from everlease.store.block_service import BlockService, Session
+from everlease.store.errors import StoreError
+from everlease.store.http import HttpBlockStore
+from everlease.store.local import LocalBlockStore
+from everlease.store.service import create_block_app
+from everlease.store.sessions import SessionLedger
+from everlease.store.tokens import Scope, issue_token, verify_token
+from marketplace.settings import MarketplaceSettings
+
+_COMMIT_PIN_S = 900.0
+_READ_WRITE = (Scope.READ, Scope.WRITE)
+
+
+class StoreGate:
+    """A block store in this process (then ``app`` serves it) or behind a URL; the token secret is the same for both."""
+
+    def __init__(self, settings: MarketplaceSettings, clock: Callable[[], float] = time.time) -> None:
+        self.url = settings.store_url
+        self._secret = settings.store_token_secret.get_secret_value().encode()
+        self._lifetime = settings.store_token_lifetime_s
+        self._clock = clock
+        self._remote: HttpBlockStore | None = None
+        self._service: BlockService | None = None
+        self.app: Starlette | None = None
+        if settings.store_is_remote:
+            self._remote = HttpBlockStore(settings.store, lambda: self._own_token("commit"))
+        else:
+            folder = Path(settings.store)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._local = LocalBlockStore(folder)
+            self._ledger = SessionLedger(folder / "sessions.db")
+            self._service = BlockService(self._local, self._ledger, clock)
+            self.app = create_block_app(self._service, lambda token: verify_token(self._secret, token, now=clock()))
+
+    def missing(self, cids: Collection[str], session: str) -> set[str]:
+        """Which blocks are absent; those present are pinned for a quarter of an hour. Raises StoreUnavailable."""
+        wanted = [CID(cid) for cid in cids]
+        if self._service is not None:
+            held = Session(f"commit:{session}", self._clock() + _COMMIT_PIN_S)
+            return set[str](self._service.missing(wanted, held))
+        assert self._remote is not None
+        return set[str](wanted) - self._remote.has(wanted)
+
+    def token(self, subject: str, session: str, *, write: bool, job: str | None = None) -> tuple[str, float]:
+        """A token for a node or tenant, and when it expires (unix seconds)."""
+        now = self._clock()
+        token = issue_token(
+            self._secret,
+            subject=subject,
+            scopes=_READ_WRITE if write else (Scope.READ,),
+            session=session,
+            now=now,
+            ttl_s=self._lifetime,
+            job=job,
+        )
+        return token, now + self._lifetime
+
+    def ping(self) -> None:
+        """Raise StoreError unless the store answers."""
+        if self._remote is not None:
+            self._remote.has([])
+            return
+        if not self._local.has([]) <= set():
+            raise StoreError("the local store answered nonsense")
+
+    def close(self) -> None:
+        """Release files, the lock and connections."""
+        if self._remote is not None:
+            self._remote.close()
+            return
+        self._local.close()
+        self._ledger.close()
+
+    def _own_token(self, session: str) -> str:
+        return issue_token(
+            self._secret,
+            subject="marketplace",
+            scopes=_READ_WRITE,
+            session=session,
+            now=self._clock(),
+            ttl_s=_COMMIT_PIN_S,
+        )
