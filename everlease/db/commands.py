@@ -38,6 +38,23 @@ def waiting_for(tx: Tx, node: str) -> Sequence[CommandRow]:
     ).all()
 
 
+def lock(tx: Tx, command_id: int) -> CommandRow | None:
+    """A command, locked until the transaction ends."""
+    return tx.scalar(
+        select(CommandRow)
+        .where(CommandRow.id == command_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def find(tx: Tx, node: str, job_id: str, step: str) -> CommandRow | None:
+    """The command that this node was given as this step."""
+    return tx.scalar(
+        select(CommandRow).where(CommandRow.node == node, CommandRow.job_id == job_id, CommandRow.step == step)
+    )
+
+
 def mark_sent(tx: Tx, command_id: int) -> None:
     """Record that the gateway put the command on the socket."""
     row = tx.get(CommandRow, command_id)

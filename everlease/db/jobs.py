@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import CheckpointRow, JobEventRow, JobRow
 from everlease.db.outbox import emit
 from everlease.domain import job as machine
 from everlease.domain.job import JobEvent, JobState
+
+CHANNEL = "everlease_job"
+"""NOTIFY payload: the id of a job with news (history or output)."""
 
 
 class UnknownJob(Exception):
@@ -67,6 +70,7 @@ def record(tx: Tx, job_id: str, kind: str, data: dict[str, Any] | None = None) -
     """Add to the job's history (people, SSE and the report read it)."""
     tx.add(JobEventRow(job_id=job_id, kind=kind, data=data or {}))
     emit(tx, "job.history", {"job_id": job_id, "kind": kind})
+    tx.execute(select(func.pg_notify(CHANNEL, job_id)))
 
 
 def apply_event(tx: Tx, row: JobRow, event: JobEvent, reason: str = "", **data: Any) -> JobState:
@@ -112,6 +116,14 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
         .returning(JobRow.id)
     ).one_or_none()
     if moved is not None:
+        # A damaged checkpoint that the head was taken back from makes room for the one that replaces it.
+        tx.execute(
+            delete(CheckpointRow).where(
+                CheckpointRow.job_id == checkpoint.job_id,
+                CheckpointRow.seq == checkpoint.seq,
+                CheckpointRow.damaged != "",
+            )
+        )
         tx.add(checkpoint)
         return
     row = get(tx, checkpoint.job_id)
@@ -119,6 +131,17 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
     if row.fence == checkpoint.fence and row.head_manifest == checkpoint.manifest:
         return
     raise StaleFence(checkpoint.job_id, checkpoint.fence, row.fence)
+
+
+def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, manifest: str) -> None:
+    """Mark a checkpoint damaged and take the head of a locked job back to the one before it."""
+    tx.execute(
+        update(CheckpointRow)
+        .where(CheckpointRow.job_id == row.id, CheckpointRow.seq == damaged_seq)
+        .values(damaged=reason or "it can't be restored")
+    )
+    row.head_seq, row.head_manifest = seq, manifest
+    record(tx, row.id, "checkpoint.damaged", {"seq": damaged_seq, "reason": reason, "restore_from": seq})
 
 
 def due(tx: Tx, now: datetime, limit: int = 500) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """Nodes: admission, sightings and liveness. ``last_seen`` is the database's clock at the gateway's write."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -110,3 +110,20 @@ def refusals(tx: Tx, job_id: str) -> dict[str, int]:
 def set_liveness(tx: Tx, node: str, liveness: str, probe_sent_at: datetime | None) -> None:
     """Store the monitor's verdict on a node."""
     tx.execute(update(NodeRow).where(NodeRow.address == node).values(liveness=liveness, probe_sent_at=probe_sent_at))
+
+
+def shun(tx: Tx, node: str, seconds: float) -> None:
+    """Offer this node no jobs for ``seconds`` from now."""
+    until = func.clock_timestamp() + timedelta(seconds=seconds)
+    tx.execute(update(NodeRow).where(NodeRow.address == node).values(shun_until=until))
+
+
+def drain(tx: Tx, node: str, reason: str) -> list[str]:
+    """Offer this node no more jobs and tell recovery to move those it holds; returns their ids."""
+    tx.execute(update(NodeRow).where(NodeRow.address == node).values(draining=True))
+    emit(tx, "node.draining", {"node": node, "reason": reason})
+    held = select(AwardRow.job_id).where(AwardRow.node == node, AwardRow.ended_at.is_(None))
+    job_ids = list(tx.scalars(held.distinct().order_by(AwardRow.job_id)))
+    for job_id in job_ids:
+        emit(tx, "job.wished", {"job_id": job_id})
+    return job_ids

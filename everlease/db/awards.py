@@ -1,0 +1,145 @@
+"""Awards: a node's tenure over a job under one fence."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+
+from everlease.db.engine import Tx
+from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
+from everlease.db.models.nodes import NodeRow
+from everlease.domain.earning import Accrual, accrue
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One job's line in a heartbeat: who claims to serve it, under which fence."""
+
+    job_id: str
+    fence: int
+    serving: bool
+    loss_bound_s: float | None
+
+
+def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
+    """Credit a node's heartbeat to its current awards; returns the beats whose fence is stale or was never its own.
+
+    Service is counted by the database's clock, from the award's start on, and never over a gap longer than the
+    order's ``max_silence``.
+    """
+    held = current(tx, node, [beat.job_id for beat in beats])
+    now = tx.scalar(select(func.clock_timestamp()))
+    assert isinstance(now, datetime)
+    refused = []
+    for line in beats:
+        award, job = held.get(line.job_id, (None, None))
+        if award is None or job is None or award.fence != line.fence:
+            refused.append(line)
+        elif award.started_at is not None:
+            before = Accrual(award.earned_s, (award.last_beat_at or award.started_at).timestamp())
+            after = accrue(before, now.timestamp(), line.serving, float(job.order["max_silence"]))
+            award.earned_s, award.last_beat_at = after.earned, now
+            award.serving, award.loss_bound_s = line.serving, line.loss_bound_s
+    return refused
+
+
+def current(tx: Tx, node: str, job_ids: Collection[str]) -> dict[str, tuple[AwardRow, JobRow]]:
+    """Those of the jobs that this node holds now: the award has not ended and its fence is the job's."""
+    rows = tx.execute(
+        select(AwardRow, JobRow)
+        .join(JobRow, (JobRow.id == AwardRow.job_id) & (JobRow.fence == AwardRow.fence))
+        .where(AwardRow.node == node, AwardRow.job_id.in_(job_ids), AwardRow.ended_at.is_(None))
+        .with_for_update(of=AwardRow)
+    )
+    return {job.id: (award, job) for award, job in rows}
+
+
+def under_fence(tx: Tx, job_id: str, fence: int) -> AwardRow | None:
+    """The award of this job under this fence, ended or not."""
+    return tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence))
+
+
+def was_held(tx: Tx, node: str, job_id: str, fence: int) -> bool:
+    """Whether this node was ever awarded the job under this fence: what it sends now is a late one's, not made up."""
+    award = under_fence(tx, job_id, fence)
+    return award is not None and award.node == node
+
+
+def held_by(tx: Tx, node: str) -> Sequence[AwardRow]:
+    """Awards of a node that have not ended, oldest first."""
+    return tx.scalars(
+        select(AwardRow).where(AwardRow.node == node, AwardRow.ended_at.is_(None)).order_by(AwardRow.id)
+    ).all()
+
+
+def give(tx: Tx, row: AwardRow) -> None:
+    """Add an award; its fence came from ``raise_fence`` in the same transaction."""
+    tx.add(row)
+    tx.flush()
+
+
+def note(tx: Tx, job_id: str, fence: int, instants: Mapping[str, datetime | None], facts: Mapping[str, Any]) -> None:
+    """Set instants and merge facts of an award; a fact of None is removed."""
+    row = tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence).with_for_update())
+    if row is None:
+        return
+    for name, at in instants.items():
+        setattr(row, name, at)
+    if facts:
+        merged = {**row.facts, **facts}
+        row.facts = {key: value for key, value in merged.items() if value is not None}
+
+
+def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow | None:
+    """End a tenure and add its service to the node's record; None where it was over already."""
+    row = tx.scalar(
+        select(AwardRow)
+        .where(AwardRow.job_id == job_id, AwardRow.fence == fence)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is None or row.ended_at is not None:
+        return None
+    row.ended_at, row.outcome, row.serving = at, outcome, False
+    tx.execute(update(NodeRow).where(NodeRow.address == row.node).values(served_s=NodeRow.served_s + row.earned_s))
+    return row
+
+
+def note_exit(tx: Tx, job_id: str, fence: int, notice_id: int, code: int, at: float) -> None:
+    """Keep a container's exit until the planner has acted on it; a notice that is not newer changes nothing."""
+    row = under_fence(tx, job_id, fence)
+    if row is not None and notice_id > int(row.facts.get("exit_notice", 0)):
+        note(tx, job_id, fence, {}, {"exit_notice": notice_id, "exit_code": code, "exited_at": at})
+
+
+def unreceipted(tx: Tx) -> Sequence[AwardRow]:
+    """Awards that run and whose last heartbeat is newer than their newest receipt."""
+    return tx.scalars(
+        select(AwardRow)
+        .outerjoin(ReceiptRow, ReceiptRow.lease_id == AwardRow.lease_id)
+        .where(
+            AwardRow.ended_at.is_(None),
+            AwardRow.opened_at.is_not(None),
+            AwardRow.last_beat_at.is_not(None),
+            or_(
+                ReceiptRow.lease_id.is_(None),
+                func.floor(func.extract("epoch", AwardRow.last_beat_at)) > ReceiptRow.seen_at,
+            ),
+        )
+        .order_by(AwardRow.id)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def locked(tx: Tx, job_id: str, fence: int) -> tuple[AwardRow, JobRow] | None:
+    """An award and its job with the award locked, ended or not."""
+    found = tx.execute(
+        select(AwardRow, JobRow)
+        .join(JobRow, JobRow.id == AwardRow.job_id)
+        .where(AwardRow.job_id == job_id, AwardRow.fence == fence)
+        .with_for_update(of=AwardRow)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    return None if found is None else (found[0], found[1])
