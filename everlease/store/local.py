@@ -54,6 +54,7 @@ class LocalBlockStore:
         if not read_only:
             self._packs.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_file = _lock(root)
+            fsync_directory(root)
         try:
             self._index = self._open_index(root / "index.db")
             if not read_only:

@@ -31,9 +31,16 @@ class ScrubReport:
         return not self.corrupt and not self.missing
 
 
-def scrub_store(store: BlockStore) -> ScrubReport:
-    """Read every block and check it against its CID. Needs no keys."""
-    return _scrub(store, ((cid, 0, 0) for cid in store.cids()), None)
+def scrub_store(store: BlockStore, *, drop_corrupt: bool = False) -> ScrubReport:
+    """Read every block and check it against its CID. Needs no keys.
+
+    With `drop_corrupt` damaged blocks are removed: as long as a probe finds them, hosts that still have the content will
+    not store it again.
+    """
+    report = _scrub(store, ((cid, 0, 0) for cid in store.cids()), None)
+    if drop_corrupt and report.corrupt:
+        store.delete(report.corrupt)
+    return report
 
 
 def scrub_checkpoint(store: BlockStore, head: CID, keys: JobKeys) -> ScrubReport:

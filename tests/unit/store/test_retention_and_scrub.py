@@ -80,6 +80,10 @@ def test_scrub_names_damaged_and_absent_blocks_and_export_holds_all(
     report = scrub_checkpoint(store, head, keys)
     assert (report.corrupt, report.missing, report.good) == ((damaged,), (absent,), 8)
     assert scrub_store(store).corrupt == (damaged,)
+    assert store.has([damaged]) == {damaged}
+    assert scrub_store(store, drop_corrupt=True).corrupt == (damaged,)
+    assert store.has([damaged]) == set()
+    assert scrub_store(store).ok
     with pytest.raises((BlockNotFound, BlockCorrupt)):
         export_checkpoint(store, head, keys, tmp_path / "other.car")
     assert not list(tmp_path.glob("other*"))
