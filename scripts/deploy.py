@@ -68,8 +68,8 @@ def deployer(alias: str | None, is_dev: bool) -> AccountAPI:
 
 
 def read_terms(path: Path | None, treasury: str, insurance: str) -> dict[str, Any]:
-    """The deployment's immutable terms: contracts/terms.json, overridden by the file at `path`."""
-    terms = json.loads((ROOT / "contracts" / "terms.json").read_text())
+    """The deployment's immutable terms: scripts/terms.json, overridden by the file at `path`."""
+    terms = json.loads((ROOT / "scripts" / "terms.json").read_text())
     terms |= {"treasury": treasury, "insurance": insurance}
     terms |= json.loads(path.read_text()) if path else {}
     unknown = sorted(terms.keys() - set(TERMS_ORDER))

@@ -10,7 +10,7 @@ from everlease.domain.money import to_units
 from everlease.stack.errors import NotUp
 
 DEVELOPMENT_TERMS: dict[str, Any] = {"answerWindow": 60, "minRuntime": 60, "unbondingPeriod": 120}
-"""Overrides of contracts/terms.json: short windows, so that one can watch them end."""
+"""Overrides of scripts/terms.json: short windows, so that one can watch them end."""
 
 
 @dataclass(frozen=True, slots=True)
