@@ -1,0 +1,359 @@
+"""One job on this host: what each command does to it. A repeated step is answered by the journal, not here."""
+
+import asyncio
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from everlease.domain.jobspec import JobSpec
+from everlease.domain.manifest import CID
+from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop, TakeCheckpoint, Thaw
+from everlease.wire.node import HeldContainer, JobBeat
+from provider_agent import guards, terms
+from provider_agent.checkpointer import Checkpoints, Committed
+from provider_agent.errors import AgentError, CheckpointFailed, StepFailed
+from provider_agent.host import Host, disk_needed
+from provider_agent.images import ensure_image
+from provider_agent.launch import Launched, launch
+from provider_agent.life import Life
+from provider_agent.records import JobRecord, LeaseRecord, LogPosition
+from provider_agent.runtime import network, oci
+from provider_agent.runtime.errors import ContainerFault
+
+log = logging.getLogger(__name__)
+_BATCH = 256
+
+
+class Job:
+    """Commands of one job run one after another; freeze, stop and a refused fence do not wait for slow ones.
+
+    ``confirmed``: the gateway said in this session that our fence is current; without that nothing is thawed.
+    """
+
+    def __init__(self, host: Host, job_id: str) -> None:
+        self.host, self.job_id = host, job_id
+        self.cancel = Event()
+        self.confirmed = False
+        self.checkpoints: Checkpoints | None = None
+        self.life: Life | None = None
+        self._turn = asyncio.Lock()
+        self._token = ""
+
+    # --- what the supervisor asks ---
+
+    @property
+    def record(self) -> JobRecord:
+        """The job's journalled record. Raises StepFailed once it was dropped."""
+        record = self.host.journal.job(self.job_id)
+        if record is None:
+            raise StepFailed("this node does not hold the job")
+        return record
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of its container, None before there is one."""
+        record = self.host.journal.job(self.job_id)
+        if record is None or record.container is None:
+            return None
+        return oci.container_folder(self.host.engine.state, record.container)
+
+    def adopt(self) -> None:
+        """After a restart of the agent: take up the job as the journal has it. Raises StepFailed."""
+        record = self.record
+        shutil.rmtree(self.host.folders.dumps(self.job_id), ignore_errors=True)
+        if record.start is not None and record.container is not None and record.phase != "starting":
+            self._live(record.start)
+
+    def held(self) -> HeldContainer:
+        """The line about this job in Hello."""
+        record = self.record
+        if record.phase in ("preparing", "prepared", "starting"):
+            state = "preparing"
+        elif record.phase == "exited":
+            state = "exited"
+        else:
+            state = "frozen" if record.phase == "held" or self.frozen else "running"
+        return HeldContainer.model_validate({"job_id": self.job_id, "fence": record.fence, "state": state})
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the guard fenced the container."""
+        return self.folder is not None and guards.fenced(self.folder)
+
+    async def beat(self) -> JobBeat:
+        """The line about this job in a heartbeat."""
+        record = self.record
+        if self.life is None:
+            return JobBeat(job_id=self.job_id, fence=record.fence, serving=False)
+        return await self.life.beat(record)
+
+    def extend(self, deadline: float) -> bool:
+        """The gateway acknowledged a heartbeat: the container may run until ``deadline``. Whether it waits for a thaw."""
+        folder = self.folder
+        if folder is None or not folder.is_dir() or not self.confirmed:
+            return False
+        guards.extend(folder, deadline)
+        return self.record.phase == "running" and guards.fenced(folder)
+
+    async def resume(self) -> None:
+        """Thaw what the guard froze: the gateway confirmed the fence and acknowledged a heartbeat since."""
+        folder = self.folder
+        if folder is None or not self.confirmed or self.record.phase != "running":
+            return
+        try:
+            await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+        except ContainerFault as error:
+            log.warning("job %s can't be thawed: %s", self.job_id[:10], error)
+            return
+        self.notice("thawed", "the link is back and the fence is still current")
+
+    async def refused(self) -> None:
+        """Another host has the job: freeze at once, then drop every trace but cached blocks and the image."""
+        self.confirmed = False
+        self.cancel.set()
+        await self.freeze_now()
+        async with self._turn:
+            await self._remove()
+
+    # --- commands ---
+
+    async def carry_out(self, command: Command) -> dict[str, Any]:
+        """Do one command; its result's data. Raises StepFailed, AgentError, RuntimeFault, StoreError."""
+        if isinstance(command, Freeze):
+            await self.freeze_now()
+            self._update(phase="held")
+            return {}
+        if isinstance(command, Stop):
+            self.cancel.set()
+        async with self._turn:
+            match command:
+                case Prepare():
+                    return await self._prepare(command)
+                case Start():
+                    return await self._start(command)
+                case TakeCheckpoint():
+                    return (await self._checkpoint(command.hold)).as_result()
+                case Thaw():
+                    return await self._thaw(command)
+                case Stop():
+                    return await self._stop(command)
+                case Restart():
+                    return await self._restart(command)
+        raise StepFailed("this agent does not know the command")
+
+    async def _prepare(self, command: Prepare) -> dict[str, Any]:
+        host = self.host
+        spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
+        room = host.free_disk() - disk_needed(spec, 2 * command.image_archive_bytes)
+        if room < 0:
+            raise StepFailed(f"this host lacks {-room} bytes of disk for the job", retryable=True)
+        self._token = command.store_token
+        kept = command.model_copy(update={"block_cids": []})
+        gpus = terms.free_gpus(host, self.job_id, spec.resources.gpus)
+        if host.journal.job(self.job_id) is not None:
+            await self._end_life()
+            await asyncio.to_thread(host.engine.remove_job, self.job_id)
+        record = JobRecord(
+            job_id=self.job_id,
+            fence=command.fence,
+            phase="preparing",
+            prepare=kept,
+            accepted_at=host.clock.unix(),
+            gpus=gpus,
+        )
+        host.journal.put_job(record)
+        host.crash.reach("prepare.accepted")
+        began = host.clock.boottime()
+        image, imaged, blocks = await asyncio.to_thread(self._fetch, command, spec)
+        host.crash.reach("prepare.blocks")
+        await asyncio.to_thread(network.create_network, host.engine.client, self.job_id)
+        self._update(phase="prepared")
+        host.crash.reach("prepare.done")
+        ended = host.clock.boottime()
+        return {"image_bytes": image, "image_s": imaged - began, "blocks": blocks, "blocks_s": ended - imaged}
+
+    def _fetch(self, command: Prepare, spec: JobSpec) -> tuple[int, float, int]:
+        """Image, then the sealed blocks of the checkpoint; (image bytes, when it was there, blocks). In a thread."""
+        store = self.host.cached(lambda: self._token)
+        try:
+            image = ensure_image(self.host, command, spec, self.host.store(lambda: self._token), self.cancel)
+            imaged = self.host.clock.boottime()
+            self.host.crash.reach("prepare.image")
+            wanted = [CID(cid) for cid in command.block_cids]
+            wanted += [CID(command.checkpoint)] if command.checkpoint else []
+            fetched = 0
+            for place in range(0, len(wanted), _BATCH):
+                if self.cancel.is_set():
+                    raise StepFailed("the preparation was cancelled")
+                fetched += store.prefetch(wanted[place : place + _BATCH])
+            return image, imaged, fetched
+        finally:
+            store.close()
+
+    async def _start(self, command: Start) -> dict[str, Any]:
+        host, record = self.host, self.record
+        spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
+        terms.check_lease(host.journal, command)
+        self._token = command.store_token
+        again = record.start is not None and record.start.step == command.step
+        record = record.model_copy(
+            update={
+                "phase": "starting",
+                "fence": command.fence,
+                "start": command,
+                "container": record.container if again else None,
+                "mode": terms.checkpoint_mode(command, spec),
+                "tried": command.checkpoint is not None and command.mode == "process",
+                "head": command.checkpoint,
+                "head_seq": command.checkpoint_seq,
+                "pending": None,
+            }
+        )
+        host.journal.put_job(record)
+        if host.journal.lease(command.lease_id) is None:
+            host.journal.put_lease(
+                LeaseRecord(
+                    lease_id=command.lease_id,
+                    job_id=self.job_id,
+                    fence=command.fence,
+                    rate_per_hour=command.rate_per_hour,
+                )
+            )
+        host.crash.reach("start.accepted")
+        return await self._run(command, spec)
+
+    async def _run(self, start: Start, spec: JobSpec) -> dict[str, Any]:
+        """From a start command to a running container that is watched."""
+        keys = self.host.identity.open_keys(start, self.host.chain_id, self.host.escrow)
+        launched: Launched = await launch(self.host, self.record, start, spec, keys, lambda: self._token, self.cancel)
+        self._update(phase="running", started_at=self.host.clock.unix(), container=launched.container, exit_code=None)
+        self._live(start)
+        self.host.crash.reach("start.done")
+        return launched.as_result() | {"started_at": self.record.started_at}
+
+    def _live(self, start: Start) -> None:
+        """Watch the container, follow its output, checkpoint it."""
+        keys = self.host.identity.open_keys(start, self.host.chain_id, self.host.escrow)
+        self._token = self._token or start.store_token
+        self.checkpoints = Checkpoints(self.host, self.job_id, keys, self.cancel)
+        self.life = Life(self.host, self, self.checkpoints)
+        self.life.begin()
+
+    async def take(self, *, hold: bool = False, final: bool = False) -> Committed:
+        """A committed checkpoint. Raises CheckpointFailed, JobGone."""
+        if self.checkpoints is None:
+            raise CheckpointFailed("the job does not run here", retryable=False)
+        store = self.host.store(lambda: self._token)
+        try:
+            return await self.checkpoints.take(store, self._renew, hold=hold, final=final)
+        finally:
+            store.close()
+
+    async def _renew(self) -> None:
+        self._token = await self.host.messenger.fresh_token(self.job_id, self.record.fence)
+
+    async def _checkpoint(self, hold: bool) -> Committed:
+        if self.record.phase not in ("running", "held"):
+            raise StepFailed(f"the job is {self.record.phase}, so there is nothing to checkpoint")
+        if hold:
+            self._update(phase="held")
+        try:
+            return await self.take(hold=hold)
+        except AgentError as error:
+            if hold:
+                self._update(phase="running")
+                await self.resume_held()
+            raise StepFailed(str(error), retryable=getattr(error, "retryable", False)) from error
+
+    async def resume_held(self) -> None:
+        """Let a held job go on, unless the guard has a reason of its own to keep it frozen."""
+        folder = self.folder
+        if folder is not None and not guards.fenced(folder):
+            with suppress(ContainerFault):
+                await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+
+    async def _thaw(self, command: Thaw) -> dict[str, Any]:
+        record, folder = self.record, self.folder
+        if folder is None or record.start is None:
+            raise StepFailed("the job has no container here that could be thawed")
+        self._update(phase="running", fence=command.new_fence)
+        lease = self.host.journal.lease(record.start.lease_id)
+        if lease is not None:
+            self.host.journal.put_lease(lease.model_copy(update={"fence": command.new_fence}))
+        self.confirmed = True
+        await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+        self.notice("thawed", "the job goes on where it was held")
+        return {}
+
+    async def _stop(self, command: Stop) -> dict[str, Any]:
+        self.host.crash.reach("stop.accepted")
+        record = self.host.journal.job(self.job_id)
+        if record is not None and record.container is not None and record.phase == "running" and not self.frozen:
+            await asyncio.to_thread(self.host.engine.stop, record.container, grace_s=int(command.grace_s))
+        await self._remove()
+        return {}
+
+    async def _restart(self, command: Restart) -> dict[str, Any]:
+        record = self.record
+        if record.start is None:
+            raise StepFailed("the job was never started here")
+        if record.phase == "running":
+            raise StepFailed("the job runs already")
+        await self._end_life()
+        start = record.start.model_copy(
+            update={
+                "checkpoint": command.checkpoint,
+                "checkpoint_seq": record.head_seq if command.checkpoint == record.head else 0,
+                "step": command.step,
+                "not_before": 0.0,
+                "mode": record.start.mode,
+            }
+        )
+        again = record.start.step == command.step
+        fresh = {"stdout": LogPosition(), "stderr": LogPosition(), "exit_reported": False, "exit_code": None}
+        container = record.container if again else None
+        self._update(phase="starting", start=start, container=container, restarts=record.restarts + 1, **fresh)
+        return await self._run(start, terms.agreed_spec(self.host.journal, self.job_id, start.spec))
+
+    # --- shared ---
+
+    def notice(self, kind: str, detail: str, data: dict[str, Any] | None = None, *, key: str = "") -> None:
+        """Tell the gateway for certain. ``key`` makes repeats of the same fact one message."""
+        record = self.record
+        name = key or f"{self.host.clock.unix():.6f}"
+        body = {"type": "notice", "job_id": self.job_id, "fence": record.fence, "kind": kind}
+        self.host.messenger.post(
+            f"notice:{self.job_id}:{kind}:{name}", {**body, "detail": detail[:2000], "data": data or {}}
+        )
+
+    def _update(self, **changes: Any) -> None:
+        self.host.journal.put_job(self.record.model_copy(update=changes))
+
+    async def freeze_now(self) -> None:
+        """Freeze the container, if there is one that runs."""
+        folder = self.folder
+        if folder is not None:
+            with suppress(ContainerFault):
+                await asyncio.to_thread(guards.freeze, folder)
+
+    async def let_go(self) -> None:
+        """The agent ends: stop watching, give up what is under way, leave the container to its guard."""
+        self.cancel.set()
+        await self._end_life()
+
+    async def _end_life(self) -> None:
+        if self.life is not None:
+            await self.life.end()
+            self.life = None
+
+    async def _remove(self) -> None:
+        """Container, network, files and record; again is fine."""
+        self.cancel.set()
+        await self._end_life()
+        await asyncio.to_thread(self.host.engine.remove_job, self.job_id)
+        await asyncio.to_thread(shutil.rmtree, self.host.folders.job(self.job_id), True)
+        self.host.crash.reach("stop.removed")
+        self.host.journal.drop_job(self.job_id)

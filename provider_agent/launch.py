@@ -1,0 +1,131 @@
+"""A container that runs: fresh, or from a checkpoint; armed with its guard before its first instruction."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from everlease.domain.jobspec import JobSpec
+from everlease.domain.manifest import CID
+from everlease.store.sealing import JobKeys
+from everlease.wire.commands import Start
+from provider_agent import guards
+from provider_agent.errors import StepFailed
+from provider_agent.host import Host
+from provider_agent.records import JobRecord
+from provider_agent.restorer import Fetched, fetch_checkpoint
+from provider_agent.runtime import oci, restore
+from provider_agent.runtime.container import ContainerSpec, JobContainer, Limits
+
+LONGEST_WAIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A running container. Seconds: fetching and verifying its checkpoint, restoring it; zero where it started afresh."""
+
+    container: str
+    fetch_s: float = 0.0
+    verify_s: float = 0.0
+    restore_s: float = 0.0
+
+    def as_result(self) -> dict[str, Any]:
+        """For the result of the start command."""
+        return dict(self.__dict__)
+
+
+async def launch(
+    host: Host,
+    record: JobRecord,
+    start: Start,
+    spec: JobSpec,
+    keys: JobKeys,
+    token: Callable[[], str],
+    cancel: Event,
+) -> Launched:
+    """Create and start the job's container; what an earlier, killed try left is adopted if it runs, else removed.
+
+    Raises StepFailed, StoreError, RuntimeFault.
+    """
+    running = await asyncio.to_thread(_clear_leftovers, host, record)
+    if running is not None:
+        return Launched(running)
+    wanted = container_spec(record, spec, start.mode)
+    mounted = host.folders.mounted(record.job_id, record.fence)
+    fetched: Fetched | None = None
+    if start.checkpoint is None:
+        shutil.rmtree(mounted, ignore_errors=True)
+        container = await asyncio.to_thread(host.engine.create, wanted, mounted)
+    else:
+        fetched = await asyncio.to_thread(_fetch, host, start, spec, keys, token, cancel)
+        host.crash.reach("start.fetched")
+        container = await asyncio.to_thread(restore.prepare, host.engine, wanted, fetched.dump, mounted)
+    host.journal.put_job(record.model_copy(update={"container": container.id}))
+    host.crash.reach("start.created")
+    await _wait_until(host, start.not_before, cancel)
+    took = await asyncio.to_thread(_run, host, container, fetched is not None)
+    host.crash.reach("start.launched")
+    if fetched is None:
+        return Launched(container.id)
+    await asyncio.to_thread(shutil.rmtree, fetched.dump, True)
+    return Launched(container.id, round(fetched.fetch_s, 3), round(fetched.verify_s, 3), round(took, 3))
+
+
+def container_spec(record: JobRecord, spec: JobSpec, mode: str) -> ContainerSpec:
+    """The container as the order asks for it; the image is named by its id, not by a name that could move."""
+    resources = spec.resources
+    limits = Limits(resources.cpu_millis / 1000, resources.memory_bytes, resources.disk_bytes, resources.pids)
+    return ContainerSpec(
+        job_id=record.job_id,
+        fence=record.fence,
+        image=spec.image_digest,
+        limits=limits,
+        command=spec.command,
+        env=spec.env,
+        workdir=spec.workdir or None,
+        user=spec.user or None,
+        gpus=record.gpus,
+        mode=mode,
+    )
+
+
+def _clear_leftovers(host: Host, record: JobRecord) -> str | None:
+    """Remove every container of this job but one that this very start had set running before the agent was killed."""
+    found: str | None = None
+    for container in host.engine.list(job_id=record.job_id):
+        if container.id == record.container and container.status in ("running", "exited"):
+            found = container.id
+        else:
+            host.engine.remove(container.id)
+    return found
+
+
+def _fetch(host: Host, start: Start, spec: JobSpec, keys: JobKeys, token: Callable[[], str], cancel: Event) -> Fetched:
+    store = host.cached(token)
+    try:
+        return fetch_checkpoint(host, start, CID(str(start.checkpoint)), spec, keys, store, cancel)
+    finally:
+        store.close()
+
+
+def _run(host: Host, container: JobContainer, restored: bool) -> float:
+    """Lease and guard first, then the job; the seconds of a restore."""
+    folder = oci.container_folder(host.engine.state, container.id)
+    guards.extend(folder, host.deadline())
+    guards.ensure(folder)
+    if restored:
+        return restore.start(host.engine, container).total_s
+    host.engine.start(container.id)
+    return 0.0
+
+
+async def _wait_until(host: Host, moment: float, cancel: Event) -> None:
+    """Wait for the earliest time (unix) at which the former host is surely fenced."""
+    if moment - host.clock.unix() > LONGEST_WAIT_S:
+        raise StepFailed("the start is set too far in the future: this host's clock may be wrong", retryable=True)
+    while (left := moment - host.clock.unix()) > 0:
+        if cancel.is_set():
+            raise StepFailed("the start was cancelled")
+        await asyncio.sleep(min(left, 0.2))

@@ -1,0 +1,264 @@
+"""The one connection of an agent: outward, to the gateway; opened again with a longer, jittered wait each time it breaks.
+
+What must not be lost waits in the journal's outbox. The gateway handles a session's messages in order, so the answer to
+heartbeat N acknowledges every message numbered below N; a commit waits for its own answer. Repeats are harmless: results
+are known by (job, step), commits by their manifest, logs by their offset.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from everlease.chain.typed_data import Domain
+from everlease.wire.node import (
+    MAX_FRAME_BYTES,
+    Challenge,
+    HeartbeatAck,
+    HeldContainer,
+    Hello,
+    Ping,
+    ToNode,
+    Welcome,
+    from_node,
+    to_node,
+)
+from provider_agent.clock import Clock
+from provider_agent.errors import HandshakeRefused, LinkDown
+from provider_agent.identity import Identity
+from provider_agent.journal import Journal
+
+log = logging.getLogger(__name__)
+SILENCE_S = 6.0
+SENT_AWAY_S = 2.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0
+VERSION = "everlease-agent/0.1"
+
+
+class Listener(Protocol):
+    """What the link tells the supervisor. Calls come one after another, on the event loop."""
+
+    def facts(self) -> dict[str, Any]:
+        """The host's facts for Hello."""
+        ...
+
+    def held(self) -> list[HeldContainer]:
+        """The containers of this node, for Hello."""
+        ...
+
+    def admitted(self, challenge: Challenge, welcome: Welcome) -> None:
+        """A new session began."""
+        ...
+
+    def received(self, message: ToNode) -> None:
+        """A message came; must not block."""
+        ...
+
+
+class Session:
+    """One admitted connection: numbers in both directions and what waits for an acknowledgement."""
+
+    def __init__(self, socket: ClientConnection, challenge: Challenge, welcome: Welcome) -> None:
+        self.challenge, self.welcome = challenge, welcome
+        self._socket = socket
+        self._sent = self._got = 0
+        self._order = asyncio.Lock()
+        self._waiting: dict[int, Callable[[], None]] = {}
+
+    async def send(
+        self,
+        body: dict[str, Any],
+        acknowledged: Callable[[], None] | None = None,
+        numbered: Callable[[int], None] | None = None,
+    ) -> int:
+        """Number and send a message. `numbered` learns its number before it leaves; `acknowledged` is called once the
+        gateway has surely handled it. Raises LinkDown.
+        """
+        async with self._order:
+            number = self._sent + 1
+            if numbered is not None:
+                numbered(number)
+            frame = from_node.validate_python({**body, "seq": number}).model_dump_json()
+            if acknowledged is not None:
+                self._waiting[number] = acknowledged
+            try:
+                await self._socket.send(frame)
+            except (WebSocketException, OSError) as error:
+                self._waiting.pop(number, None)
+                raise LinkDown("the connection to the marketplace broke") from error
+            self._sent = number
+            return number
+
+    async def receive(self) -> ToNode:
+        """The next message; raises LinkDown after a silence, an end, or a message out of order."""
+        try:
+            text = await asyncio.wait_for(self._socket.recv(), SILENCE_S)
+            message = to_node.validate_json(text)
+        except TimeoutError as error:
+            raise LinkDown(f"the marketplace said nothing for {SILENCE_S:.0f} s") from error
+        except (WebSocketException, OSError) as error:
+            raise LinkDown("the connection to the marketplace ended") from error
+        except ValidationError as error:
+            raise LinkDown("the marketplace sent a message that this agent does not know") from error
+        if message.seq != self._got + 1:
+            raise LinkDown(f"message {message.seq} came where {self._got + 1} was expected")
+        self._got = message.seq
+        return message
+
+    def handled_below(self, number: int) -> None:
+        """Everything sent before this number has arrived."""
+        for sent in [sent for sent in self._waiting if sent < number]:
+            self._waiting.pop(sent)()
+
+
+class Link:
+    """Keeps a session open. `run` lasts until it is cancelled; `send` and `deliver` may be called at any time."""
+
+    def __init__(self, url: str, identity: Identity, deployment: Domain, journal: Journal, clock: Clock) -> None:
+        self._url, self._identity, self._journal, self._clock = url, identity, journal, clock
+        self._deployment = deployment
+        self._session: Session | None = None
+        self._changed = asyncio.Condition()
+        self._mail = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a session is open."""
+        return self._session is not None
+
+    def post(self, key: str, body: dict[str, Any]) -> None:
+        """Send a message for certain: it is in the journal when this returns."""
+        self._journal.post(key, body)
+        self._mail.set()
+
+    def wake(self) -> None:
+        """Look into the outbox: the journal put something there by itself."""
+        self._mail.set()
+
+    async def send(self, body: dict[str, Any], numbered: Callable[[int], None] | None = None) -> int:
+        """Send now or never; the message's number. Raises LinkDown."""
+        if self._session is None:
+            raise LinkDown("there is no connection to the marketplace")
+        return await self._session.send(body, numbered=numbered)
+
+    async def reassert(self, commit: str) -> None:
+        """Send a commit again that was answered before: a new session learns whether our head still is the head."""
+        await self.send(json.loads(commit))
+
+    async def deliver(self, body: dict[str, Any]) -> None:
+        """Send until acknowledged, over as many sessions as it takes; for what needs no journal."""
+        while True:
+            session = await self._next_session()
+            arrived = asyncio.get_running_loop().create_future()
+            try:
+                await session.send(body, lambda arrived=arrived: arrived.done() or arrived.set_result(None))  # type: ignore[misc]
+                while not arrived.done() and self._session is session:
+                    await asyncio.wait([arrived], timeout=0.5)
+                if arrived.done():
+                    return
+            except LinkDown:
+                await asyncio.sleep(FIRST_WAIT_S)
+
+    async def _next_session(self) -> Session:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._session is not None)
+            assert self._session is not None
+            return self._session
+
+    async def run(self, listener: Listener) -> None:
+        """Connect, serve, and connect again, for ever."""
+        wait = FIRST_WAIT_S
+        while True:
+            pause = 0.0
+            try:
+                pause = await self._serve_once(listener)
+                wait = FIRST_WAIT_S
+            except (LinkDown, HandshakeRefused, WebSocketException, OSError, TimeoutError, ValidationError) as error:
+                if self._session is not None:
+                    wait = FIRST_WAIT_S
+                log.warning("link to the marketplace: %s; trying again", error)
+            finally:
+                await self._become(None)
+            await asyncio.sleep(max(pause, wait * random.uniform(0.5, 1.0)))  # noqa: S311  (jitter, no secret)
+            wait = min(wait * 2, LONGEST_WAIT_S)
+
+    async def _serve_once(self, listener: Listener) -> float:
+        """One connection from dial to end. Returns how long to stay away: what a gateway asked that closed at once."""
+        async with connect(
+            self._url, max_size=MAX_FRAME_BYTES, open_timeout=10, close_timeout=1, ping_interval=None, proxy=None
+        ) as socket:
+            session = await self._greet(socket, listener)
+            began = self._clock.boottime()
+            listener.admitted(session.challenge, session.welcome)
+            await self._become(session)
+            sender = asyncio.create_task(self._send_mail(session))
+            reader = asyncio.create_task(self._read(session, listener))
+            try:
+                await asyncio.wait([sender, reader], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (sender, reader):
+                    task.cancel()
+                ends = await asyncio.gather(sender, reader, return_exceptions=True)
+                socket.transport.abort()
+            if session.welcome.resume_after_s > 0 and self._clock.boottime() - began < SENT_AWAY_S:
+                return session.welcome.resume_after_s
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
+        return 0.0
+
+    async def _greet(self, socket: ClientConnection, listener: Listener) -> Session:
+        """Challenge, hello, welcome. Raises HandshakeRefused."""
+        challenge = Challenge.model_validate_json(await asyncio.wait_for(socket.recv(), 10))
+        if Domain(challenge.chain_id, challenge.escrow.lower()) != self._deployment:
+            raise HandshakeRefused("the marketplace serves another chain or escrow than this agent's deployments file")
+        hello = Hello(
+            node=self._identity.key.address,
+            provider=self._identity.provider,
+            nonce=challenge.nonce,
+            sealing_key=self._identity.sealing_public,
+            version=VERSION,
+            facts=listener.facts(),
+            containers=listener.held(),
+            signature=self._identity.sign_hello(challenge),
+        )
+        await socket.send(hello.model_dump_json())
+        try:
+            welcome = Welcome.model_validate_json(await asyncio.wait_for(socket.recv(), 10))
+        except (WebSocketException, ValidationError) as error:
+            raise HandshakeRefused(f"the marketplace did not admit this node ({str(error)[:200]})") from error
+        return Session(socket, challenge, welcome)
+
+    async def _become(self, session: Session | None) -> None:
+        async with self._changed:
+            self._session = session
+            self._changed.notify_all()
+
+    async def _read(self, session: Session, listener: Listener) -> None:
+        while True:
+            message = await session.receive()
+            if isinstance(message, HeartbeatAck):
+                session.handled_below(message.ack)
+            elif isinstance(message, Ping):
+                await session.send({"type": "pong", "ping": message.seq})
+            listener.received(message)
+
+    async def _send_mail(self, session: Session) -> None:
+        """Everything in the outbox, oldest first, then whatever comes."""
+        place = 0
+        while True:
+            self._mail.clear()
+            for item in self._journal.outgoing(place):
+                place = item.id
+                done = None if item.key.startswith("commit:") else self._forget(item.key)
+                await session.send(item.body, done)
+            await self._mail.wait()
+
+    def _forget(self, key: str) -> Callable[[], None]:
+        return lambda: self._journal.acknowledged([key])

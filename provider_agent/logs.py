@@ -1,0 +1,128 @@
+"""A job's output to the marketplace: one chunk at a time, the next only once the last arrived, so a slow link slows nothing else.
+
+Docker keeps the lines; the journal keeps how far they were acknowledged, as Docker's cursor and as an offset in bytes.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from typing import Literal
+
+from provider_agent.host import Host
+from provider_agent.records import LogPosition
+from provider_agent.runtime.container import LogLine
+
+log = logging.getLogger(__name__)
+CHUNK_BYTES = 60_000
+AHEAD_BYTES = 1 << 20
+RETRY_S = 1.0
+
+
+class LogFollower:
+    """Follows one stream of one container until `close`, or until the container ended and all was delivered."""
+
+    def __init__(self, host: Host, job_id: str, container: str, stream: Literal["stdout", "stderr"]) -> None:
+        self._host, self._job_id, self._container, self._stream = host, job_id, container, stream
+        self._lines: deque[LogLine] = deque()
+        self._ahead = 0
+        self._room = threading.Condition()
+        self._closed = self._ended = False
+        self._news = asyncio.Event()
+        self._done = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read in a thread of its own (Docker's stream blocks), send from here."""
+        loop = asyncio.get_running_loop()
+        position = self._position()
+        name = f"log {self._container[:12]}"
+        threading.Thread(target=self._read, args=(loop, position.cursor), name=name, daemon=True).start()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while chunk := self._next_chunk():
+                await self._deliver(*chunk)
+            if self._ended:
+                self._done.set()
+                return
+
+    def close(self) -> None:
+        """Stop reading; what is not acknowledged is read again by the next follower."""
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+
+    async def drained(self, timeout: float = 10.0) -> None:
+        """Wait until everything that an ended container said was delivered, but not for ever."""
+        try:
+            await asyncio.wait_for(self._done.wait(), timeout)
+        except TimeoutError:
+            log.warning("the output of %s is not delivered yet", self._container[:12])
+
+    def _stopped(self) -> bool:
+        return self._closed
+
+    def _position(self) -> LogPosition:
+        record = self._host.journal.job(self._job_id)
+        if record is None:
+            return LogPosition()
+        return record.stdout if self._stream == "stdout" else record.stderr
+
+    def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None) -> None:
+        """Follow until the container ends; a broken stream is opened again after its last line."""
+        while not self._stopped():
+            try:
+                for line in self._host.engine.logs(self._container, after=cursor, follow=True):
+                    cursor = line.cursor
+                    with self._room:
+                        self._room.wait_for(lambda: self._ahead < AHEAD_BYTES or self._closed)
+                        if self._stopped():
+                            return
+                        self._lines.append(line)
+                        self._ahead += len(line.text)
+                    loop.call_soon_threadsafe(self._news.set)
+                if self._host.engine.inspect(self._container).exit_code is not None:
+                    break
+            except RuntimeError:
+                return
+            except Exception as error:
+                # docker-py lets errors of requests and urllib3 through; all of them mean: open the stream again.
+                log.debug("log stream of %s broke: %s", self._container[:12], error)
+            with self._room:
+                self._room.wait_for(lambda: self._closed, RETRY_S)
+        self._ended = True
+        try:
+            loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:
+            return
+
+    def _next_chunk(self) -> tuple[str, str] | None:
+        """(text, cursor after it) of the lines at hand, bounded."""
+        with self._room:
+            taken: list[LogLine] = []
+            size = 0
+            while self._lines and (not taken or size + len(self._lines[0].text) < CHUNK_BYTES):
+                taken.append(self._lines.popleft())
+                size += len(taken[-1].text) + 1
+            self._ahead -= sum(len(line.text) for line in taken)
+            self._room.notify_all()
+        if not taken:
+            return None
+        text = b"".join(line.text + b"\n" for line in taken).decode("utf-8", "replace")
+        return text, taken[-1].cursor
+
+    async def _deliver(self, text: str, cursor: str) -> None:
+        """Send in pieces that fit a frame; the position moves with the last of them."""
+        record = self._host.journal.job(self._job_id)
+        if record is None:
+            return
+        offset = self._position().offset
+        for place in range(0, len(text), CHUNK_BYTES):
+            piece = text[place : place + CHUNK_BYTES]
+            body = {"type": "log", "job_id": self._job_id, "fence": record.fence, "stream": self._stream}
+            await self._host.messenger.deliver({**body, "offset": offset, "text": piece})
+            offset += len(piece.encode())
+        latest = self._host.journal.job(self._job_id)
+        if latest is not None:
+            position = LogPosition(cursor=cursor, offset=offset)
+            self._host.journal.put_job(latest.model_copy(update={self._stream: position}))

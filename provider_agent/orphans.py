@@ -1,0 +1,28 @@
+"""After a start of the agent: what a killed one left behind and no journal entry names."""
+
+import logging
+import shutil
+
+from provider_agent.host import Host
+from provider_agent.images import sweep_archives
+from provider_agent.runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
+
+
+def sweep_host(host: Host) -> None:
+    """Remove containers, networks and folders of jobs that the journal does not know, and half-fetched archives."""
+    known = {record.job_id for record in host.journal.jobs()}
+    for container in host.engine.list():
+        if container.job_id not in known:
+            log.warning("removing container %s: no job in the journal has it", container.id[:12])
+            try:
+                host.engine.remove_job(container.job_id)
+            except RuntimeFault as error:
+                log.error("container %s stays: %s", container.id[:12], error)
+    jobs = host.folders.root / "jobs"
+    for folder in jobs.iterdir() if jobs.is_dir() else ():
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
+    if host.folders.images.is_dir():
+        sweep_archives(host.folders.images)

@@ -1,0 +1,90 @@
+"""What the journal holds of each job: enough to go on after kill -9, and no key in clear."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from everlease.wire.base import Cid, Hex32
+from everlease.wire.commands import Prepare, Start
+
+Phase = Literal["preparing", "prepared", "starting", "running", "held", "exited"]
+PendingPhase = Literal["dumping", "dumped", "committing"]
+
+
+class Record(BaseModel):
+    """Frozen; change one with ``model_copy(update=…)``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PendingCheckpoint(Record):
+    """The one checkpoint in flight. ``folder`` names its dump below the job's folder; ``request`` its commit."""
+
+    seq: int
+    request: str
+    folder: str
+    phase: PendingPhase = "dumping"
+    manifest: Cid | None = None
+    taken_at: float = 0.0
+    pause_s: float = 0.0
+    final: bool = False
+
+
+class LogPosition(Record):
+    """How far a stream was acknowledged: Docker's cursor, and the bytes up to there."""
+
+    cursor: str | None = None
+    offset: int = 0
+
+
+class JobRecord(Record):
+    """One award of a job to this node. ``start`` keeps the keys as they came: sealed to this node.
+
+    ``mode`` is the way checkpoints are taken now; ``head`` and ``head_seq`` the newest committed one; ``taken_at`` (unix)
+    when its memory was written, so that work since then is what a loss would cost.
+    """
+
+    job_id: Hex32
+    fence: int
+    phase: Phase
+    prepare: Prepare
+    accepted_at: float = 0.0
+    start: Start | None = None
+    container: str | None = None
+    gpus: tuple[str, ...] = ()
+    mode: Literal["process", "files", "none"] = "none"
+    tried: bool = False
+    started_at: float = 0.0
+    head: Cid | None = None
+    head_seq: int = 0
+    taken_at: float = 0.0
+    pause_s: float = 0.0
+    upload_s: float = 0.0
+    pending: PendingCheckpoint | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    exit_reported: bool = False
+    stdout: LogPosition = Field(default_factory=LogPosition)
+    stderr: LogPosition = Field(default_factory=LogPosition)
+
+
+class LeaseRecord(Record):
+    """A lease of ours, kept until it is settled. ``collected`` counts seconds already collected on chain."""
+
+    lease_id: Hex32
+    job_id: Hex32
+    fence: int
+    rate_per_hour: int
+    collected: int = 0
+    settled: bool = False
+
+
+class BidRecord(Record):
+    """A bid we signed: what a later command may ask of us. ``digest`` is its EIP-712 digest, 0x-hex."""
+
+    job_id: Hex32
+    epoch: int
+    digest: Hex32
+    min_rate_per_hour: int
+    job_spec: Hex32
+    max_silence: int

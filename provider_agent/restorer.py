@@ -1,0 +1,88 @@
+"""A checkpoint from the store onto this host's disk: every block verified before CRIU may see a byte of it."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from everlease.domain.jobspec import JobSpec
+from everlease.domain.manifest import CID, Manifest
+from everlease.store.errors import BlockCorrupt, BlockNotFound, KeyMissing, ManifestInvalid
+from everlease.store.manifest import read_manifest
+from everlease.store.pipeline import restore, save_known
+from everlease.store.sealing import JobKeys
+from everlease.store.wrappers import CachingStore
+from everlease.wire.commands import Start
+from provider_agent.errors import StepFailed
+from provider_agent.host import Host
+from provider_agent.runtime.everlease_runc import replace_file
+
+_BATCH = 256
+_SLACK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A verified checkpoint on disk, ready for runtime.restore.prepare. Seconds: fetching blocks, verifying and writing."""
+
+    dump: Path
+    manifest: Manifest
+    fetch_s: float
+    verify_s: float
+
+
+def fetch_checkpoint(
+    host: Host, start: Start, checkpoint: CID, spec: JobSpec, keys: JobKeys, store: CachingStore, cancel: Event
+) -> Fetched:
+    """Fetch, verify and write a checkpoint below the job's folder. Blocks: call it from a thread.
+
+    Raises StepFailed naming the block in ``data["corrupt"]`` where the store's copy can't be trusted; StoreError.
+    """
+    target = host.folders.job(start.job_id) / f"restore-{start.fence}"
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        began = time.monotonic()
+        manifest = read_manifest(store, checkpoint, keys).manifest
+        _check(manifest, start)
+        if start.mode == "files":
+            manifest = files_alone(manifest)
+        wanted = sorted(manifest.cids())
+        for place in range(0, len(wanted), _BATCH):
+            if cancel.is_set():
+                raise StepFailed("the restore was cancelled")
+            store.prefetch(wanted[place : place + _BATCH])
+        fetched = time.monotonic()
+        limit = spec.resources.memory_bytes + 2 * spec.resources.disk_bytes + _SLACK_BYTES
+        restored = restore(manifest, store, keys, target, max_bytes=limit, cancel=cancel)
+        save_known(host.folders.known(start.job_id), restored.known)
+        if start.mode == "files":
+            _mark_files(target)
+    except (BlockCorrupt, BlockNotFound) as error:
+        raise StepFailed(str(error), data={"corrupt": error.cid}) from error
+    except (ManifestInvalid, KeyMissing) as error:
+        raise StepFailed(str(error), data={"corrupt": checkpoint}) from error
+    return Fetched(target, manifest, fetched - began, time.monotonic() - fetched)
+
+
+def files_alone(manifest: Manifest) -> Manifest:
+    """The part of a checkpoint that works on unlike hardware: /checkpoint and the dump's record."""
+    kept = {"files", "files/checkpoint.tar", "dump.json"}
+    return replace(manifest, entries=tuple(entry for entry in manifest.entries if entry.path in kept))
+
+
+def _mark_files(dump: Path) -> None:
+    """Let the runtime start the job afresh over its files instead of looking for CRIU's images."""
+    record = json.loads((dump / "dump.json").read_text(encoding="utf-8"))
+    replace_file(str(dump / "dump.json"), json.dumps(record | {"mode": "files"}))
+
+
+def _check(manifest: Manifest, start: Start) -> None:
+    """The manifest must be the one this award names: place in the chain and mode, and not from a later award."""
+    if manifest.seq != start.checkpoint_seq and start.checkpoint_seq:
+        raise ManifestInvalid(f"the checkpoint is number {manifest.seq}, the award names {start.checkpoint_seq}")
+    if manifest.fence > start.fence:
+        raise ManifestInvalid(f"the checkpoint was taken under fence {manifest.fence}, this award is {start.fence}")
+    if start.mode == "process" and manifest.mode != "process":
+        raise ManifestInvalid("the award restores a process, the checkpoint holds files alone")

@@ -1,0 +1,57 @@
+"""Settings of the agent: typed, frozen, read once in ``python -m provider_agent`` (prefix ``EVERLEASE_AGENT_``)."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 1 << 30
+
+
+class AgentSettings(BaseSettings):
+    """Rates are base units of the asset per hour, sizes bytes.
+
+    ``docker_socket``: the host's own daemon; without it the agent starts one of its own below ``data_dir``, with its sockets
+    in ``docker_run_dir`` (a short path). ``docker_network``: the path of the network namespace that daemon lives in.
+    ``node_key`` (hex) is accepted on development chains only; else ``keystore`` and its password. ``teardown``: at SIGTERM
+    remove the jobs and stop a daemon of our own, instead of leaving them for the next start. ``crash_at`` is for tests.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="EVERLEASE_AGENT_", frozen=True, extra="ignore")
+
+    data_dir: Path
+    gateway_url: str
+    store_url: str
+    deployments: Path
+    rpc_urls: list[str] = []
+
+    provider: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
+    keystore: Path | None = None
+    keystore_password: SecretStr | None = None
+    node_key: SecretStr | None = None
+
+    base_rate: int = Field(default=50_000, ge=0)
+    cpu_rate: int = Field(default=20_000, ge=0)
+    gib_rate: int = Field(default=5_000, ge=0)
+    gpu_rate: int = Field(default=500_000, ge=0)
+    collateral: int = Field(default=5_000_000, ge=0)
+    watchers: list[str] = []
+    collect_exposure: int = Field(default=100_000, ge=0)
+
+    max_jobs: int = Field(default=4, ge=1, le=200)
+    cpu_millis: int | None = Field(default=None, ge=1)
+    memory_bytes: int | None = Field(default=None, ge=1)
+    disk_reserve_bytes: int = Field(default=2 * GIB, ge=0)
+
+    docker_socket: Path | None = None
+    docker_run_dir: Path | None = None
+    docker_network: Path | None = None
+    runc: Path = Path("/usr/sbin/runc")
+    criu: Path | None = None
+    firewall: bool = True
+
+    trial_after_s: float = Field(default=10.0, ge=0, le=60)
+    teardown: bool = False
+    crash_at: str | None = None
+    log_level: str = "INFO"
+    log_json: bool = False
