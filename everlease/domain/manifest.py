@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NewType
@@ -167,3 +168,8 @@ def check_successor(manifest: Manifest, previous: Manifest, previous_cid: CID) -
         raise ManifestError(f"manifest {manifest.seq} does not follow manifest {previous.seq}")
     if manifest.fence < previous.fence:
         raise ManifestError(f"fence {manifest.fence} is older than the predecessor's {previous.fence}")
+
+
+def evidence_root(manifest: str | None) -> str:
+    """A receipt's ``checkpoint_root``: 0x-hex sha256 of the head manifest's CID in ASCII; zero without a head."""
+    return "0x" + (hashlib.sha256(manifest.encode()).hexdigest() if manifest else "00" * 32)

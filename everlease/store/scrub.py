@@ -34,7 +34,7 @@ class ScrubReport:
 def scrub_store(store: BlockStore, *, drop_corrupt: bool = False) -> ScrubReport:
     """Read every block and check it against its CID. Needs no keys.
 
-    With `drop_corrupt` damaged blocks are removed: as long as a probe finds them, hosts that still have the content will
+    With `drop_corrupt` damaged blocks are removed: as long as a probe finds them, hosts that have the content will
     not store it again.
     """
     report = _scrub(store, ((cid, 0, 0) for cid in store.cids()), None)
