@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
-from everlease.db.models.nodes import NodeRow
 from everlease.domain.earning import Accrual, accrue
 
 
@@ -93,7 +92,7 @@ def note(tx: Tx, job_id: str, fence: int, instants: Mapping[str, datetime | None
 
 
 def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow | None:
-    """End a tenure and add its service to the node's record; None where it was over already."""
+    """End a tenure; None where it was over already."""
     row = tx.scalar(
         select(AwardRow)
         .where(AwardRow.job_id == job_id, AwardRow.fence == fence)
@@ -103,7 +102,6 @@ def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow
     if row is None or row.ended_at is not None:
         return None
     row.ended_at, row.outcome, row.serving = at, outcome, False
-    tx.execute(update(NodeRow).where(NodeRow.address == row.node).values(served_s=NodeRow.served_s + row.earned_s))
     return row
 
 

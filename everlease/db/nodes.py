@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from everlease.db.engine import Tx
@@ -127,3 +127,37 @@ def drain(tx: Tx, node: str, reason: str) -> list[str]:
     for job_id in job_ids:
         emit(tx, "job.wished", {"job_id": job_id})
     return job_ids
+
+
+PROBE_CHANNEL = "everlease_probe"
+"""NOTIFY payload: the node's address."""
+
+
+def suspect(tx: Tx, node: str, at: datetime, *, probe: bool) -> None:
+    """Note that a node is silent; with ``probe`` the gateway is asked to ping it once."""
+    values: dict[str, Any] = {"liveness": "SUSPECT"}
+    if probe:
+        values["probe_sent_at"] = at
+        tx.execute(select(func.pg_notify(PROBE_CHANNEL, node)))
+    tx.execute(update(NodeRow).where(NodeRow.address == node).values(**values))
+
+
+def mark_lost(tx: Tx, node: str, last_seen: datetime | None) -> bool:
+    """Declare a node LOST and count it, unless it was heard since ``last_seen``; False where it was."""
+    found = tx.execute(
+        update(NodeRow)
+        .where(NodeRow.address == node, NodeRow.last_seen.is_not_distinct_from(last_seen))
+        .values(liveness="LOST", losses=NodeRow.losses + case((NodeRow.liveness == "LOST", 0), else_=1))
+        .returning(NodeRow.address)
+    ).one_or_none()
+    return found is not None
+
+
+def heard(tx: Tx) -> tuple[int, datetime | None]:
+    """How many nodes have an open session, and when any of them was last heard."""
+    count, last = tx.execute(
+        select(func.count(), func.max(NodeRow.last_seen)).where(
+            NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST"
+        )
+    ).one()
+    return int(count), last

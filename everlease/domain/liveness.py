@@ -51,3 +51,12 @@ def fenced_at(last_seen: float, policy: LivenessPolicy) -> float:
     it, which is later, and add drift and a margin.
     """
     return last_seen + policy.fence_after * (1 + policy.drift) + policy.margin
+
+
+PRIOR_UPTIME_S = 24 * 3600
+"""What an unknown node is believed to last: one loss in this time, as if it had been seen."""
+
+
+def mean_time_between_losses(served_s: float, losses: int) -> float:
+    """Seconds; the posterior mean of a Poisson rate under a Gamma(1, PRIOR_UPTIME_S) prior, inverted."""
+    return (max(served_s, 0.0) + PRIOR_UPTIME_S) / (max(losses, 0) + 1)

@@ -1,0 +1,264 @@
+"""Load a domain.snapshot.Snapshot of one job; called under the job's lock, so it is one consistent reading."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from everlease.db.engine import Tx
+from everlease.db.models.base import Base
+from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
+from everlease.db.models.mirror import EscrowRow, LeaseRow, ProviderRow
+from everlease.db.models.nodes import CommandRow, NodeRow
+from everlease.db.models.outbox import TxRow
+from everlease.db.receipts import terms_of
+from everlease.domain import jobspec
+from everlease.domain.auction import Offer
+from everlease.domain.job import JobState
+from everlease.domain.lease import LeaseState
+from everlease.domain.liveness import mean_time_between_losses
+from everlease.domain.snapshot import (
+    Auction,
+    Award,
+    ChainTx,
+    Checkpoint,
+    Command,
+    Escrow,
+    Job,
+    Lease,
+    SignedOffer,
+    Snapshot,
+)
+from everlease.domain.terms import Bid, Order
+
+_LAST = 64
+"""Awards, auctions and transactions of a job that a decision looks back on."""
+_DEFAULT_BANDWIDTH = 12_500_000
+DECLINED = "declined: "
+
+
+def load(tx: Tx, job: JobRow) -> Snapshot:
+    """The snapshot of a locked job."""
+    awards = _recent(tx, AwardRow, AwardRow.job_id == job.id, AwardRow.fence)
+    auctions = _recent(tx, AuctionRow, AuctionRow.job_id == job.id, AuctionRow.id)
+    leases = _recent(tx, LeaseRow, LeaseRow.job_id == job.id, LeaseRow.epoch)
+    escrow = tx.scalar(select(EscrowRow).where(EscrowRow.job_id == job.id).execution_options(populate_existing=True))
+    commands = _recent(tx, CommandRow, CommandRow.job_id == job.id, CommandRow.id)
+    txs = _recent(tx, TxRow, TxRow.job_id == job.id, TxRow.id)
+    receipts = _recent(tx, ReceiptRow, ReceiptRow.job_id == job.id, ReceiptRow.signed_at)
+    nodes = {award.node for award in awards if award.ended_at is None}
+    draining = tx.scalars(select(NodeRow.address).where(NodeRow.address.in_(nodes), NodeRow.draining)).all()
+    newest = None
+    if job.state == JobState.WAITING_CAPACITY:
+        newest = tx.scalar(select(func.max(NodeRow.connected_at)).where(NodeRow.disconnected_at.is_(None)))
+    return Snapshot(
+        job=_job(job),
+        awards=tuple(_award(row) for row in awards),
+        commands=tuple(_command(row) for row in commands),
+        auctions=tuple(_auction(row) for row in auctions),
+        offers=_offers(tx, auctions[-1]) if auctions and auctions[-1].closed_at is None else (),
+        leases=tuple(_lease(row) for row in leases),
+        escrow=_escrow(escrow) if escrow is not None else None,
+        txs=tuple(_chain_tx(row) for row in txs),
+        checkpoints=_checkpoints(tx, job),
+        receipts={row.lease_id: terms_of(row) for row in receipts},
+        draining_nodes=frozenset(draining),
+        newest_node_at=unix(newest),
+    )
+
+
+def unix(at: datetime | None) -> float | None:
+    """An aware datetime as unix seconds."""
+    return None if at is None else at.timestamp()
+
+
+def _recent(tx: Tx, model: type[Base], where: Any, order: Any) -> list[Any]:
+    rows = tx.scalars(
+        select(model).where(where).order_by(order.desc()).limit(_LAST).execution_options(populate_existing=True)
+    ).all()
+    return list(reversed(rows))
+
+
+def _job(row: JobRow) -> Job:
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        order=Order(**row.order),
+        spec=jobspec.from_dict(row.spec),
+        spec_json=row.spec,
+        image_manifest=row.image_manifest,
+        image_bytes=row.image_bytes,
+        image_digest=row.image_digest,
+        wish=row.wish,
+        fence=row.fence,
+        epoch=row.epoch,
+        head_seq=row.head_seq,
+        head_manifest=row.head_manifest,
+        recoveries=row.recoveries,
+        barren_recoveries=row.barren_recoveries,
+        due_at=unix(row.due_at),
+        reason=row.reason,
+    )
+
+
+def _award(row: AwardRow) -> Award:
+    facts = row.facts
+    return Award(
+        fence=row.fence,
+        epoch=row.epoch,
+        node=row.node,
+        provider=row.provider,
+        lease_id=row.lease_id,
+        rate_per_hour=row.rate_per_hour,
+        mode=row.mode,
+        awarded_at=row.awarded_at.timestamp(),
+        auction_id=row.auction_id,
+        bid=row.bid,
+        restore_seq=row.restore_seq,
+        restore_manifest=row.restore_manifest,
+        settle=row.settle,
+        prepared_at=unix(row.prepared_at),
+        opened_at=unix(row.opened_at),
+        unopened_at=facts.get("unopened_at"),
+        start_sent_at=unix(row.start_sent_at),
+        started_at=unix(row.started_at),
+        held_at=unix(row.held_at),
+        ended_at=unix(row.ended_at),
+        outcome=row.outcome,
+        last_beat_at=unix(row.last_beat_at),
+        last_seen_at=facts.get("last_seen_at"),
+        earned_s=row.earned_s,
+        mtbf_s=float(facts.get("mtbf_s", 86_400.0)),
+        restarts=row.restarts,
+        exit_code=facts.get("exit_code"),
+        exited_at=facts.get("exited_at"),
+        final_commit_failed=str(facts.get("final_commit_failed", "")),
+        undumpable=str(facts.get("undumpable", "")),
+    )
+
+
+def _command(row: CommandRow) -> Command:
+    return Command(
+        fence=row.fence,
+        node=row.node,
+        step=row.step,
+        kind=row.kind,
+        created_at=row.created_at.timestamp(),
+        deadline=row.deadline.timestamp(),
+        finished_at=unix(row.finished_at),
+        ok=row.ok,
+        error=row.error,
+        retryable=row.retryable,
+        result=row.result or {},
+        sent_at=unix(row.sent_at),
+    )
+
+
+def _auction(row: AuctionRow) -> Auction:
+    return Auction(
+        id=row.id,
+        epoch=row.epoch,
+        plan=row.plan,
+        mode=row.mode,
+        opened_at=row.opened_at.timestamp(),
+        closes_at=row.closes_at.timestamp(),
+        closed_at=unix(row.closed_at),
+        excluded=tuple(row.excluded),
+        asked=row.asked,
+        declined=sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED)),
+        outcome=row.outcome,
+        unfit=row.unfit,
+        winner=row.winner,
+    )
+
+
+def _offers(tx: Tx, auction: AuctionRow) -> tuple[SignedOffer, ...]:
+    """Bids with what is known of their nodes; a node that is not connected any more has none."""
+    served = (
+        select(func.coalesce(func.sum(AwardRow.earned_s), 0.0))
+        .where(AwardRow.node == BidRow.node)
+        .correlate(BidRow)
+        .scalar_subquery()
+    )
+    rows = tx.execute(
+        select(BidRow, NodeRow, ProviderRow, served)
+        .join(NodeRow, NodeRow.address == BidRow.node)
+        .outerjoin(ProviderRow, ProviderRow.provider == BidRow.provider)
+        .where(BidRow.auction_id == auction.id, NodeRow.disconnected_at.is_(None), NodeRow.liveness == "ALIVE")
+        .order_by(BidRow.id)
+        .execution_options(populate_existing=True)
+    )
+    return tuple(_offer(bid, node, provider, served_s) for bid, node, provider, served_s in rows)
+
+
+def _offer(bid: BidRow, node: NodeRow, provider: ProviderRow | None, served_s: float) -> SignedOffer:
+    bandwidth = node.facts.get("bandwidth_bps")
+    offer = Offer(
+        bid=Bid(**bid.bid),
+        mtbf_s=int(mean_time_between_losses(served_s, node.losses)),
+        missing_bytes=bid.missing_bytes,
+        bandwidth_bps=int(bandwidth) if isinstance(bandwidth, int | float) and bandwidth > 0 else _DEFAULT_BANDWIDTH,
+        available_collateral=max(provider.staked - provider.locked, 0) if provider is not None else 0,
+    )
+    return SignedOffer(offer, bid.signature)
+
+
+def _lease(row: LeaseRow) -> Lease:
+    return Lease(
+        lease_id=row.lease_id,
+        epoch=row.epoch,
+        node=row.node,
+        state=LeaseState(row.state),
+        rate=row.rate,
+        reserve=row.reserve,
+        bond=row.bond,
+        paid=row.paid,
+        earned=row.earned,
+        seen_at=row.seen_at,
+        started_at=row.started_at,
+        ends_at=row.ends_at,
+        noticed=row.noticed,
+    )
+
+
+def _chain_tx(row: TxRow) -> ChainTx:
+    return ChainTx(row.action_key, row.call, row.state, row.error, row.created_at.timestamp())
+
+
+def _escrow(row: EscrowRow) -> Escrow:
+    return Escrow(
+        epochs=row.epochs,
+        max_epochs=row.max_epochs,
+        max_rate_per_hour=row.max_rate_per_hour,
+        max_silence=row.max_silence,
+        epoch_fee=row.epoch_fee,
+        deadline=row.deadline,
+        balance=row.balance,
+        reserved=row.reserved,
+        cancelled=row.cancelled,
+    )
+
+
+def _checkpoints(tx: Tx, job: JobRow) -> tuple[Checkpoint, ...]:
+    """The head and the few before it; block lists of the head alone, they are long."""
+    rows: Sequence[CheckpointRow] = tx.scalars(
+        select(CheckpointRow)
+        .where(CheckpointRow.job_id == job.id, CheckpointRow.condemned_at.is_(None))
+        .order_by(CheckpointRow.seq.desc())
+        .limit(4)
+        .execution_options(populate_existing=True)
+    ).all()
+    return tuple(
+        Checkpoint(
+            seq=row.seq,
+            fence=row.fence,
+            manifest=row.manifest,
+            predecessor=row.predecessor,
+            mode=row.mode,
+            final=row.final,
+            damaged=row.damaged,
+            block_cids=tuple(row.block_cids),
+        )
+        for row in reversed(rows)
+    )

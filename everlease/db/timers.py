@@ -1,0 +1,143 @@
+"""What time alone brings up: answer windows, expired escrows, old checkpoints; and who may watch the clock."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy import select, update
+
+from everlease.db.engine import Database, DatabaseUnavailable, Tx
+from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
+from everlease.domain.job import ENDED, JobState
+from everlease.domain.lease import LeaseState
+
+_ENDED = tuple(state.value for state in ENDED)
+
+
+def set_due(tx: Tx, job_id: str, at: datetime | None) -> None:
+    """When the planner wants to see this job again."""
+    tx.execute(update(JobRow).where(JobRow.id == job_id).values(due_at=at))
+
+
+def unfinished(tx: Tx, after: str = "", limit: int = 500) -> Sequence[str]:
+    """Jobs that have not ended, by id after ``after``, a page at a time."""
+    return tx.scalars(
+        select(JobRow.id).where(JobRow.state.not_in(_ENDED), JobRow.id > after).order_by(JobRow.id).limit(limit)
+    ).all()
+
+
+def unsettled(tx: Tx, limit: int = 500) -> Sequence[str]:
+    """Jobs that ended while a lease of theirs is still ACTIVE on chain."""
+    return tx.scalars(
+        select(JobRow.id)
+        .join(LeaseRow, LeaseRow.job_id == JobRow.id)
+        .where(JobRow.state.in_(_ENDED), LeaseRow.state == LeaseState.ACTIVE)
+        .distinct()
+        .order_by(JobRow.id)
+        .limit(limit)
+    ).all()
+
+
+def in_state(tx: Tx, state: JobState, limit: int = 1000) -> Sequence[str]:
+    """Jobs in one state."""
+    return tx.scalars(select(JobRow.id).where(JobRow.state == state).order_by(JobRow.id).limit(limit)).all()
+
+
+def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[LeaseRow]:
+    """SUSPENDED leases of this watcher whose suspension is final and whose answer window is strictly over."""
+    final = select(CursorRow.final_number).scalar_subquery()
+    return tx.scalars(
+        select(LeaseRow)
+        .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
+        .where(
+            LeaseRow.state == LeaseState.SUSPENDED,
+            LeaseRow.answer_by < now,
+            LeaseRow.block <= final,
+            EscrowRow.watcher == watcher,
+        )
+        .order_by(LeaseRow.answer_by)
+        .limit(limit)
+    ).all()
+
+
+def closable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[LeaseRow]:
+    """ACTIVE leases that anyone may close: their end and its window are over (a notice, or the order's deadline)."""
+    return tx.scalars(
+        select(LeaseRow)
+        .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
+        .where(LeaseRow.state == LeaseState.ACTIVE, LeaseRow.closable_at < now, EscrowRow.watcher == watcher)
+        .order_by(LeaseRow.closable_at)
+        .limit(limit)
+    ).all()
+
+
+def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[EscrowRow]:
+    """Escrows past their deadline with free money, no active lease, and nothing younger than finality."""
+    final = select(CursorRow.final_number).scalar_subquery()
+    return tx.scalars(
+        select(EscrowRow)
+        .where(
+            EscrowRow.deadline < now,
+            EscrowRow.balance > EscrowRow.reserved,
+            EscrowRow.active_lease.is_(None),
+            EscrowRow.block <= final,
+            EscrowRow.watcher == watcher,
+        )
+        .order_by(EscrowRow.deadline)
+        .limit(limit)
+    ).all()
+
+
+def condemn_old(tx: Tx, keep: int, ended_before: datetime, now: datetime) -> int:
+    """Condemn checkpoints that no restore can want: all but the last ``keep`` and the head of a job that goes on,
+    and every one of a job that ended before ``ended_before``. Returns how many; gc deletes their blocks later.
+    """
+    condemned = tx.execute(
+        update(CheckpointRow)
+        .where(
+            CheckpointRow.condemned_at.is_(None),
+            CheckpointRow.job_id == JobRow.id,
+            (CheckpointRow.seq <= JobRow.head_seq - keep) | (JobRow.ended_at < ended_before),
+        )
+        .values(condemned_at=now)
+        .returning(CheckpointRow.seq)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(condemned)
+
+
+def chain_time(tx: Tx) -> int | None:
+    """Unix seconds of the newest block that was mirrored."""
+    return tx.scalar(select(CursorRow.block_time))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The one active monitor's hold on the database: a session's advisory lock, which ends with the process."""
+
+    connection: psycopg.Connection[Any]
+
+    def now(self) -> float:
+        """Unix seconds by the database's clock, the one that stamps ``last_seen``; raises DatabaseUnavailable."""
+        try:
+            row = self.connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(str(error).split("\n")[0]) from error
+        assert row is not None
+        return float(row[0])
+
+
+@contextmanager
+def hold_watch(database: Database, key: int) -> Iterator[Watch | None]:
+    """Become the one active monitor until the block ends; yields None where another one is."""
+    try:
+        connection = psycopg.connect(database.libpq_url, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(str(error).split("\n")[0]) from error
+    with connection:
+        found = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+        yield Watch(connection) if found and found[0] else None

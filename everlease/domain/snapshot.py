@@ -1,0 +1,249 @@
+"""What the recovery planner sees of a job: one consistent reading of its rows, as plain data.
+
+Times are unix seconds (float; those of the chain are integers), amounts base units. Loaded by everlease.db.snapshots.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from everlease.domain.auction import Offer
+from everlease.domain.job import JobState
+from everlease.domain.jobspec import JobSpec
+from everlease.domain.lease import LeaseState
+from everlease.domain.terms import Order, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The job's row."""
+
+    id: str
+    state: JobState
+    order: Order
+    spec: JobSpec
+    spec_json: Mapping[str, Any]
+    image_manifest: str | None
+    image_bytes: int
+    image_digest: str
+    wish: str | None = None
+    fence: int = 0
+    epoch: int = 0
+    head_seq: int = 0
+    head_manifest: str | None = None
+    recoveries: int = 0
+    barren_recoveries: int = 0
+    due_at: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Award:
+    """A node's tenure. ``exit_code``: the container ended and nobody has acted on it yet; ``exited_at`` when."""
+
+    fence: int
+    epoch: int
+    node: str
+    provider: str
+    lease_id: str
+    rate_per_hour: int
+    mode: str
+    awarded_at: float
+    auction_id: int | None = None
+    bid: Mapping[str, Any] = field(default_factory=dict)
+    restore_seq: int = 0
+    restore_manifest: str | None = None
+    settle: str = ""
+    prepared_at: float | None = None
+    opened_at: float | None = None
+    unopened_at: float | None = None
+    start_sent_at: float | None = None
+    started_at: float | None = None
+    held_at: float | None = None
+    ended_at: float | None = None
+    outcome: str = ""
+    last_beat_at: float | None = None
+    last_seen_at: float | None = None
+    silent: bool = False
+    earned_s: float = 0.0
+    mtbf_s: float = 86_400.0
+    restarts: int = 0
+    exit_code: int | None = None
+    exited_at: float | None = None
+    final_commit_failed: str = ""
+    undumpable: str = ""
+
+    @property
+    def current(self) -> bool:
+        """Whether this tenure lasts."""
+        return self.ended_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to a node; ``ok`` is None until it was answered or expired."""
+
+    fence: int
+    node: str
+    step: str
+    kind: str
+    created_at: float
+    deadline: float
+    finished_at: float | None = None
+    ok: bool | None = None
+    error: str = ""
+    retryable: bool = False
+    result: Mapping[str, Any] = field(default_factory=dict)
+    sent_at: float | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was given up for want of an answer: the node may have done it all the same."""
+        return self.finished_at is not None and not self.ok and self.finished_at >= self.deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Auction:
+    """A call for bids. ``winner`` is the winning node's award-to-be where a migration prepares before it moves."""
+
+    id: int
+    epoch: int
+    plan: str
+    mode: str
+    opened_at: float
+    closes_at: float
+    closed_at: float | None = None
+    excluded: tuple[str, ...] = ()
+    asked: int = 0
+    declined: int = 0
+    outcome: str = ""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    winner: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOffer:
+    """An offer of the newest auction with its node's signature."""
+
+    offer: Offer
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease of this job as the mirror has it."""
+
+    lease_id: str
+    epoch: int
+    node: str
+    state: LeaseState
+    rate: int
+    reserve: int
+    bond: int
+    paid: int
+    earned: int
+    seen_at: int
+    started_at: int
+    ends_at: int
+    noticed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Escrow:
+    """The job's escrow as the mirror has it; ``balance`` includes ``reserved``."""
+
+    epochs: int
+    max_epochs: int
+    max_rate_per_hour: int
+    max_silence: int
+    epoch_fee: int
+    deadline: int
+    balance: int
+    reserved: int
+    cancelled: bool = False
+
+    @property
+    def free(self) -> int:
+        """What no lease reserves."""
+        return max(self.balance - self.reserved, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainTx:
+    """One of our transactions for this job."""
+
+    action_key: str
+    call: str
+    state: str
+    error: str = ""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A committed checkpoint that is still there."""
+
+    seq: int
+    fence: int
+    manifest: str
+    predecessor: str | None
+    mode: str
+    final: bool
+    damaged: str = ""
+    block_cids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq."""
+
+    job: Job
+    awards: tuple[Award, ...] = ()
+    commands: tuple[Command, ...] = ()
+    auctions: tuple[Auction, ...] = ()
+    offers: tuple[SignedOffer, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    escrow: Escrow | None = None
+    txs: tuple[ChainTx, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    draining_nodes: frozenset[str] = frozenset()
+    newest_node_at: float | None = None
+
+    @property
+    def award(self) -> Award | None:
+        """The tenure that lasts, if any: it carries the job's current fence."""
+        for award in reversed(self.awards):
+            if award.current and award.fence == self.job.fence:
+                return award
+        return None
+
+    @property
+    def auction(self) -> Auction | None:
+        """The newest auction."""
+        return self.auctions[-1] if self.auctions else None
+
+    def award_of(self, lease_id: str) -> Award | None:
+        """The newest tenure under this lease."""
+        return next((award for award in reversed(self.awards) if award.lease_id == lease_id), None)
+
+    def lease(self, lease_id: str) -> Lease | None:
+        """The mirrored lease, if the chain has it now."""
+        return next((lease for lease in self.leases if lease.lease_id == lease_id), None)
+
+    def command(self, step: str) -> Command | None:
+        """The command of this step, if it was issued."""
+        return next((command for command in self.commands if command.step == step), None)
+
+    def txs_for(self, prefix: str) -> tuple[ChainTx, ...]:
+        """The attempts at one action, oldest first: keys are the action's name and the attempt's number."""
+        return tuple(tx for tx in self.txs if tx.action_key.startswith(prefix))
+
+    def open_txs(self, award: Award) -> tuple[ChainTx, ...]:
+        """The attempts to open this award's lease."""
+        return self.txs_for(f"open/{self.job.id}/{award.fence}/")
+
+    @property
+    def head(self) -> Checkpoint | None:
+        """The checkpoint that the head names."""
+        return next((point for point in self.checkpoints if point.manifest == self.job.head_manifest), None)

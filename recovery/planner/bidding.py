@@ -1,0 +1,245 @@
+"""The auction: when to call for bids, on what terms, and who wins."""
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from everlease.domain.auction import AuctionTerms, run_auction
+from everlease.domain.job import JobEvent
+from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.snapshot import Auction, Award, Snapshot
+from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
+from recovery.planner.draft import Draft
+from recovery.planner.funds import available, required
+from recovery.planner.leases import how_to_settle, left_over
+
+BID_SLACK_S = 5
+"""A bid that expires sooner could not be opened in time."""
+_REFUSED_STARTS = frozenset({"prepare_failed", "open_failed"})
+
+
+def auctioning(draft: Draft) -> None:
+    """AUCTIONING: decide the open auction, or open one if the job can go on at all."""
+    snapshot = draft.snapshot
+    auction = snapshot.auction
+    if auction is not None and auction.closed_at is None:
+        _decide(draft, auction)
+        return
+    if snapshot.escrow is None:
+        draft.wait_until(draft.now + draft.policy.reorg_grace_s)
+        return
+    why = out_of_terms(snapshot, draft.now)
+    if why is None and available(snapshot, draft.now) < required(snapshot, 0, draft.policy):
+        why = "the escrow can't pay for another lease: top it up"
+    if why is not None:
+        draft.event(JobEvent.FUNDS_OUT, why)
+        return
+    if hopeless(draft) or _damaged(draft) or _open_pending(draft):
+        return
+    draft.add(call_for_bids(draft))
+
+
+def hopeless(draft: Draft) -> bool:
+    """Give up a job that was recovered too often, makes no progress, or that no node could start."""
+    job, policy = draft.snapshot.job, draft.policy
+    if job.recoveries > job.spec.max_recoveries:
+        draft.give_up(f"the job was recovered {job.spec.max_recoveries} times, as often as its order allows")
+    elif job.barren_recoveries >= policy.max_barren:
+        draft.give_up(f"the job made no progress over {job.barren_recoveries} recoveries")
+    elif len(_since_started(draft.snapshot, {"prepare_failed"})) >= policy.max_refused_starts:
+        draft.give_up(f"no node could start the job: {job.reason}")
+    else:
+        return False
+    return True
+
+
+def out_of_terms(snapshot: Snapshot, now: float) -> str | None:
+    """Why the order allows no further lease, or None. ``extend`` on chain changes all of them but a cancellation."""
+    escrow = snapshot.escrow
+    if escrow is None:
+        return None
+    if escrow.cancelled:
+        return "the tenant cancelled the order on chain"
+    if now >= escrow.deadline:
+        return "the order's deadline has passed: extend it"
+    if escrow.epochs >= escrow.max_epochs:
+        return f"all {escrow.max_epochs} leases of the order are used up: extend it"
+    return None
+
+
+def call_for_bids(draft: Draft, plan: str | None = None, excluded: frozenset[str] = frozenset()) -> OpenAuction:
+    """The next call for bids: on the next epoch, without the nodes that failed this job."""
+    snapshot = draft.snapshot
+    plan = plan or _plan(snapshot)
+    windows = {"first": draft.policy.auction_window_s, "migration": draft.policy.migration_window_s}
+    epochs = snapshot.escrow.epochs if snapshot.escrow else 0
+    return OpenAuction(
+        epoch=epochs + 1,
+        plan=plan,
+        mode=_mode(draft, plan),
+        window_s=windows.get(plan, draft.policy.recovery_window_s),
+        excluded=tuple(sorted(excluded | _excluded(snapshot))),
+    )
+
+
+def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerms:
+    """What the bids of this auction are judged by."""
+    order = snapshot.job.order
+    maximum = snapshot.escrow.max_rate_per_hour if snapshot.escrow else order.max_rate_per_hour
+    return AuctionTerms(
+        order_hash=snapshot.job.id,
+        epoch=auction.epoch,
+        max_rate_per_hour=maximum,
+        min_collateral=order.min_collateral,
+        now=int(now) + BID_SLACK_S,
+        excluded_nodes=frozenset(auction.excluded),
+    )
+
+
+def ready(snapshot: Snapshot, auction: Auction, now: float) -> bool:
+    """Whether the window is over or every node that was asked has answered."""
+    return now >= auction.closes_at or 0 < auction.asked <= len(snapshot.offers) + auction.declined
+
+
+def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
+    """The winning bid as the fields of GiveAward, or None where no bid is acceptable."""
+    award = run_auction(
+        (signed.offer for signed in draft.snapshot.offers), award_terms(draft.snapshot, auction, draft.now)
+    )
+    if award is None:
+        return None
+    bid = award.offer.bid
+    signature = next(signed.signature for signed in draft.snapshot.offers if signed.offer is award.offer)
+    return {
+        "auction_id": auction.id,
+        "epoch": auction.epoch,
+        "node": bid.node,
+        "provider": bid.provider,
+        "bid": asdict(bid),
+        "signature": signature,
+        "rate_per_hour": award.rate_per_hour,
+        "mode": auction.mode,
+        "mtbf_s": float(award.offer.mtbf_s),
+    }
+
+
+def nobody(auction: Auction, offers: int) -> str:
+    """Why the auction had no winner, for people."""
+    if offers:
+        return "no bid was acceptable"
+    reasons = sorted({str(reason) for reason in auction.unfit.values()})
+    if reasons:
+        return "no node took the job: " + "; ".join(reasons[:3])
+    return "no node is connected that could take the job"
+
+
+def _decide(draft: Draft, auction: Auction) -> None:
+    snapshot = draft.snapshot
+    if not ready(snapshot, auction, draft.now):
+        draft.wait_until(auction.closes_at)
+        return
+    winner = winner_of(draft, auction)
+    if winner is None:
+        reason = nobody(auction, len(snapshot.offers))
+        draft.add(CloseAuction(auction.id, f"nobody: {reason}"))
+        draft.event(JobEvent.NOBODY_BID, reason)
+        return
+    if available(snapshot, draft.now) < required(snapshot, winner["rate_per_hour"], draft.policy):
+        draft.add(CloseAuction(auction.id, "the escrow can't pay the winner"))
+        draft.event(JobEvent.FUNDS_OUT, "the escrow can't pay another minimum runtime: top it up")
+        return
+    draft.add(CloseAuction(auction.id, "awarded", winner), GiveAward(**winner, settle=settle_with_open(snapshot)))
+    draft.event(JobEvent.AWARDED, node=winner["node"], rate_per_hour=winner["rate_per_hour"], epoch=auction.epoch)
+
+
+def settle_with_open(snapshot: Snapshot) -> SettleHow | Literal[""]:
+    """What ends the lease before, in the transaction that opens the next."""
+    lease = left_over(snapshot)
+    award = snapshot.award_of(lease.lease_id) if lease is not None else None
+    return how_to_settle(award) if award is not None else ""
+
+
+def _since_started(snapshot: Snapshot, outcomes: frozenset[str] | set[str]) -> list[Award]:
+    found: list[Award] = []
+    for award in reversed(snapshot.awards):
+        if award.started_at is not None:
+            break
+        if award.outcome in outcomes:
+            found.append(award)
+    return found
+
+
+def _plan(snapshot: Snapshot) -> str:
+    ended = [award for award in snapshot.awards if award.started_at is not None]
+    if not ended:
+        return "first"
+    return "resume" if ended[-1].outcome in {"hibernated", "exhausted"} else "recovery"
+
+
+def _excluded(snapshot: Snapshot) -> frozenset[str]:
+    """Nodes where the workload failed stay out; those that could not get it going are let in after a dry auction."""
+    head = snapshot.job.head_manifest
+    out = {award.node for award in snapshot.awards if award.outcome == "moved"}
+    out |= {a.node for a in snapshot.awards if a.outcome == "restore_failed" and a.restore_manifest == head}
+    if not _dry(snapshot.auction):
+        out |= {award.node for award in _since_started(snapshot, _REFUSED_STARTS)}
+    return frozenset(out)
+
+
+def _dry(auction: Auction | None) -> bool:
+    return auction is not None and auction.outcome.startswith("nobody")
+
+
+def _mode(draft: Draft, plan: str) -> str:
+    """``process`` where it is allowed; ``files`` by turns after WAITING_CAPACITY's timer, if the order allows that."""
+    snapshot = draft.snapshot
+    policy = snapshot.job.spec.checkpoint
+    head = snapshot.head
+    if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or (head is not None and head.mode == "files"):
+        return "files"
+    if any(award.undumpable and award.started_at is not None for award in snapshot.awards):
+        return "files"
+    last = snapshot.auction
+    if last is None or last.closed_at is None or plan == "migration" or not _dry(last):
+        return "process"
+    may_fall_back = policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files
+    waited = draft.now >= last.closed_at + draft.policy.capacity_wait_s
+    return "files" if may_fall_back and waited and last.mode == "process" else "process"
+
+
+def _damaged(draft: Draft) -> bool:
+    """A head that two nodes failed to restore, or one found corrupt, gives way to its predecessor; then FAILED."""
+    snapshot = draft.snapshot
+    failed = _since_started(snapshot, {"restore_failed"})
+    of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
+    if not of_head or (len(of_head) < 2 and not any(_corrupt(snapshot, award) for award in of_head)):
+        return False
+    head = snapshot.head
+    seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
+    before = seqs.get(head.predecessor or "") if head is not None else None
+    if head is None or before is None or len({award.restore_manifest for award in failed}) > 1:
+        draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
+    else:
+        draft.add(MarkDamaged(head.seq, _last_error(snapshot, of_head[0]), before.seq, before.manifest))
+    return True
+
+
+def _corrupt(snapshot: Snapshot, award: Award) -> bool:
+    answer = snapshot.command(f"start/{award.fence}")
+    return answer is not None and bool(answer.result.get("damaged"))
+
+
+def _last_error(snapshot: Snapshot, award: Award) -> str:
+    answer = snapshot.command(f"start/{award.fence}")
+    return answer.error if answer is not None and answer.error else "the node gave no reason"
+
+
+def _open_pending(draft: Draft) -> bool:
+    """An ``open`` of an award that ended may still be mined and take the epoch: wait for it a little."""
+    for award in draft.snapshot.awards[-3:]:
+        txs = draft.snapshot.open_txs(award)
+        pending = bool(txs) and txs[-1].state in {"journaled", "sent", "dropped"}
+        until = (award.ended_at or draft.now) + draft.policy.pending_open_s
+        if pending and not award.current and draft.now < until:
+            draft.wait_until(min(until, draft.now + 1))
+            return True
+    return False

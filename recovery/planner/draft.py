@@ -1,0 +1,51 @@
+"""A plan in the making, and the moves that several phases share."""
+
+from dataclasses import dataclass, field
+
+from everlease.domain.job import JobEvent
+from everlease.domain.snapshot import Award, Snapshot
+from recovery.moves import ApplyEvent, EndAward, IssueCommand, Move, SignFinal
+from recovery.planner.policy import Policy
+
+
+@dataclass(slots=True)
+class Draft:
+    """Moves so far, and the earliest instant (unix seconds) at which time alone changes the answer."""
+
+    snapshot: Snapshot
+    now: float
+    policy: Policy
+    moves: list[Move] = field(default_factory=list)
+    due: float | None = None
+
+    def add(self, *moves: Move) -> None:
+        """Append moves, in order."""
+        self.moves.extend(moves)
+
+    def event(self, event: JobEvent, reason: str = "", **data: object) -> None:
+        """Append a move through the job's table."""
+        self.add(ApplyEvent(event, reason, data))
+
+    def wait_until(self, at: float) -> None:
+        """Ask to be called again at ``at``."""
+        self.due = at if self.due is None else min(self.due, at)
+
+    def end(self, award: Award, outcome: str, *, final: bool = True, recovery: bool = False) -> None:
+        """End a tenure in agreement: last receipt, then the node removes the container."""
+        if final:
+            self.add(SignFinal(award.fence))
+        self.add(EndAward(award.fence, outcome, recovery))
+        self.stop(award)
+
+    def stop(self, award: Award, grace_s: float = 0.0) -> None:
+        """Tell the award's node to remove the job."""
+        step = f"stop/{award.fence}"
+        if self.snapshot.command(step) is None:
+            timeout = self.policy.stop_timeout_s + grace_s
+            self.add(IssueCommand(award.node, award.fence, step, "stop", {"grace_s": grace_s}, timeout))
+
+    def give_up(self, reason: str, award: Award | None = None) -> None:
+        """Nothing is left to try."""
+        if award is not None:
+            self.end(award, "given_up")
+        self.event(JobEvent.GAVE_UP, reason)

@@ -1,0 +1,57 @@
+"""CANCELLING, and wishes that end or change a job in any phase."""
+
+from everlease.domain.job import ENDED, JobEvent, JobState, allows
+from recovery.moves import ClearWish, CloseAuction
+from recovery.planner.draft import Draft
+from recovery.planner.running import exited
+
+_NEVER = {
+    "migrate": frozenset({JobState.PENDING, JobState.AUCTIONING, JobState.WAITING_CAPACITY, JobState.RECOVERING})
+    | {JobState.HIBERNATED, JobState.HIBERNATING, JobState.MIGRATING, JobState.EXHAUSTED},
+    "hibernate": frozenset({JobState.PENDING, JobState.HIBERNATED, JobState.HIBERNATING, JobState.EXHAUSTED}),
+    "resume": frozenset(JobState) - {JobState.HIBERNATED, JobState.HIBERNATING},
+    "checkpoint": frozenset(JobState) - {JobState.RUNNING, JobState.ALLOCATING, JobState.PREPARING, JobState.RESTORING},
+}
+"""States in which a wish can't come true by waiting; it is dropped."""
+
+
+def wishes(draft: Draft) -> bool:
+    """Wishes that don't wait for the workload to run; True where one changed the plan."""
+    job = draft.snapshot.job
+    wish, state = job.wish, job.state
+    if wish is None:
+        return False
+    if state in ENDED or state is JobState.CANCELLING or state in _NEVER.get(wish, frozenset()):
+        draft.add(ClearWish())
+        return True
+    event = {"cancel": JobEvent.CANCEL_REQUESTED, "resume": JobEvent.RESUME_REQUESTED}.get(wish)
+    if wish == "hibernate" and state is JobState.WAITING_CAPACITY:
+        event = JobEvent.HIBERNATE_REQUESTED
+    if event is None or not allows(state, event):
+        return False
+    draft.add(ClearWish())
+    _close_auction(draft, wish)
+    draft.event(event)
+    return True
+
+
+def cancelling(draft: Draft) -> None:
+    """CANCELLING: stop the container, sign what was served; the lease is closed as a left-over."""
+    award = draft.snapshot.award
+    if award is None:
+        draft.event(JobEvent.STOPPED)
+        return
+    if award.exit_code == 0 and exited(draft, award):
+        return
+    answer = draft.snapshot.command(f"stop/{award.fence}")
+    if answer is None:
+        draft.stop(award, draft.policy.stop_grace_s)
+    elif answer.ok is not None:
+        draft.end(award, "cancelled")
+        draft.event(JobEvent.STOPPED, answer.error)
+
+
+def _close_auction(draft: Draft, why: str) -> None:
+    auction = draft.snapshot.auction
+    if auction is not None and auction.closed_at is None:
+        draft.add(CloseAuction(auction.id, f"abandoned: {why}"))

@@ -1,0 +1,51 @@
+"""Whether the escrow can pay: for another lease, and for how much longer under this one."""
+
+from everlease.domain.lease import LeaseState
+from everlease.domain.money import SECONDS_PER_HOUR, affordable_seconds, pay_for
+from everlease.domain.snapshot import Award, Lease, Snapshot
+from recovery.planner.leases import how_to_settle
+from recovery.planner.policy import Policy
+
+_SETTLE_DELAY_S = 10
+"""A suspension is mined a little later than it is planned, and reserves for that time too."""
+
+
+def reserve_for(rate: int, seconds: int) -> int:
+    """Base units that cover ``seconds`` at ``rate``: rounded up, as the contract's Settlement.reserveFor."""
+    return (rate * max(seconds, 0) + SECONDS_PER_HOUR - 1) // SECONDS_PER_HOUR
+
+
+def required(snapshot: Snapshot, rate: int, policy: Policy) -> int:
+    """What ``open`` at this rate needs free in escrow: minimum runtime, bond and epoch fee."""
+    fee = snapshot.escrow.epoch_fee if snapshot.escrow else 0
+    return reserve_for(rate, policy.min_runtime_s) + policy.bond + fee
+
+
+def available(snapshot: Snapshot, now: float) -> int:
+    """What is free for the next lease once those before it are settled, in base units; never below zero."""
+    if snapshot.escrow is None:
+        return 0
+    free = snapshot.escrow.free
+    for lease in snapshot.leases:
+        award = snapshot.award_of(lease.lease_id)
+        if lease.state is not LeaseState.ACTIVE or award is None or award is snapshot.award:
+            continue
+        free += lease.reserve - _unpaid(lease, award)
+        if how_to_settle(award) == "close":
+            free += lease.bond
+        else:
+            free -= reserve_for(lease.rate, int(now) + _SETTLE_DELAY_S - lease.seen_at)
+    return max(free, 0)
+
+
+def remaining_s(snapshot: Snapshot, award: Award) -> int:
+    """Seconds of service that can still be paid under this award's lease."""
+    lease = snapshot.lease(award.lease_id)
+    if lease is None or snapshot.escrow is None:
+        return 2**63 - 1
+    money = lease.reserve + snapshot.escrow.free - _unpaid(lease, award)
+    return affordable_seconds(money, lease.rate) if money > 0 else 0
+
+
+def _unpaid(lease: Lease, award: Award) -> int:
+    return max(pay_for(lease.rate, int(award.earned_s)) - lease.paid, 0)

@@ -1,0 +1,139 @@
+"""Leases on chain against the award that should hold one: opened, taken away by a reorg, ended by others, left over."""
+
+from everlease.domain.job import JobEvent, JobState, allows
+from everlease.domain.lease import LeaseState
+from everlease.domain.liveness import LivenessPolicy, fenced_at
+from everlease.domain.snapshot import Award, ChainTx, Lease, Snapshot
+from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SettleHow, SignFinal
+from recovery.planner.draft import Draft
+
+QUIET = frozenset({"moved", "finished", "migrated", "hibernated", "exhausted"})
+"""Outcomes after which the node itself said that the workload doesn't run: it exited or is held frozen."""
+LOST = "lost"
+_WITH_NEXT_OPEN = frozenset({JobState.AUCTIONING, JobState.RECOVERING, JobState.ALLOCATING})
+
+
+def how_to_settle(award: Award) -> SettleHow:
+    """A lost node's lease is disputed, any other is closed with a final receipt."""
+    return "suspend" if award.outcome == LOST else "close"
+
+
+def silent_from(snapshot: Snapshot, lease: Lease) -> float:
+    """The first unix second at which ``suspend`` is legal: strictly after seenAt + maxSilence, chain seconds."""
+    receipt = snapshot.receipts.get(lease.lease_id)
+    seen = max(lease.seen_at, lease.started_at, receipt.seen_at if receipt else 0)
+    silence = snapshot.escrow.max_silence if snapshot.escrow else snapshot.job.order.max_silence
+    return float(seen + silence + 1)
+
+
+def left_over(snapshot: Snapshot) -> Lease | None:
+    """The lease that is ACTIVE on chain though its award is over, if any; a contract has at most one per job."""
+    for lease in snapshot.leases:
+        award = snapshot.award_of(lease.lease_id)
+        if lease.state is LeaseState.ACTIVE and award is not None and not award.current:
+            return lease
+    return None
+
+
+def fencing_time(snapshot: Snapshot, award: Award, policy: LivenessPolicy) -> float:
+    """Unix seconds from which no earlier host of the job can be running it; 0 where none could."""
+    return max((_fenced(snapshot, old, policy) for old in snapshot.awards if old.fence < award.fence), default=0.0)
+
+
+def _fenced(snapshot: Snapshot, old: Award, policy: LivenessPolicy) -> float:
+    if old.start_sent_at is None or old.outcome in QUIET:
+        return 0.0
+    answers = (snapshot.command(f"{kind}/{old.fence}") for kind in ("freeze", "stop"))
+    if any(answer is not None and answer.ok for answer in answers):
+        return 0.0
+    started = snapshot.command(f"start/{old.fence}")
+    if old.outcome == "restore_failed" and started is not None and not started.expired:
+        return 0.0
+    seen = [at for at in (old.last_beat_at, old.last_seen_at, old.start_sent_at) if at is not None]
+    if old.outcome != LOST and old.ended_at is not None:
+        seen.append(old.ended_at)
+    return fenced_at(max(seen), policy)
+
+
+def watch_lease(draft: Draft, award: Award) -> bool:
+    """Compare the current award with its lease; True where the award came to its end by that."""
+    lease = draft.snapshot.lease(award.lease_id)
+    if lease is None or lease.state is LeaseState.NONE:
+        return award.opened_at is not None and _vanished(draft, award)
+    if lease.state is not LeaseState.ACTIVE:
+        return void(draft, award, f"the lease is {lease.state} on chain")
+    if award.unopened_at is not None:
+        draft.add(NoteAward(award.fence, facts={"unopened_at": None}))
+    return False
+
+
+def _vanished(draft: Draft, award: Award) -> bool:
+    """A reorg took LeaseOpened away: the sender sends ``open`` again; after the grace the award is void."""
+    txs = draft.snapshot.open_txs(award)
+    if txs and txs[-1].state == "failed":
+        return void(draft, award, f"a reorg took the lease away and it can't be opened again: {txs[-1].error}")
+    if award.unopened_at is None:
+        draft.add(
+            NoteAward(award.fence, facts={"unopened_at": draft.now}),
+            Record("lease.vanished", {"lease_id": award.lease_id, "fence": award.fence}),
+        )
+        return False
+    grace = award.unopened_at + draft.policy.reorg_grace_s
+    if draft.now >= grace:
+        return void(draft, award, "a reorg took the lease away")
+    draft.wait_until(grace)
+    return False
+
+
+def void(draft: Draft, award: Award, reason: str) -> bool:
+    """The award is void: its node freezes at once and drops the job, which goes to auction again."""
+    if not allows(draft.snapshot.job.state, JobEvent.VOIDED):
+        return False
+    step = f"freeze/{award.fence}"
+    if award.start_sent_at is not None:
+        draft.add(IssueCommand(award.node, award.fence, step, "freeze", {}, draft.policy.stop_timeout_s))
+    draft.end(award, "voided")
+    draft.event(JobEvent.VOIDED, reason)
+    return True
+
+
+def settle_left_over(draft: Draft) -> None:
+    """Close or suspend a lease whose award is over, unless the next ``open`` takes it along."""
+    snapshot = draft.snapshot
+    lease = left_over(snapshot)
+    if lease is None or (snapshot.job.state in _WITH_NEXT_OPEN and not _stuck(snapshot, lease)):
+        return
+    award = snapshot.award_of(lease.lease_id)
+    assert award is not None
+    how = how_to_settle(award)
+    if how == "suspend" and draft.now < silent_from(snapshot, lease):
+        draft.wait_until(silent_from(snapshot, lease))
+        return
+    attempts = snapshot.txs_for(f"settle/{lease.lease_id}/")
+    if not may_try_again(draft, attempts):
+        return
+    receipt = snapshot.receipts.get(lease.lease_id)
+    if how == "close" and (receipt is None or not receipt.final):
+        draft.add(SignFinal(award.fence))
+    draft.add(EnqueueSettle(lease.lease_id, how, f"settle/{lease.lease_id}/{len(attempts)}"))
+
+
+def may_try_again(draft: Draft, attempts: tuple[ChainTx, ...]) -> bool:
+    """Whether an action may be journaled (again): after a failure, later each time, and not for ever."""
+    if not attempts:
+        return True
+    again = attempts[-1].created_at + 2.0 ** (len(attempts) - 1)
+    if attempts[-1].state != "failed" or len(attempts) >= draft.policy.max_attempts:
+        return False
+    if draft.now < again:
+        draft.wait_until(again)
+        return False
+    return True
+
+
+def _stuck(snapshot: Snapshot, lease: Lease) -> bool:
+    """Whether the job's own ``open`` was journaled before this lease turned up and can't take it along."""
+    award = snapshot.award
+    if award is None:
+        return False
+    return bool(snapshot.open_txs(award)) and award.settle == ""

@@ -1,0 +1,115 @@
+"""Graceful moves: migrate and hibernate. Nothing is redone, and a failure leaves the job running where it is."""
+
+from everlease.domain.job import JobEvent
+from everlease.domain.snapshot import Auction, Award
+from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
+from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_terms, ready, winner_of
+from recovery.planner.draft import Draft
+from recovery.planner.leases import watch_lease
+from recovery.planner.placing import prepare_payload
+from recovery.planner.running import exited, held, hold, thaw
+
+_CLOSED_FOR_GOOD = ("nobody", "abandoned", "moved")
+
+
+def migrating(draft: Draft) -> None:
+    """MIGRATING: auction, preparation, held checkpoint, award; in that order, so the pause is as short as it can be."""
+    award = draft.snapshot.award
+    if award is None:
+        draft.event(JobEvent.VOIDED, "the award is gone")
+        return
+    if watch_lease(draft, award) or _ended(draft, award, JobEvent.MIGRATE_ABANDONED):
+        return
+    auction = draft.snapshot.auction
+    if auction is None or auction.plan != "migration" or auction.outcome.startswith(_CLOSED_FOR_GOOD):
+        why = out_of_terms(draft.snapshot, draft.now)
+        if why is not None:
+            draft.event(JobEvent.MIGRATE_ABANDONED, why)
+        else:
+            draft.add(call_for_bids(draft, "migration", frozenset({award.node})))
+    elif auction.closed_at is None:
+        _decide(draft, auction)
+    else:
+        _move(draft, award, auction)
+
+
+def hibernating(draft: Draft) -> None:
+    """HIBERNATING: a last checkpoint that stays frozen until it is durable, then the lease is closed."""
+    award = draft.snapshot.award
+    if award is None:
+        draft.event(JobEvent.HIBERNATED)
+        return
+    if watch_lease(draft, award) or _ended(draft, award, JobEvent.HIBERNATE_ABANDONED):
+        return
+    purpose = f"hibernate-{_hibernations(draft, award)}"
+    answer = hold(draft, award, purpose)
+    if answer is None:
+        return
+    if held(draft, award, answer):
+        draft.end(award, "hibernated")
+        draft.event(JobEvent.HIBERNATED)
+    else:
+        thaw(draft, award, purpose)
+        draft.event(JobEvent.HIBERNATE_ABANDONED, answer.error or "the last checkpoint was not committed")
+
+
+def _ended(draft: Draft, award: Award, abandoned: JobEvent) -> bool:
+    """An exit ends the move: the job succeeded, or RUNNING deals with its failure."""
+    if award.exit_code:
+        draft.event(abandoned, f"the job ended with exit code {award.exit_code}")
+        return True
+    return exited(draft, award)
+
+
+def _hibernations(draft: Draft, award: Award) -> int:
+    """How many attempts under this award were thawed again: the number of the present one."""
+    prefix, suffix = "thaw/hibernate-", f"/{award.fence}"
+    return sum(1 for c in draft.snapshot.commands if c.step.startswith(prefix) and c.step.endswith(suffix))
+
+
+def _decide(draft: Draft, auction: Auction) -> None:
+    if not ready(draft.snapshot, auction, draft.now):
+        draft.wait_until(auction.closes_at)
+        return
+    winner = winner_of(draft, auction)
+    if winner is None:
+        reason = nobody(auction, len(draft.snapshot.offers))
+        draft.add(CloseAuction(auction.id, f"nobody: {reason}"))
+        draft.event(JobEvent.MIGRATE_ABANDONED, reason)
+    else:
+        draft.add(CloseAuction(auction.id, "won", winner))
+
+
+def _move(draft: Draft, award: Award, auction: Auction) -> None:
+    snapshot = draft.snapshot
+    winner = auction.winner
+    step = f"preload/{auction.id}"
+    preload = snapshot.command(step)
+    if preload is None:
+        payload = prepare_payload(snapshot, snapshot.job.head_manifest)
+        timeout = draft.policy.prepare_timeout_s
+        draft.add(IssueCommand(winner["node"], award.fence, step, "prepare", payload, timeout))
+        return
+    if preload.ok is None:
+        return
+    if not preload.ok:
+        _abandon(draft, auction, preload.error)
+        return
+    purpose = f"migrate-{auction.id}"
+    answer = hold(draft, award, purpose)
+    if answer is None:
+        return
+    stale = winner["bid"]["deadline"] <= draft.now + BID_SLACK_S
+    if not held(draft, award, answer) or stale:
+        thaw(draft, award, purpose)
+        _abandon(draft, auction, answer.error or ("the bid expired meanwhile" if stale else "nothing was committed"))
+        return
+    draft.add(NoteAward(award.fence, {"held_at": answer.finished_at}))
+    draft.end(award, "migrated")
+    draft.add(CloseAuction(auction.id, "moved", winner), GiveAward(**winner, settle="close"))
+    draft.event(JobEvent.AWARDED, node=winner["node"], from_node=award.node, epoch=auction.epoch)
+
+
+def _abandon(draft: Draft, auction: Auction, reason: str) -> None:
+    draft.add(CloseAuction(auction.id, f"abandoned: {reason}", auction.winner))
+    draft.event(JobEvent.MIGRATE_ABANDONED, reason)

@@ -1,0 +1,34 @@
+"""What the planner may tune: seconds and counts. The deployment's own terms (``min_runtime_s``, ``bond``) are facts."""
+
+from dataclasses import dataclass, field
+
+from everlease.domain.liveness import LivenessPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Seconds unless a name says otherwise; ``bond`` in base units."""
+
+    min_runtime_s: int
+    bond: int
+    liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
+    auction_window_s: float = 1.0
+    recovery_window_s: float = 0.3
+    migration_window_s: float = 1.0
+    prepare_timeout_s: float = 900
+    start_timeout_s: float = 900
+    checkpoint_timeout_s: float = 900
+    stop_timeout_s: float = 60
+    stop_grace_s: float = 10
+    capacity_wait_s: float = 15
+    capacity_wait_max_s: float = 300
+    capacity_wake_s: float = 2
+    pending_open_s: float = 20
+    reorg_grace_s: float = 30
+    final_timeout_s: float = 900
+    drain_retry_s: float = 20
+    exhaust_margin_s: int = 30
+    max_barren: int = 3
+    max_restarts: int = 2
+    max_refused_starts: int = 4
+    max_attempts: int = 8

@@ -1,0 +1,167 @@
+"""RUNNING: exits, wishes, money, and the lease under it."""
+
+from everlease.domain.job import JobEvent
+from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.snapshot import Award, Command, Snapshot
+from recovery.moves import (
+    ClearWish,
+    CountRestart,
+    IssueCommand,
+    NoteAward,
+    Record,
+    SetExitCode,
+)
+from recovery.planner.bidding import out_of_terms
+from recovery.planner.draft import Draft
+from recovery.planner.funds import remaining_s
+from recovery.planner.leases import watch_lease
+
+
+def running(draft: Draft) -> None:
+    """The workload runs; the first thing that asks for a move decides."""
+    award = draft.snapshot.award
+    if award is None:
+        draft.event(JobEvent.VOIDED, "the award is gone")
+        return
+    if watch_lease(draft, award) or exited(draft, award) or _undumpable(draft, award) or _exhausting(draft, award):
+        return
+    _wishes(draft, award)
+
+
+def exited(draft: Draft, award: Award) -> bool:
+    """Act on the container's exit: success, a restart on the spot, or another node. True where there is one."""
+    if award.exit_code is None:
+        return False
+    if award.exit_code == 0:
+        _succeed(draft, award)
+        return True
+    restart = draft.snapshot.command(f"restart/{award.fence}/{award.restarts + 1}")
+    if restart is not None and restart.ok is None:
+        return True
+    if restart is not None and restart.ok:
+        draft.add(CountRestart(award.fence))
+        draft.event(JobEvent.RESTARTED, f"exit code {award.exit_code}", fence=award.fence, restart=award.restarts + 1)
+    elif restart is None and award.restarts < draft.policy.max_restarts:
+        step = f"restart/{award.fence}/{award.restarts + 1}"
+        payload = {"checkpoint": draft.snapshot.job.head_manifest}
+        draft.add(
+            SetExitCode(award.exit_code),
+            IssueCommand(award.node, award.fence, step, "restart", payload, draft.policy.start_timeout_s),
+        )
+    else:
+        draft.add(SetExitCode(award.exit_code))
+        draft.end(award, "moved", recovery=True)
+        draft.event(JobEvent.MOVED, f"the job ended with exit code {award.exit_code} on {award.node}")
+    return True
+
+
+def hold(draft: Draft, award: Award, purpose: str) -> Command | None:
+    """The answer to a last checkpoint that leaves the workload frozen; asks for it first. None while it is out."""
+    step = f"hold/{purpose}/{award.fence}"
+    answer = draft.snapshot.command(step)
+    if answer is None:
+        timeout = draft.policy.checkpoint_timeout_s
+        draft.add(IssueCommand(award.node, award.fence, step, "checkpoint", {"hold": True}, timeout))
+        return None
+    return None if answer.ok is None else answer
+
+
+def held(draft: Draft, award: Award, answer: Command) -> bool:
+    """Whether the held checkpoint is durable: its commit is the job's head, made under this award's fence."""
+    head = draft.snapshot.head
+    manifest = answer.result.get("manifest")
+    if not answer.ok or head is None or head.fence != award.fence:
+        return False
+    return manifest is None or manifest == head.manifest
+
+
+def thaw(draft: Draft, award: Award, purpose: str) -> None:
+    """Let the workload go on where it is frozen."""
+    step = f"thaw/{purpose}/{award.fence}"
+    payload = {"new_fence": award.fence}
+    draft.add(
+        NoteAward(award.fence, {"held_at": None}),
+        IssueCommand(award.node, award.fence, step, "thaw", payload, draft.policy.stop_timeout_s),
+    )
+
+
+def _succeed(draft: Draft, award: Award) -> None:
+    """Exit code 0: SUCCEEDED once the outputs are committed as a final checkpoint."""
+    head = draft.snapshot.head
+    stored = head is not None and head.final and head.fence == award.fence
+    until = (award.exited_at or draft.now) + draft.policy.final_timeout_s
+    reason = ""
+    if not stored:
+        if not award.final_commit_failed and draft.now < until:
+            draft.wait_until(until)
+            return
+        reason = f"the outputs could not be stored: {award.final_commit_failed or 'the node did not commit them'}"
+    draft.add(SetExitCode(0))
+    draft.end(award, "finished")
+    draft.event(JobEvent.EXITED_OK, reason)
+
+
+def _undumpable(draft: Draft, award: Award) -> bool:
+    """The trial dump failed: the order says whether the job goes on in ``files`` mode or stops."""
+    policy = draft.snapshot.job.spec.checkpoint
+    allowed = policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or policy.fall_back_to_files
+    if not award.undumpable or award.mode == "files" or allowed:
+        return False
+    draft.give_up(f"the job can't be checkpointed: {award.undumpable}", award)
+    return True
+
+
+def _exhausting(draft: Draft, award: Award) -> bool:
+    """Money or the order's deadline runs out: a last checkpoint, then EXHAUSTED."""
+    snapshot, margin = draft.snapshot, draft.policy.exhaust_margin_s
+    left = min(remaining_s(snapshot, award), _deadline(snapshot) - int(draft.now))
+    asked = any(c.step == f"hold/funds/{award.fence}" for c in snapshot.commands)
+    if left > margin and not asked:
+        if left < 2**40:
+            draft.wait_until(draft.now + min(left - margin, 3600))
+        return False
+    answer = hold(draft, award, "funds")
+    if answer is None:
+        return True
+    if not held(draft, award, answer):
+        draft.add(Record("job.hold_failed", {"fence": award.fence, "error": answer.error}))
+    why = out_of_terms(snapshot, draft.now + margin + 1) if left > 0 else None
+    draft.end(award, "exhausted")
+    draft.event(JobEvent.FUNDS_OUT, why or "the escrow can't pay another minimum runtime: top it up")
+    return True
+
+
+def _deadline(snapshot: Snapshot) -> int:
+    return snapshot.escrow.deadline if snapshot.escrow is not None else 2**62
+
+
+def _wishes(draft: Draft, award: Award) -> None:
+    snapshot = draft.snapshot
+    wish = snapshot.job.wish
+    if wish == "checkpoint":
+        number = sum(1 for command in snapshot.commands if command.step.startswith(f"checkpoint/{award.fence}/"))
+        step = f"checkpoint/{award.fence}/{number + 1}"
+        timeout = draft.policy.checkpoint_timeout_s
+        draft.add(ClearWish(), IssueCommand(award.node, award.fence, step, "checkpoint", {"hold": False}, timeout))
+    elif wish == "hibernate":
+        draft.add(ClearWish())
+        draft.event(JobEvent.HIBERNATE_REQUESTED)
+    elif wish == "migrate":
+        draft.add(ClearWish())
+        draft.event(JobEvent.MIGRATE_REQUESTED)
+    elif _must_leave(snapshot, award):
+        again = _last_migration(snapshot) + draft.policy.drain_retry_s
+        if draft.now >= again:
+            draft.event(JobEvent.MIGRATE_REQUESTED, "the provider drains this node")
+        else:
+            draft.wait_until(again)
+
+
+def _must_leave(snapshot: Snapshot, award: Award) -> bool:
+    lease = snapshot.lease(award.lease_id)
+    return award.node in snapshot.draining_nodes or (lease is not None and lease.noticed)
+
+
+def _last_migration(snapshot: Snapshot) -> float:
+    tries = [a.closed_at for a in snapshot.auctions if a.plan == "migration" and a.closed_at is not None]
+    return tries[-1] if tries else 0.0

@@ -1,0 +1,45 @@
+"""Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
+
+from everlease.domain.job import JobEvent
+from recovery.planner.bidding import out_of_terms
+from recovery.planner.draft import Draft
+from recovery.planner.funds import available, required
+
+
+def pending(draft: Draft) -> None:
+    """PENDING: until the deposit is mirrored, or can't come any more."""
+    job = draft.snapshot.job
+    if draft.snapshot.escrow is not None:
+        draft.event(JobEvent.FUNDED)
+    elif draft.now > job.order.deadline:
+        draft.give_up("the order's deadline passed before it was funded")
+    else:
+        draft.wait_until(job.order.deadline + 1.0)
+
+
+def waiting_capacity(draft: Draft) -> None:
+    """WAITING_CAPACITY: ask again once a node connects, or after a time that doubles with every dry auction."""
+    dry = 0
+    for auction in reversed(draft.snapshot.auctions):
+        if not auction.outcome.startswith("nobody"):
+            break
+        dry += 1
+    last = draft.snapshot.auction
+    since = last.closed_at if last is not None and last.closed_at is not None else draft.now
+    at = since + min(draft.policy.capacity_wait_s * 2 ** min(max(dry - 1, 0), 16), draft.policy.capacity_wait_max_s)
+    newest = draft.snapshot.newest_node_at
+    if newest is not None and newest > since:
+        at = min(at, max(newest, since + draft.policy.capacity_wake_s))
+    if draft.now >= at:
+        draft.event(JobEvent.CAPACITY_TIMER)
+    else:
+        draft.wait_until(at)
+
+
+def exhausted(draft: Draft) -> None:
+    """EXHAUSTED: until the escrow can pay a minimum runtime at the order's own ceiling, within its terms."""
+    snapshot = draft.snapshot
+    if snapshot.escrow is None or out_of_terms(snapshot, draft.now) is not None:
+        return
+    if available(snapshot, draft.now) >= required(snapshot, snapshot.escrow.max_rate_per_hour, draft.policy):
+        draft.event(JobEvent.TOPPED_UP)

@@ -1,0 +1,95 @@
+"""Settings of the recovery service: prefix ``EVERLEASE_RECOVERY_``. Seconds unless a name says otherwise."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from everlease.chain.deployment import Terms
+from everlease.chain.keys import Key, load_keystore, raw_key
+from everlease.chain.sender import SendPolicy
+from everlease.domain.liveness import LivenessPolicy
+from everlease.settings import ServiceSettings
+from recovery.planner import Policy
+
+
+class NoWatcherKey(Exception):
+    """The watcher has no key to sign with."""
+
+    retryable = False
+
+
+class RecoverySettings(ServiceSettings):
+    """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="EVERLEASE_RECOVERY_")
+
+    broker_url: str
+    watcher_keystore: Path | None = None
+    watcher_password: SecretStr = SecretStr("")
+    watcher_key: SecretStr | None = None
+
+    suspect_after: float = 2.5
+    probe_timeout: float = 1.0
+    reconnect_grace: float = 1.0
+    fence_after: float = 4.0
+
+    auction_window: float = 1.0
+    recovery_window: float = 0.3
+    prepare_timeout: float = 900
+    start_timeout: float = 900
+    checkpoint_timeout: float = 900
+    capacity_wait: float = 15
+    reorg_grace: float = 30
+    exhaust_margin: int = 30
+
+    receipt_every: float = Field(default=2.0, gt=0)
+    keep_checkpoints: int = Field(default=3, ge=2)
+    retention: float = 7 * 86_400
+    task_time_limit: int = Field(default=60, ge=2)
+
+    max_fee_gwei: int = 500
+    bump_after: float = 15.0
+    finality_depth: int = 12
+
+    def key(self, chain_id: int) -> Key:
+        """The watcher's key: a keystore file, or a raw key on a development chain."""
+        if self.watcher_keystore is not None:
+            return load_keystore(self.watcher_keystore, self.watcher_password.get_secret_value())
+        if self.watcher_key is not None:
+            return raw_key(self.watcher_key.get_secret_value(), chain_id)
+        raise NoWatcherKey("set EVERLEASE_RECOVERY_WATCHER_KEYSTORE to the watcher's key file")
+
+    def liveness(self) -> LivenessPolicy:
+        """When a node is SUSPECT and LOST; the same ``fence_after`` as the gateway tells its nodes."""
+        return LivenessPolicy(
+            suspect_after=self.suspect_after,
+            probe_timeout=self.probe_timeout,
+            reconnect_grace=self.reconnect_grace,
+            fence_after=self.fence_after,
+        )
+
+    def policy(self, terms: Terms) -> Policy:
+        """The planner's policy under a deployment's terms."""
+        return Policy(
+            min_runtime_s=terms.min_runtime,
+            bond=terms.bond,
+            liveness=self.liveness(),
+            auction_window_s=self.auction_window,
+            recovery_window_s=self.recovery_window,
+            migration_window_s=self.auction_window,
+            prepare_timeout_s=self.prepare_timeout,
+            start_timeout_s=self.start_timeout,
+            checkpoint_timeout_s=self.checkpoint_timeout,
+            capacity_wait_s=self.capacity_wait,
+            reorg_grace_s=self.reorg_grace,
+            exhaust_margin_s=self.exhaust_margin,
+        )
+
+    def send_policy(self) -> SendPolicy:
+        """The transaction sender's fee caps and patience."""
+        return SendPolicy(
+            max_fee_cap=self.max_fee_gwei * 10**9,
+            bump_after_s=self.bump_after,
+            finality_depth=self.finality_depth,
+        )

@@ -1,0 +1,93 @@
+"""What must happen though no event says so: time passed, or a broker lost the task."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from everlease.chain.contracts import Call
+from everlease.db import Database, Tx, commands, journal, outbox, receipts, timers
+from everlease.db.models.mirror import LeaseRow
+from everlease.domain.job import JobState
+from recovery.apply import Desk
+
+_OUTBOX_KEPT_S = 86_400
+
+
+def _instant(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def job_ids(database: Database) -> Iterator[str]:
+    """Every job that has not ended, and those that ended with a lease still ACTIVE; a page at a time."""
+    after = ""
+    while True:
+        with database.transaction() as tx:
+            page = timers.unfinished(tx, after)
+        yield from page
+        if not page:
+            break
+        after = page[-1]
+    with database.transaction() as tx:
+        unsettled = timers.unsettled(tx)
+    yield from unsettled
+
+
+def waiting_ids(database: Database) -> list[str]:
+    """Jobs that wait for capacity."""
+    with database.transaction() as tx:
+        return list(timers.in_state(tx, JobState.WAITING_CAPACITY))
+
+
+def expire_commands(database: Database, now: float) -> int:
+    """Fail the commands that no node answered in time; their jobs hear of it by ``command.finished``."""
+    with database.transaction() as tx:
+        return len(commands.expire(tx, _instant(now)))
+
+
+def settle_leases(desk: Desk) -> int:
+    """Journal what the contract leaves to anyone after its deadlines: fail, close, refund. Returns how many."""
+    watcher, now = desk.watcher.address, int(desk.clock())
+    with desk.database.transaction() as tx:
+        chain_now = min(now, timers.chain_time(tx) or 0)
+        journaled = sum(
+            _enqueue(tx, desk, f"fail/{lease.lease_id}", desk.calls.fail(lease.lease_id), lease.job_id)
+            for lease in timers.failable(tx, watcher, chain_now)
+        )
+        journaled += sum(
+            _enqueue(tx, desk, f"close/{lease.lease_id}", _close(tx, desk, lease), lease.job_id)
+            for lease in timers.closable(tx, watcher, chain_now)
+        )
+        return journaled + sum(
+            _enqueue(tx, desk, f"refund/{row.job_id}/{row.block}", desk.calls.refund(row.job_id), row.job_id)
+            for row in timers.refundable(tx, watcher, chain_now)
+        )
+
+
+def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: float) -> int:
+    """Condemn checkpoints that nothing can want, forget old outbox events; returns how many checkpoints."""
+    with database.transaction() as tx:
+        outbox.purge_sent(tx, _instant(now - _OUTBOX_KEPT_S))
+        return timers.condemn_old(tx, keep_checkpoints, _instant(now - retention_s), _instant(now))
+
+
+def _close(tx: Tx, desk: Desk, lease: LeaseRow) -> Call:
+    row = receipts.newest(tx, lease.lease_id)
+    if row is None:
+        return desk.calls.close(lease.lease_id)
+    return desk.calls.close(lease.lease_id, receipts.terms_of(row), row.signature)
+
+
+def _enqueue(tx: Tx, desk: Desk, action_key: str, call: Call, job_id: str) -> bool:
+    """Journal once per action; one that failed is tried again. True where there was none before."""
+    known = journal.find(tx, action_key)
+    new = known is None or known.state == "failed"
+    journal.enqueue(
+        tx,
+        action_key=action_key,
+        sender=desk.watcher.address,
+        to=call.to,
+        data=call.data,
+        call=call.name,
+        job_id=job_id,
+        again=True,
+    )
+    return new

@@ -1,0 +1,96 @@
+"""One look at the nodes that hold awards: who is silent, who is lost. No loop, no sleep, no clock of its own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from everlease.db import Tx, awards, jobs, nodes
+from everlease.db.models.nodes import NodeRow
+from everlease.domain.liveness import Liveness, LivenessPolicy, Sighting, liveness
+from recovery.apply import Desk, lose
+
+log = structlog.get_logger()
+
+DEAF_AT_MOST_S = 30.0
+"""How long total silence is taken for a gateway that is away rather than for hosts that all died at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A node judged LOST: the awards it holds as (job, fence), when it was last heard, how it went."""
+
+    node: str
+    awards: tuple[tuple[str, int], ...]
+    last_seen: datetime | None
+    cause: str
+    detect_s: float
+
+
+def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> list[Lost]:
+    """Judge every watched node; note SUSPECT once and probe; return those that are LOST.
+
+    Silence counts only for as long as the monitor itself has been watching (``watching_since``): after one of its own
+    pauses nobody is lost until they had the whole time again to be heard.
+    """
+    lost: list[Lost] = []
+    for node in nodes.watched(tx):
+        sighting = _sighting(node, watching_since)
+        verdict = liveness(sighting, now, policy)
+        if verdict is Liveness.LOST:
+            lost.append(_lost(tx, node, now))
+        elif verdict is Liveness.SUSPECT:
+            _suspect(tx, node, sighting, now)
+    return lost
+
+
+def deaf(tx: Tx, now: float, policy: LivenessPolicy) -> bool:
+    """Whether no node at all is heard though several are connected: the gateway is away, not the hosts."""
+    count, last = nodes.heard(tx)
+    silence = now - last.timestamp() if last is not None else 0.0
+    return count >= 2 and policy.suspect_after <= silence < DEAF_AT_MOST_S
+
+
+def declare(desk: Desk, lost: Iterable[Lost]) -> int:
+    """End every award of the lost nodes; returns how many. A node that was heard meanwhile keeps its own."""
+    ended = 0
+    for found in lost:
+        with desk.database.transaction() as tx:
+            if not nodes.mark_lost(tx, found.node, found.last_seen):
+                continue
+        log.warning("node.lost", node=found.node, awards=len(found.awards), cause=found.cause)
+        why = {"cause": found.cause, "detect_s": found.detect_s, "last_seen": _unix(found.last_seen)}
+        ended += sum(lose(desk, job_id, fence, why) for job_id, fence in found.awards)
+    return ended
+
+
+def _sighting(node: NodeRow, watching_since: float) -> Sighting:
+    gone, probe = _unix(node.disconnected_at), _unix(node.probe_sent_at)
+    return Sighting(
+        last_seen=max(_unix(node.last_seen) or 0.0, watching_since),
+        disconnected_at=None if gone is None else max(gone, watching_since),
+        probe_sent_at=probe if probe is not None and probe > watching_since else None,
+    )
+
+
+def _suspect(tx: Tx, node: NodeRow, sighting: Sighting, now: float) -> None:
+    silent = sighting.disconnected_at is None
+    unprobed = sighting.probe_sent_at is None or sighting.probe_sent_at <= sighting.last_seen
+    if node.liveness == Liveness.SUSPECT and not (silent and unprobed):
+        return
+    nodes.suspect(tx, node.address, datetime.fromtimestamp(now, UTC), probe=silent and unprobed)
+    if node.liveness != Liveness.SUSPECT:
+        for award in awards.held_by(tx, node.address):
+            jobs.record(tx, award.job_id, "node.suspect", {"node": node.address, "fence": award.fence})
+
+
+def _lost(tx: Tx, node: NodeRow, now: float) -> Lost:
+    held = tuple((award.job_id, award.fence) for award in awards.held_by(tx, node.address))
+    cause = "disconnected" if node.disconnected_at is not None else "silent"
+    heard = _unix(node.last_seen)
+    return Lost(node.address, held, node.last_seen, cause, round(now - heard, 3) if heard is not None else 0.0)
+
+
+def _unix(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()
