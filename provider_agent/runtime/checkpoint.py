@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from provider_agent import guards
 from provider_agent.guard import find_freezer
 from provider_agent.runtime import diagnosis, oci
@@ -45,6 +47,14 @@ class DumpResult:
 
 
 @dataclass(frozen=True)
+class TrialResult:
+    """Either the figures of a dump (its folder is gone again) or the reason why the job can't be checkpointed."""
+
+    dump: DumpResult | None
+    error: DumpFailed | None
+
+
+@dataclass(frozen=True)
 class HostTools:
     """The binaries that dump: runc, and CRIU or None where the host can't checkpoint processes."""
 
@@ -56,7 +66,7 @@ class Checkpointer:
     """Dumps the containers of one agent, one dump per container at a time."""
 
     def __init__(self, tools: HostTools, state: Path) -> None:
-        self._tools, self._state = tools, state
+        self.tools, self._state = tools, state
 
     def dump(
         self, container: str, target: Path, *, stay_frozen: bool = False, timeout: float = TIMEOUT_S
@@ -68,13 +78,13 @@ class Checkpointer:
         frozen: no instruction runs after the checkpoint. guards.thaw or ContainerEngine.remove ends that. A dump that
         fails or is killed leaves the job running. Raises DumpFailed, ContainerFault.
         """
-        if self._tools.criu is None:
+        if self.tools.criu is None:
             raise DumpFailed(container, "this host has no usable CRIU", "", retryable=False, permanent=True)
         folder = oci.container_folder(self._state, container)
         freezer = find_freezer(folder)
         if freezer is None:
             raise ContainerFault("checkpoint", container[:12], "it is not running", retryable=True)
-        with self._exclusive(folder) as lock:
+        with self.exclusive(folder) as lock:
             started = time.monotonic()
             _make_folders(target, ("criu", "files", "work"))
             _point(folder / "target", target)
@@ -95,6 +105,18 @@ class Checkpointer:
                 (folder / "target").unlink(missing_ok=True)
         return result
 
+    def trial(self, container: str, target: Path) -> TrialResult:
+        """Dump once, soon after the start, and throw it away: tells early what can't be checkpointed, and what a dump
+        costs.
+        """
+        try:
+            dump, error = self.dump(container, target), None
+        except DumpFailed as failure:
+            dump, error = None, failure
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+        return TrialResult(dump, error)
+
     def snapshot(self, container: str, target: Path, *, timeout: float = TIMEOUT_S) -> DumpResult:
         """Files mode: archive /checkpoint alone into the new folder `target`. Raises DumpFailed, ContainerFault.
 
@@ -105,12 +127,12 @@ class Checkpointer:
         source = next(
             capture.path for capture in oci.captures_of(self._state, container) if capture.name == "checkpoint"
         )
-        with self._exclusive(folder) as lock:
+        with self.exclusive(folder) as lock:
             started = time.monotonic()
             _make_folders(target, ("files", "work"))
             script = oci.snapshot_script(target, source, folder, freezer)
             paused = time.monotonic()
-            done = _run_apart(["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
+            done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
             pause = time.monotonic() - paused if freezer is not None else 0.0
             if done != 0:
                 log = diagnosis.tail(target / "work" / "snapshot.log")
@@ -120,14 +142,16 @@ class Checkpointer:
 
     def _checkpoint(self, container: str, target: Path, lock: int, timeout: float) -> None:
         """Run `runc checkpoint`; once more when the freezer did not settle. Raises DumpFailed."""
-        bundle = oci.read_bundle(self._state, container)
-        argv = [str(self._tools.runc), "--root", str(bundle.root)]
+        bundle, folder = oci.read_bundle(self._state, container), oci.container_folder(self._state, container)
+        argv = [str(self.tools.runc), "--root", str(bundle.root)]
         argv += ["--systemd-cgroup"] if bundle.systemd_cgroup else []
-        argv += ["--criu", str(self._tools.criu), "checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
+        argv += ["--criu", str(self.tools.criu), "checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
         argv += ["--image-path", str(target / "criu"), "--work-path", str(target / "work"), container]
         log = target / "work" / "runc.log"
         for attempt in (1, 2):
-            code = _run_apart(argv, lock, log, timeout, path=self._tools.criu.parent if self._tools.criu else None)
+            code = _run_apart(
+                folder, argv, lock, log, timeout, path=self.tools.criu.parent if self.tools.criu else None
+            )
             if code == 0:
                 return
             said = diagnosis.tail(log)
@@ -137,8 +161,19 @@ class Checkpointer:
             reason = "it took longer than the time limit" if code is None else why.sentence
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
+    def settle(self, container: str) -> None:
+        """After an agent's restart: wait for a dump that is still under way, end what a killed one left, let the job
+        go on.
+
+        A container that the guard fenced stays frozen.
+        """
+        folder = oci.container_folder(self._state, container)
+        with self.exclusive(folder):
+            _end_session(folder)
+            _let_go_on(folder)
+
     @contextmanager
-    def _exclusive(self, folder: Path) -> Iterator[int]:
+    def exclusive(self, folder: Path) -> Iterator[int]:
         """One dump at a time; runc inherits the lock, so a new agent waits for the dump of a killed one."""
         handle = os.open(folder / "dump.lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
@@ -209,7 +244,24 @@ def _let_go_on(folder: Path) -> None:
             freezer.thaw()
 
 
-def _run_apart(argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None) -> int | None:
+def _end_session(folder: Path) -> None:
+    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
+    try:
+        session = int((folder / "dump.session").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        try:
+            if ("criu" in words or "runc" in words) and os.getsid(process.pid) == session:
+                process.kill()
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+
+
+def _run_apart(
+    folder: Path, argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None
+) -> int | None:
     """Run in a session of its own, so that it ends by itself when the agent is killed; exit code, None past the
     limit.
     """
@@ -227,6 +279,7 @@ def _run_apart(argv: list[str], lock: int, log: Path, timeout: float, *, path: P
             env=env,
         )
     try:
+        replace_file(str(folder / "dump.session"), str(process.pid))
         return process.wait(timeout)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)

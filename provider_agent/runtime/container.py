@@ -14,6 +14,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from requests.exceptions import RequestException
 
 from provider_agent.guard import find_freezer
 from provider_agent.runtime import network, oci
@@ -24,6 +25,8 @@ LABEL_JOB, LABEL_FENCE, LABEL_MODE = network.LABEL, "io.everlease.fence", "io.ev
 CHECKPOINT_DIR = "/checkpoint"
 KEPT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
 DNS = ("9.9.9.9", "1.1.1.1")
+# A daemon that dies or hangs in a call shows as an error of the HTTP client below Docker's.
+FAILURES = (DockerException, RequestException)
 LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
 
 
@@ -170,7 +173,7 @@ class ContainerEngine:
         """Run a created container (or restore it, when it is marked). Raises ContainerFault with Docker's own words."""
         try:
             self.client.api.start(container)
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("start", container[:12], _explain(error)) from error
 
     def inspect(self, container: str) -> JobContainer:
@@ -224,7 +227,7 @@ class ContainerEngine:
             self.client.api.stop(container, timeout=grace_s)
         except NotFound:
             return
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("stop", container[:12], _explain(error), retryable=True) from error
 
     def remove(self, container: str) -> None:
@@ -236,7 +239,7 @@ class ContainerEngine:
             self.client.api.remove_container(container, force=True, v=True)
         except NotFound:
             pass
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("remove", container[:12], _explain(error), retryable=True) from error
         oci.forget(self.state, container)
 
@@ -271,7 +274,7 @@ class ContainerEngine:
                     cursor, _, text = line.partition(b" ")
                     if after is None or _order(cursor.decode()) > _order(after):
                         yield LogLine(cursor.decode(), text)
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("read the log of", container[:12], _explain(error), retryable=True) from error
         finally:
             if stream is not None:
@@ -288,7 +291,7 @@ class ContainerEngine:
             for chunk in api.exec_start(started, stream=True):
                 output = (output + chunk)[:limit_bytes]
             return int(api.exec_inspect(started)["ExitCode"]), output
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("run a command in", container[:12], _explain(error)) from error
 
     def disk_used(self, container: str) -> int:
@@ -312,7 +315,7 @@ class ContainerEngine:
         try:
             with archive.open("rb") as stream:
                 return tuple(str(image.id) for image in self.client.images.load(stream))
-        except (OSError, DockerException) as error:
+        except (OSError, *FAILURES) as error:
             raise ImageMissing(str(archive), str(error)) from error
 
     def image_id(self, image: str) -> str | None:
@@ -335,12 +338,12 @@ class ContainerEngine:
             raw: dict[str, Any] = self.client.api.inspect_container(container)
         except NotFound as error:
             raise ContainerFault("find", container[:12], "there is no such container") from error
-        except DockerException as error:
+        except FAILURES as error:
             raise ContainerFault("inspect", container[:12], _explain(error), retryable=True) from error
         return raw
 
 
-def _explain(error: DockerException) -> str:
+def _explain(error: Exception) -> str:
     explanation = getattr(error, "explanation", None)
     if isinstance(explanation, bytes):
         explanation = json.loads(explanation).get("message", "")

@@ -20,7 +20,7 @@ from provider_agent.runtime.errors import ContainerFault, DaemonUnavailable, Doc
 from provider_agent.runtime.oci import RUNTIME_NAME
 
 READY_TIMEOUT_S = 60.0
-API_TIMEOUT_S = 120
+API_TIMEOUT_S = 660  # `start` answers only when a restore has ended
 # Docker 20.10's, the oldest engine supported; newer ones serve it too.
 API_VERSION = "1.41"
 # Unix sockets take 107 characters; the longest one below the exec root is containerd's.

@@ -19,7 +19,8 @@ from provider_agent.runtime.errors import ContainerFault
 
 RUNTIME_NAME = "everlease"
 TAR = "tar --create --sparse --numeric-owner --acls --xattrs '--xattrs-include=*' --warning=no-file-ignored"
-CRIU_OPTIONS = ("tcp-established", "file-locks", "link-remap", "ghost-limit 1G")
+# cgroups are runc's alone: the images of a stranger's host must not write any of this one's.
+CRIU_OPTIONS = ("tcp-established", "file-locks", "link-remap", "ghost-limit 1G", "manage-cgroups=ignore")
 
 
 @dataclass(frozen=True)

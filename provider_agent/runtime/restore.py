@@ -3,15 +3,19 @@
 """
 
 import shutil
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provider_agent.runtime import archives, diagnosis, oci
+import psutil
+
+from provider_agent.runtime import archives, audit, diagnosis, oci
 from provider_agent.runtime.checkpoint import read_dump
 from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, RestoreFailed
 
+TIMEOUT_S = 600.0
 RESUME_ENV = "EVERLEASE_RESUME"
 
 
@@ -33,6 +37,8 @@ def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint
     mode = read_dump(dump).mode
     if mode == "files":
         spec = resumed(spec)
+    else:
+        audit.check_images(dump / "criu")
     container = engine.create(spec, checkpoint_dir)
     try:
         for capture in oci.captures_of(engine.state, container.id):
@@ -52,9 +58,12 @@ def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint
     return container
 
 
-def start(engine: ContainerEngine, container: JobContainer) -> RestoreResult:
+def start(engine: ContainerEngine, container: JobContainer, *, timeout: float = TIMEOUT_S) -> RestoreResult:
     """Start a prepared container. On failure it is removed. Raises RestoreFailed with the tail of CRIU's log."""
     began = time.monotonic()
+    alarm = threading.Timer(timeout, _end_restore, (container.id,))
+    alarm.daemon = True
+    alarm.start()
     work = oci.container_folder(engine.state, container.id) / "restore"
     try:
         engine.start(container.id)
@@ -62,8 +71,22 @@ def start(engine: ContainerEngine, container: JobContainer) -> RestoreResult:
         cause = diagnosis.explain_restore(error.detail, work / "restore.log")
         engine.remove(container.id)
         raise RestoreFailed(container.job_id, cause.sentence, cause.log_tail) from error
+    finally:
+        alarm.cancel()
     running = engine.inspect(container.id)
     return RestoreResult(running, time.monotonic() - began)
+
+
+def _end_restore(container: str) -> None:
+    """Kill a restore that does not end; Docker's `start` then fails."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if container in words and "restore" in words:
+            try:
+                for one in (*process.children(recursive=True), process):
+                    one.kill()
+            except psutil.NoSuchProcess:
+                continue
 
 
 def resumed(spec: ContainerSpec) -> ContainerSpec:

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM115
 """Files of every sort: deleted but open, appended, locked, a deleted file of the image, links, a fifo, extended
 attributes.
 """

@@ -13,7 +13,7 @@ import pytest
 
 from provider_agent import guard, guards
 from provider_agent.runtime import network, oci, restore
-from provider_agent.runtime.checkpoint import Checkpointer, DumpResult, HostTools
+from provider_agent.runtime.checkpoint import Checkpointer, HostTools
 from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer, Limits
 from provider_agent.runtime.daemon import DaemonPaths, HostDocker
 
@@ -118,6 +118,11 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def until_steps(host: Host, container: JobContainer, count: int) -> None:
+    """Wait for so many lines on this host."""
+    until(lambda: host.last(container.id) > 0 and len(host.steps(container.id)) >= count)
+
+
 @pytest.fixture(scope="session")
 def tools() -> HostTools:
     subprocess.run([ROOT / "scripts" / "setup_criu.sh"], check=True, capture_output=True)
@@ -195,13 +200,3 @@ def all_hosts(host_maker: Callable[[str, int], Host]) -> Fleet:
 def fleet(all_hosts: Fleet) -> Iterator[Fleet]:
     yield all_hosts
     all_hosts.forget()
-
-
-def migrate(
-    source: Host, container: JobContainer, target: Host, spec: ContainerSpec, dump: Path
-) -> tuple[JobContainer, DumpResult]:
-    """Move a job without loss: a dump that stays frozen, a restore, and only then the old container goes."""
-    result = source.checkpointer.dump(container.id, dump, stay_frozen=True)
-    moved = target.receive(spec, dump)
-    source.engine.remove(container.id)
-    return moved, result

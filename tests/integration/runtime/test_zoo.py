@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.runtime.conftest import INTERNET, Fleet, until
+from tests.integration.runtime.conftest import INTERNET, Fleet, until_steps
 
 PROGRAMS = ("threads", "processes", "database", "sharedmemory", "loopback", "files", "eventloop", "counter")
 
@@ -17,16 +17,14 @@ def test_survives_four_hosts(fleet: Fleet, program: str) -> None:
     container = host.launch(spec)
     seen: list[str] = []
     for generation, name in enumerate(("b", "a", "b"), start=2):
-        before = len(seen)
-        until(lambda: host.last(container.id) >= before + 8)
+        until_steps(host, container, 8)
         spec = replace(spec, fence=generation)
-        until(lambda: len(host.steps(container.id)) >= 8)
-        target = fleet.hosts[name]
         result = host.checkpointer.dump(container.id, fleet.dump_path(), stay_frozen=True)
         seen += host.steps(container.id)
         host.engine.remove(container.id)
-        container, host = target.receive(spec, result.path), target
-    until(lambda: len(host.steps(container.id)) >= 8)
+        host = fleet.hosts[name]
+        container = host.receive(spec, result.path)
+    until_steps(host, container, 8)
     seen += host.steps(container.id)
     assert [line.split()[:2] for line in seen] == [["ok", str(n)] for n in range(1, len(seen) + 1)]
     if program == "outside":

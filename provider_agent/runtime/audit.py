@@ -1,0 +1,140 @@
+"""Look through CRIU's images before CRIU does: a stranger's host wrote them, and CRIU restores what they say as root.
+
+Refused are images that would give a task rights beyond the job's spec: capabilities, no seccomp or a weaker one, no
+no_new_privs, mounts of anything but the container's own kinds, and image kinds that configure the host (network
+devices, firewall rules, user namespaces). Message numbers are those of CRIU 4.2's images/*.proto.
+"""
+
+import platform
+import re
+from pathlib import Path
+
+from provider_agent.runtime import seccomp
+from provider_agent.runtime.container import KEPT_CAPABILITIES
+from provider_agent.runtime.errors import CheckpointRefused
+from provider_agent.runtime.wire_images import child, fields, messages, numbers
+
+# linux/capability.h
+CAPABILITY_BITS = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7,
+    "NET_BIND_SERVICE": 10,
+}  # fmt: skip
+ALLOWED_MASK = sum(1 << CAPABILITY_BITS[name] for name in KEPT_CAPABILITIES)
+CAPABILITY_FIELDS = {9: "inheritable", 10: "permitted", 11: "effective", 12: "bounding", 19: "ambient"}
+NO_NEW_PRIVS, SECCOMP_FILTER_MODE = 18, 2
+PE_PRESENT, PAGE = 4, 4096
+FORBIDDEN = re.compile(
+    r"(netdev|ifaddr|route6?|rule|iptables|ip6tables|nftables|netns|conntrack|expect|autofs|userns|creds|bpfmap-.*)-\d+\.img"
+    r"|(tunfile|binfmt-misc.*|netns-ct.*)\.img"
+)
+OWN_MOUNTS = {1: "proc", 2: "sysfs", 5: "tmpfs", 6: "devpts", 14: "mqueue"}
+OVERLAY, CGROUPS, EXTERNAL_KEY = 17, (12, 23), 18
+
+
+def check_images(images: Path) -> None:
+    """Raise CheckpointRefused when the images of a process checkpoint ask for more than any job gets, or are
+    damaged.
+    """
+    try:
+        reason = _forbidden(images) or _mounts(images) or _tasks(images) or _pages(images)
+    except (ValueError, OSError) as error:
+        raise CheckpointRefused(str(images), f"its images are damaged ({error})") from error
+    if reason:
+        raise CheckpointRefused(str(images), reason)
+
+
+def _forbidden(images: Path) -> str | None:
+    for path in images.iterdir():
+        if path.is_symlink() or not path.is_file():
+            return f"{path.name[:80]} is no plain file"
+        if FORBIDDEN.fullmatch(path.name):
+            return f"{path.name[:80]} would configure the host"
+    return None
+
+
+def _mounts(images: Path) -> str | None:
+    found = False
+    for path in images.glob("mountpoints-*.img"):
+        for entry in messages(path):
+            found = True
+            values = dict(fields(entry))
+            kind, mountpoint = values.get(1), values.get(7)
+            external = isinstance(values.get(EXTERNAL_KEY), bytes)
+            root = kind == OVERLAY and values.get(7) == b"/"
+            if not (external or root or kind in OWN_MOUNTS):
+                return f"it mounts a file system of kind {kind!r} at {mountpoint!r}"[:200]
+            if kind in CGROUPS and not external:
+                return "it mounts cgroups of its own"
+    return None if found else "it has no mount points"
+
+
+def _tasks(images: Path) -> str | None:
+    filters = _filters(images)
+    found = False
+    for path in images.glob("core-*.img"):
+        for core in messages(path):
+            found = True
+            thread = child(core, 5)
+            creds = child(thread, 10) if thread is not None else None
+            if thread is None or creds is None:
+                return f"{path.name} has no credentials"
+            reason = _rights(creds) or _seccomp(thread, filters)
+            if reason:
+                return f"{path.name} {reason}"
+    return None if found else "it has no tasks"
+
+
+def _pages(images: Path) -> str | None:
+    """Each pages file must be as long as its pagemaps say: CRIU 4.2 reads on for ever past the end of a short one."""
+    promised: dict[int, int] = {}
+    for path in images.glob("pagemap-*.img"):
+        head, *entries = messages(path)
+        pages = numbers(head, 1)[-1]
+        promised.setdefault(pages, 0)
+        for entry in entries:
+            flags = numbers(entry, 4)
+            if not flags or flags[-1] & PE_PRESENT:
+                promised[pages] += (numbers(entry, 5) or numbers(entry, 2))[-1] * PAGE
+    for number, size in promised.items():
+        path = images / f"pages-{number}.img"
+        if (path.stat().st_size if path.exists() else 0) < size:
+            return f"pages-{number}.img is shorter than its pagemap says"
+    return None
+
+
+def _rights(creds: bytes) -> str | None:
+    for number, name in CAPABILITY_FIELDS.items():
+        words = numbers(creds, number)
+        held = sum(word << (32 * index) for index, word in enumerate(words))
+        if held & ~ALLOWED_MASK:
+            return f"has {name} capabilities that jobs don't get ({held & ~ALLOWED_MASK:#x})"
+    return None if numbers(creds, NO_NEW_PRIVS) == [1] else "may gain privileges (no_new_privs is off)"
+
+
+def _seccomp(thread: bytes, filters: list[tuple[bytes, int | None]]) -> str | None:
+    if numbers(thread, 11) != [SECCOMP_FILTER_MODE] or not numbers(thread, 12):
+        return "runs without a seccomp filter"
+    chain: list[bytes] = []
+    index: int | None = numbers(thread, 12)[-1]
+    while index is not None:
+        if index >= len(filters) or len(chain) > 32:
+            return "names a seccomp filter that is not there"
+        program, index = filters[index]
+        chain.append(program)
+    if platform.machine() != "x86_64":
+        return None
+    passed = seccomp.allowed(chain)
+    return f"has a seccomp filter that allows {', '.join(passed[:3])}" if passed else None
+
+
+def _filters(images: Path) -> list[tuple[bytes, int | None]]:
+    """(program, index of the filter below it) of each filter in seccomp.img."""
+    if not (images / "seccomp.img").exists():
+        return []
+    found = []
+    for entry in messages(images / "seccomp.img"):
+        for number, raw in fields(entry):
+            if number == 1 and isinstance(raw, bytes):
+                below = numbers(raw, 2)
+                found.append((child(raw, 1) or b"", below[-1] if below else None))
+    return found

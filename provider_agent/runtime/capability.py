@@ -1,0 +1,93 @@
+"""What this host's container tools can do: process checkpoints, or files mode alone, and why."""
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+from provider_agent.runtime.checkpoint import HostTools
+from provider_agent.runtime.commands import last_line, run
+from provider_agent.runtime.errors import DaemonUnavailable
+
+OLDEST_CRIU = (4, 2)
+OLDEST_KERNEL = (5, 9)  # CAP_CHECKPOINT_RESTORE and clone3 with set_tid, which CRIU restores pids with
+
+
+@dataclass(frozen=True)
+class RuntimeCapabilities:
+    """Versions ("" where missing) and whether process checkpoints work here; `reason` is one sentence when they
+    don't.
+    """
+
+    docker: str
+    runc: str
+    criu: str
+    cgroup: str
+    kernel: str
+    storage_driver: str
+    process_mode: bool
+    reason: str
+
+
+def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabilities:
+    """Ask the daemon, runc, CRIU and the kernel. Without CRIU the host still offers files mode. Raises
+    DaemonUnavailable.
+    """
+    try:
+        info = client.info()
+        engine = str(client.version()["Version"])
+    except DockerException as error:
+        raise DaemonUnavailable("its socket", last_line(str(error))) from error
+    criu = version_of(tools.criu, r"Version: (\S+)") if tools.criu else ""
+    reason = refusal(criu, platform.release(), str(info["Driver"]), bool(info.get("SecurityOptions")))
+    if not reason and tools.criu is not None:
+        checked = run([str(tools.criu), "check"])
+        if checked.returncode:
+            reason = f"this kernel lacks what CRIU needs: {last_line(checked.stdout + checked.stderr)}"
+    return RuntimeCapabilities(
+        docker=engine,
+        runc=version_of(tools.runc, r"runc version (\S+)"),
+        criu=criu,
+        cgroup=cgroup_version(),
+        kernel=platform.release(),
+        storage_driver=str(info["Driver"]),
+        process_mode=not reason,
+        reason=reason,
+    )
+
+
+def refusal(criu: str, kernel: str, storage_driver: str, seccomp: bool) -> str:
+    """Why process checkpoints are not offered with these versions, "" when nothing speaks against them."""
+    if not criu:
+        return "CRIU is missing: run scripts/setup_criu.sh; until then only files mode is offered"
+    if _numbers(criu) < OLDEST_CRIU:
+        return f"CRIU {criu} is older than 4.2: run scripts/setup_criu.sh; until then only files mode is offered"
+    if _numbers(kernel) < OLDEST_KERNEL:
+        return f"the kernel {kernel} is older than 5.9: only files mode is offered"
+    if storage_driver != "overlay2":
+        return f"Docker stores layers with {storage_driver} instead of overlay2: only files mode is offered"
+    if not seccomp:
+        return "the Docker daemon runs without seccomp: only files mode is offered"
+    return ""
+
+
+def version_of(binary: Path, pattern: str) -> str:
+    """The version that `binary --version` prints, "" when it can't be run."""
+    try:
+        found = re.search(pattern, run([str(binary), "--version"]).stdout)
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def cgroup_version(mounts: Path = Path("/sys/fs/cgroup")) -> str:
+    """ "v2" where the unified hierarchy is the root, else "v1"."""
+    return "v2" if (mounts / "cgroup.controllers").exists() else "v1"
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = (*(int(part) for part in re.findall(r"\d+", version)[:2]), 0, 0)[:2]
+    return major, minor
