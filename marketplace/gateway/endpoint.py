@@ -34,6 +34,8 @@ from marketplace.parts import Parts
 HELLO_TIMEOUT_S = 10.0
 MAX_GREETINGS = 256
 BEAT_THREADS = 4
+IDLE_S = 30.0
+"""A connection over which nothing comes is cut: the node's side of it may be gone without a word."""
 _log = structlog.get_logger("marketplace.gateway")
 
 router = APIRouter()
@@ -133,7 +135,10 @@ class Gateway:
 
     async def _read(self, session: NodeSession, dispatcher: Dispatcher) -> None:
         while True:
-            text = await session.receive()
+            try:
+                text = await asyncio.wait_for(session.receive(), IDLE_S)
+            except TimeoutError:
+                raise SessionOver(PROTOCOL, f"nothing came for {IDLE_S:.0f} s") from None
             try:
                 message = from_node.validate_json(text)
             except ValidationError as error:
