@@ -41,6 +41,16 @@ def _function(contract: str, name: str) -> tuple[bytes, tuple[str, ...], tuple[s
     raise KeyError(f"{contract} has no function {name}")
 
 
+def selector_names() -> dict[bytes, str]:
+    """Selector → function name over the escrow, staking and the asset."""
+    found = {}
+    for contract in ("LeaseEscrow", "ProviderStaking", "MockDollar"):
+        for item in artifact(contract)["abi"]:
+            if item["type"] == "function":
+                found[_function(contract, item["name"])[0]] = str(item["name"])
+    return found
+
+
 def encode_call(contract: str, name: str, *arguments: Any) -> bytes:
     """Call data of ``contract.name(*arguments)``; structs are tuples."""
     selector, inputs, _ = _function(contract, name)
@@ -77,10 +87,17 @@ def decode_event(log: Log) -> Event | None:
             abi.decode([f.abi_type], bytes.fromhex(t[2:]))[0] for f, t in zip(indexed, log.topics[1:], strict=True)
         ]
         found = dict(zip((field.name for field in indexed), topics, strict=True))
-        found |= zip((field.name for field in plain), abi.decode([f.abi_type for f in plain], log.data), strict=True)
+        found |= zip((f.name for f in plain), abi.decode([_lenient(f.abi_type) for f in plain], log.data), strict=True)
         for field in kind.FIELDS:
+            if field.abi_type == "string":
+                found[field.name] = found[field.name].decode("utf-8", "replace").replace("\0", "\ufffd")
             if field.enum is not None:
                 found[field.name] = field.enum(found[field.name])
-    except (DecodingError, ValueError, UnicodeDecodeError, OverflowError) as error:
+    except (DecodingError, ValueError, OverflowError) as error:
         raise BadAnswer(f"a log of {kind.__name__} in block {log.block_number} is broken") from error
     return kind(**found)
+
+
+def _lenient(kind: str) -> str:
+    """Strings are read as bytes (encoded alike): nothing on chain keeps anyone from emitting invalid UTF-8."""
+    return "bytes" if kind == "string" else kind

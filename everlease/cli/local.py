@@ -78,7 +78,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train over four hosts: one is killed, one cut off, one drained. The result must equal a quiet run."""
-    from everlease.demo.scenario import FULL, SMALL, run_demo
+    from everlease.demo.params import FULL, SMALL
+    from everlease.demo.scenario import run_demo
 
     report = run_demo(ROOT, home.resolve(), SMALL if small else FULL, quiet=as_json)
     if as_json:

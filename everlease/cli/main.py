@@ -46,9 +46,7 @@ def root(
     deployments: Annotated[
         Path | None, typer.Option("--deployments", help="Deployments file of the contracts.")
     ] = None,
-    docker_socket: Annotated[
-        Path | None, typer.Option("--docker-socket", help="Docker daemon that has your images.")
-    ] = None,
+    docker_socket: Annotated[Path | None, typer.Option("--docker-socket", help="Daemon that has your images.")] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -1,10 +1,11 @@
 """`everlease provider …`: stake, nodes, earnings, and running an agent."""
 
+import asyncio
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +20,13 @@ from everlease.cli.output import ago, console, emit_json, facts, money, short, t
 from everlease.domain.money import to_units
 from everlease.domain.terms import NodeAuth
 from everlease.wire.http import NodeList, NodeOut
+from provider_agent.control import ask
 
 app = typer.Typer(no_args_is_help=True, help="Stake, authorise nodes, collect earnings, run an agent.")
 Amount = Annotated[str, typer.Argument(help="Dollars, with at most six decimals.")]
 NodeKey = Annotated[Path, typer.Option("--node", help="The node's keystore file (the host's own hot key).")]
 _CONSENT_S = 3600
+CONTROL_SOCKET = "agent.sock"
 
 
 def authorise(wallet: Wallet, node: Key) -> str:
@@ -181,20 +184,22 @@ def drain(
     as_json: Json = False,
 ) -> None:
     """Empty this host: its jobs migrate with nothing lost, and it bids no more."""
-    request_drain(data_dir, reason)
+    answer = request_drain(data_dir, reason)
     if as_json:
-        emit_json({"draining": str(data_dir)})
+        emit_json(answer)
         return
-    console.print("the agent has been asked to drain: 'everlease provider status' shows when it is empty")
+    console.print(f"the agent drains: {answer.get('jobs_left', 0)} jobs are still here")
 
 
-def request_drain(data_dir: Path, reason: str) -> None:
-    """Leave the request in the agent's folder, where it looks."""
-    if not data_dir.is_dir():
-        raise CliError(ExitCode.NOT_FOUND, f"there is no agent's data folder {data_dir}")
-    part = data_dir / ".drain.part"
-    part.write_text(reason, encoding="utf-8")
-    part.replace(data_dir / "drain")
+def request_drain(data_dir: Path, reason: str) -> dict[str, Any]:
+    """Ask the agent on this host by its control socket; its answer. Raises CliError where no agent listens."""
+    request = {"command": "drain", "exit_when_empty": False, "reason": reason}
+    try:
+        return asyncio.run(ask(data_dir / CONTROL_SOCKET, request))
+    except (OSError, ValueError, TimeoutError) as error:
+        raise CliError(
+            ExitCode.UNAVAILABLE, f"no agent answers in {data_dir}: is it running on this host? ({error})"
+        ) from error
 
 
 @app.command(epilog="Example: everlease --key node.json provider run --provider 0xabc… --data-dir /var/lib/everlease")

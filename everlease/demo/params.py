@@ -1,0 +1,51 @@
+"""How big a demonstration: the issue's, and a small one for the end-to-end test."""
+
+from dataclasses import dataclass
+
+from everlease.wire.jobfile import JobFile
+
+
+@dataclass(frozen=True, slots=True)
+class DemoParams:
+    """``causes``: what is done to the job's host, in this order. ``between_steps``: steps that a host does in peace."""
+
+    nodes: int
+    causes: tuple[str, ...]
+    steps: int
+    samples: int
+    hidden: int
+    pause: float
+    memory: str
+    between_steps: int
+    answer_window_s: int
+
+    def job(self) -> JobFile:
+        """The job as a tenant would write it."""
+        return JobFile.model_validate({
+            "name": "train-mlp",
+            "image": "everlease/trainer:local",
+            "command": self.command(),
+            "resources": {"cpus": 1, "memory": self.memory, "disk": "2GiB"},
+            "max_price_per_hour": "0.50",
+            "deposit": "2.00",
+            "checkpoint": {"mode": "process", "max_lost_work": "45s", "min_interval": "8s"},
+            "recovery": {"max_recoveries": 10},
+            "env": ENVIRONMENT,
+        })  # fmt: skip
+
+    def command(self) -> list[str]:
+        """The training loop's command line."""
+        options = {"steps": self.steps, "samples": self.samples, "hidden": self.hidden, "pause": self.pause}
+        return ["python", "train.py", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+
+FULL = DemoParams(
+    nodes=4, causes=("killed", "cut off", "drained"), steps=1200, samples=240_000, hidden=1024, pause=0.05,
+    memory="2GiB", between_steps=150, answer_window_s=30,
+)  # fmt: skip
+SMALL = DemoParams(
+    nodes=2, causes=("killed",), steps=400, samples=16_000, hidden=256, pause=0.05,
+    memory="512MiB", between_steps=60, answer_window_s=10,
+)  # fmt: skip
