@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Hex32 = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
-Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$"), AfterValidator(str.lower)]
+"""Lower case once it is in: rows, events and keys are compared as text."""
 Signature = Annotated[str, Field(pattern=r"^0x[0-9a-f]{2,4096}$")]
 Cid = Annotated[str, Field(pattern=r"^b[a-z2-7]{20,100}$")]
 Units = Annotated[int, Field(ge=0, lt=2**128)]

@@ -1,0 +1,99 @@
+"""``python -m indexer [run]`` follows the chain and serves the explorer; ``rebuild`` forgets the mirror first.
+
+Settings come from the environment (EVERLEASE_INDEXER_…); ``--settings FILE`` reads them from a file of such lines.
+"""
+
+import argparse
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from everlease.chain.deployment import Deployment
+from everlease.chain.heads import HeadWaiter
+from everlease.chain.rpc import RpcChain
+from everlease.db import Database, migrate, mirror
+from indexer.app import Metrics, create_app
+from indexer.follower import Follower
+from indexer.service import IndexerLoop
+from indexer.settings import IndexerSettings
+
+_log = structlog.get_logger("indexer")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code (0 stopped, 1 it could not go on)."""
+    parser = argparse.ArgumentParser(prog="python -m indexer", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["run", "rebuild"], default="run")
+    parser.add_argument("--settings", type=Path, help="file with EVERLEASE_INDEXER_… lines")
+    chosen = parser.parse_args(arguments)
+    settings = IndexerSettings(_env_file=chosen.settings)
+    _configure_logs(settings)
+    url = settings.database_url.get_secret_value()
+    migrate.upgrade(url)
+    database = Database(url)
+    if chosen.command == "rebuild":
+        with database.transaction() as tx:
+            mirror.clear(tx)
+        _log.info("mirror cleared; the next run reads the chain again")
+        return 0
+    return serve(settings, database)
+
+
+def serve(settings: IndexerSettings, database: Database) -> int:
+    """Run loop and HTTP until a signal, or until the loop can't go on."""
+    metrics = Metrics()
+    chain = RpcChain.connect(settings.rpc_urls)
+    follower = Follower(
+        chain,
+        Deployment.load(settings.deployments),
+        database,
+        finality_depth=settings.finality_depth,
+        on_step=metrics.step,
+    )
+    loop = IndexerLoop(follower, HeadWaiter(settings.ws_url or None, poll_s=settings.poll_s))
+    app = create_app(database, metrics, loop=loop, stale_after_s=settings.stale_after_s)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    )
+    failures: list[BaseException] = []
+
+    def follow() -> None:
+        try:
+            loop.run()
+        except Exception as error:
+            _log.critical("stopped", problem=str(error))
+            failures.append(error)
+            server.should_exit = True
+
+    thread = threading.Thread(target=follow, name="follower")
+    thread.start()
+    try:
+        server.run()
+    finally:
+        loop.stop()
+        thread.join()
+        chain.close()
+        database.close()
+    return 1 if failures else 0
+
+
+def _configure_logs(settings: IndexerSettings) -> None:
+    renderer = structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

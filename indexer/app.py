@@ -1,0 +1,101 @@
+"""The indexer's HTTP side: explorer, health, metrics."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from starlette.exceptions import HTTPException
+
+from everlease.db import Database, mirror
+from everlease.db.engine import DatabaseUnavailable
+from indexer.api import create_explorer_router
+from indexer.follower import Step
+from indexer.service import IndexerLoop
+
+
+class Metrics:
+    """Counters of steps and events, gauges of position; one registry per process part, none global."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._steps = Counter("everlease_indexer_steps", "Durable steps by kind", ["kind"], registry=self.registry)
+        self._events = Counter("everlease_indexer_events", "Events by kind of step", ["kind"], registry=self.registry)
+        self._block = Gauge("everlease_indexer_block", "Newest block in the mirror", registry=self.registry)
+        self._lag = Gauge("everlease_indexer_lag_blocks", "Blocks behind the head", registry=self.registry)
+        self._halted = Gauge("everlease_indexer_halted", "1 if it halted", registry=self.registry)
+
+    def step(self, step: Step, count: int) -> None:
+        """Count a step and the events it moved."""
+        self._steps.labels(step.value).inc()
+        self._events.labels(step.value).inc(count)
+
+    def observe(self, database: Database) -> None:
+        """Read the cursor into the gauges."""
+        with database.transaction() as tx:
+            row = mirror.cursor(tx)
+        if row is not None:
+            self._block.set(row.block_number)
+            self._lag.set(max(0, row.head_number - row.block_number))
+            self._halted.set(bool(row.halted))
+
+
+def _problem(request: Request, status: int, detail: str) -> JSONResponse:
+    title = HTTPStatus(status).phrase
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(content | {"instance": request.url.path}, status, media_type="application/problem+json")
+
+
+def create_app(
+    database: Database, metrics: Metrics, *, loop: IndexerLoop | None = None, stale_after_s: float = 60.0
+) -> FastAPI:
+    """The app. ``/readyz`` fails while the database is away, the loop stands still, or the mirror is halted."""
+    app = FastAPI(title="Everlease explorer", version="1", docs_url="/docs", redoc_url=None)
+    app.include_router(create_explorer_router(database))
+
+    @app.get("/healthz", include_in_schema=False)
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    def readyz(request: Request) -> Response:
+        try:
+            with database.transaction() as tx:
+                row = mirror.cursor(tx)
+        except DatabaseUnavailable as error:
+            return _problem(request, 503, f"the database is away: {error}")
+        if row is not None and row.halted:
+            return _problem(request, 503, f"the indexer halted: {row.halted}")
+        if loop is not None and loop.age_s > stale_after_s:
+            return _problem(request, 503, f"no step succeeded for {loop.age_s:.0f} s: {loop.problem or 'unknown'}")
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics_text() -> Response:
+        metrics.observe(database)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    _install_problems(app)
+    return app
+
+
+def _install_problems(app: FastAPI) -> None:
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {}
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _problem(request, error.status_code, str(error.detail))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return _problem(request, 422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+
+    async def away(request: Request, error: Exception) -> Response:
+        return _problem(request, 503, "the database is away; try again")
+
+    handlers |= {HTTPException: http, RequestValidationError: invalid, DatabaseUnavailable: away}
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

@@ -1,0 +1,54 @@
+"""Logs of one block or range → events with their block, their job, and the addresses that they name."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from everlease.chain._generated.events import Event
+from everlease.chain.abi import decode_event
+from everlease.chain.base import Log
+from everlease.domain.mirrored import MirroredBlock, MirroredEvent
+
+
+def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[MirroredEvent, Event]]:
+    """Events in chain order. A credit names no job: it gets that of the event before it in its transaction."""
+    found: list[tuple[MirroredEvent, Event]] = []
+    tx_hash, job_id, lease_id = "", None, None
+    for log in logs:
+        event = decode_event(log)
+        if event is None:
+            continue
+        if log.tx_hash != tx_hash:
+            tx_hash, job_id, lease_id = log.tx_hash, None, None
+        args = {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+        if "job_id" in args:
+            job_id, lease_id = args["job_id"], args.get("lease_id")
+        belongs = "job_id" in args or type(event).__name__ == "Credited"
+        mirrored = MirroredEvent(
+            block_number=log.block_number,
+            log_index=log.log_index,
+            block_hash=log.block_hash,
+            block_time=blocks[log.block_number].timestamp,
+            tx_hash=log.tx_hash,
+            address=log.address,
+            name=type(event).__name__,
+            args=args,
+            job_id=job_id if belongs else None,
+            lease_id=lease_id if belongs else None,
+            parties=_parties(event),
+        )
+        found.append((mirrored, event))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, int) and hasattr(value, "name"):
+        return value.name
+    return value
+
+
+def _parties(event: Event) -> tuple[str, ...]:
+    named = (getattr(event, field.name) for field in event.FIELDS if field.abi_type == "address")
+    return tuple(dict.fromkeys(named))

@@ -1,0 +1,216 @@
+"""Follows the chain one durable step at a time. A step reads the chain, then writes everything in one transaction, so a
+kill at any point loses and doubles nothing: the next step starts from the cursor.
+
+Steps: back-fill final ranges → apply live blocks one by one → on a parent hash that doesn't fit, roll back to the
+common ancestor. Beyond finality it halts and says how to go on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from everlease.chain.base import ChainReader
+from everlease.chain.deployment import Deployment
+from everlease.chain.errors import BadAnswer
+from everlease.db import Database, mirror
+from everlease.domain.mirrored import MirroredBlock
+from indexer.decoding import decode
+from indexer.reducers import reduce
+from indexer.source import Batch, Inconsistent, Source, mirrored
+from indexer.workspace import Contradiction, Workspace
+
+_log = structlog.get_logger("indexer")
+
+LIVE_BLOCKS_PER_STEP = 32
+_ANCESTOR_PAGE = 64
+_REBUILD = "stop the indexer, run `python -m indexer rebuild`, start it again"
+
+
+class Step(StrEnum):
+    """What a step did; IDLE means that there is nothing to do until the next block."""
+
+    STARTED = "started"
+    BACKFILLED = "backfilled"
+    APPLIED = "applied"
+    ROLLED_BACK = "rolled_back"
+    IDLE = "idle"
+    HALTED = "halted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    number: int
+    hash: str
+    final: int
+    halted: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    head: int
+    final: int
+
+
+class WrongMirror(Exception):
+    """The database mirrors another deployment."""
+
+    retryable = False
+
+
+class Follower:
+    """Mirrors one deployment. ``finality_depth`` is used where the chain has no finalized tag."""
+
+    def __init__(
+        self,
+        chain: ChainReader,
+        deployment: Deployment,
+        database: Database,
+        *,
+        finality_depth: int = 64,
+        on_step: Callable[[Step, int], None] = lambda step, count: None,
+    ) -> None:
+        self._chain = chain
+        self._deployment = deployment
+        self._database = database
+        self._depth = finality_depth
+        self._on_step = on_step
+        self._source = Source(chain, (deployment.escrow, deployment.staking))
+
+    def catch_up(self) -> Step:
+        """Step until there is nothing to do; returns IDLE or HALTED."""
+        while True:
+            step = self.step()
+            if step in (Step.IDLE, Step.HALTED):
+                return step
+
+    def step(self) -> Step:
+        """One durable step. Raises RpcUnavailable, BadAnswer, Inconsistent, DatabaseUnavailable, CursorMoved: all
+        retryable, nothing was written."""
+        position = self._position()
+        if position is None:
+            return self._start()
+        if position.halted:
+            return Step.HALTED
+        chain = self._look()
+        ours = self._chain.header(position.number) if position.number <= chain.head else None
+        if ours is None:
+            return self._behind(position, chain)
+        if ours.hash != position.hash:
+            return self._reorganise(position, chain)
+        if position.number >= chain.head:
+            with self._database.transaction() as tx:
+                mirror.observe(tx, head=chain.head, final=chain.final)
+            return Step.IDLE
+        return self._advance(position, chain)
+
+    def _position(self) -> _Position | None:
+        with self._database.transaction() as tx:
+            row = mirror.cursor(tx)
+            if row is None:
+                return None
+            if (row.chain_id, row.escrow) != (self._deployment.chain_id, self._deployment.escrow):
+                raise WrongMirror(
+                    f"this database mirrors {row.escrow} on chain {row.chain_id}: use another database, or {_REBUILD}"
+                )
+            return _Position(row.block_number, row.block_hash, row.final_number, row.halted)
+
+    def _start(self) -> Step:
+        self._deployment.check_chain(self._chain)
+        header = self._chain.header(max(0, self._deployment.block - 1))
+        if header is None:
+            raise BadAnswer(f"the chain has no block {self._deployment.block - 1}, before which the contracts lie")
+        at = self._deployment
+        with self._database.transaction() as tx:
+            mirror.start(tx, at.chain_id, at.escrow, at.staking, mirrored(header))
+        return Step.STARTED
+
+    def _look(self) -> _Chain:
+        head = self._chain.header("latest")
+        if head is None:
+            raise BadAnswer("the chain has no latest block")
+        final = self._chain.header("finalized")
+        return _Chain(head.number, final.number if final is not None else max(0, head.number - self._depth))
+
+    def _behind(self, position: _Position, chain: _Chain) -> Step:
+        """The chain is shorter than the mirror: a lagging endpoint (wait), or a reorg to fewer blocks."""
+        with self._database.transaction() as tx:
+            known = mirror.blocks_down_from(tx, chain.head, 1)
+        header = self._chain.header(known[0].number) if known else None
+        if header is None or header.hash == known[0].hash:
+            return Step.IDLE
+        return self._reorganise(position, chain)
+
+    def _advance(self, position: _Position, chain: _Chain) -> Step:
+        first = position.number + 1
+        if first <= chain.final:
+            batch = self._source.range(first, chain.final)
+            self._apply(position, chain, batch, undoable=False)
+            return self._done(Step.BACKFILLED, len(batch.logs))
+        batch = self._source.blocks(first, min(chain.head, position.number + LIVE_BLOCKS_PER_STEP))
+        if batch.blocks[0].parent_hash != position.hash:
+            raise Inconsistent(f"block {first} doesn't follow the mirror's block {position.number}")
+        for block in batch.blocks:
+            logs = tuple(log for log in batch.logs if log.block_hash == block.hash)
+            if not self._apply(position, chain, Batch((block,), logs), undoable=True):
+                return Step.HALTED
+            position = _Position(block.number, block.hash, position.final, "")
+        return self._done(Step.APPLIED, len(batch.logs))
+
+    def _apply(self, position: _Position, chain: _Chain, batch: Batch, *, undoable: bool) -> bool:
+        """Events, rows and cursor in one transaction; false if it halted."""
+        by_number = {block.number: block for block in batch.blocks}
+        decoded = decode(batch.logs, by_number)
+        try:
+            with self._database.transaction() as tx:
+                cursor = mirror.lock(tx, position.number, position.hash)
+                rows = Workspace(lambda table, key: mirror.load(tx, table, key))
+                for at, event in decoded:
+                    reduce(rows, at, event)
+                events = [at for at, _ in decoded]
+                mirror.apply(tx, batch.blocks, events, rows.after, rows.before if undoable else None)
+                mirror.advance(tx, cursor, batch.blocks[-1], head=chain.head, final=chain.final)
+        except Contradiction as error:
+            self._halt(f"{error}; the mirror and the chain contradict each other: {_REBUILD}")
+            return False
+        return True
+
+    def _reorganise(self, position: _Position, chain: _Chain) -> Step:
+        ancestor = self._common_ancestor(position)
+        if ancestor is None or ancestor.number < position.final:
+            deepest = "no common block" if ancestor is None else f"block {ancestor.number}"
+            return self._halt(
+                f"the chain was reorganised down to {deepest}, below block {position.final} that was final; check that "
+                f"the RPC endpoint is right, then {_REBUILD}"
+            )
+        with self._database.transaction() as tx:
+            cursor = mirror.lock(tx, position.number, position.hash)
+            taken = mirror.roll_back(tx, cursor, ancestor)
+        depth = position.number - ancestor.number
+        _log.warning("reorganised", depth=depth, ancestor=ancestor.number, events_taken_back=taken)
+        return self._done(Step.ROLLED_BACK, taken)
+
+    def _common_ancestor(self, position: _Position) -> MirroredBlock | None:
+        """The newest mirrored block that the chain still has."""
+        number = position.number
+        while True:
+            with self._database.transaction() as tx:
+                known = mirror.blocks_down_from(tx, number, _ANCESTOR_PAGE)
+            if not known:
+                return None
+            headers = self._chain.headers([block.number for block in known])
+            for block, header in zip(known, headers, strict=True):
+                if header is not None and header.hash == block.hash:
+                    return block
+            number = known[-1].number - 1
+
+    def _halt(self, reason: str) -> Step:
+        with self._database.transaction() as tx:
+            mirror.halt(tx, reason)
+        _log.critical("halted", reason=reason)
+        return self._done(Step.HALTED, 0)
+
+    def _done(self, step: Step, count: int) -> Step:
+        self._on_step(step, count)
+        return step

@@ -1,0 +1,258 @@
+"""The indexer on a simulated chain and real PostgreSQL: random histories with reorgs equal a mirror built anew."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from everlease.chain._generated import events as ev
+from everlease.chain._generated.enums import CreditReason
+from everlease.chain.base import Log
+from everlease.chain.deployment import Deployment
+from everlease.chain.errors import RpcUnavailable
+from everlease.chain.memory import MemoryChain
+from everlease.db import Database, mirror
+from everlease.domain.mirrored import MirroredBlock
+from indexer.follower import Follower, Step, WrongMirror
+from indexer.source import Inconsistent
+from tests.support.deployed import TERMS
+from tests.support.events import as_log
+from tests.support.mirrors import dump, outbox_balance
+from tests.support.postgres import PostgresServer
+
+ESCROW, STAKING = "0x" + "e5" * 20, "0x" + "57" * 20
+DEPLOYMENT = Deployment(31337, ESCROW, STAKING, "0x" + "a5" * 20, 1, TERMS)
+
+
+def address(number: int) -> str:
+    return "0x" + f"{number:040x}"
+
+
+def random_event(chance: random.Random) -> tuple[str, ev.Event]:
+    """An event that needs nothing before it."""
+    who, amount = address(chance.randrange(1, 6)), chance.randrange(1, 10**9)
+    job = bytes([chance.randrange(256)]) + chance.randbytes(31)
+    return chance.choice(
+        [
+            (STAKING, ev.ProviderStaked(who, amount, amount)),
+            (STAKING, ev.StakeLocked(who, amount, amount)),
+            (STAKING, ev.NodeAuthorised(who, address(chance.randrange(10, 15)), amount)),
+            (STAKING, ev.NodeRevoked(who, address(chance.randrange(10, 15)))),
+            (STAKING, ev.MetadataSet(who, f"b{amount}")),
+            (ESCROW, ev.Credited(who, amount, CreditReason.REFUND)),
+            (ESCROW, ev.JobFunded(job, who, who, job, 1, amount, 1, 5, 3, 1, 2**40, 2**255)),
+        ]
+    )
+
+
+@pytest.fixture
+def fresh(postgres_server: PostgresServer) -> Iterator[Database]:
+    """A second database, to build the mirror anew in."""
+    name = postgres_server.create_database()
+    database = Database(postgres_server.url(name))
+    yield database
+    database.close()
+    postgres_server.drop_database(name)
+
+
+def follower(chain: MemoryChain, database: Database) -> Follower:
+    return Follower(chain, DEPLOYMENT, database)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_histories(seed: int, database: Database, fresh: Database) -> None:
+    chance = random.Random(seed)
+    chain = MemoryChain(finality=5)
+    chain.mine(6)
+    ours = follower(chain, database)
+    for _ in range(60):
+        for _ in range(chance.randrange(3)):
+            where, event = random_event(chance)
+            chain.emit(*as_log(where, event))
+        chain.mine(chance.randrange(1, 3))
+        if chance.random() < 0.3:
+            ours.catch_up()
+            chain.reorg(chance.randrange(1, 5), length=chance.randrange(4, 7))
+        for _ in range(chance.randrange(4)):
+            ours.step()
+    assert ours.catch_up() is Step.IDLE
+    assert follower(chain, fresh).catch_up() is Step.IDLE
+    assert dump(database) == dump(fresh)
+    balance = outbox_balance(database)
+    assert set(balance.values()) <= {0, 1}
+    alive = {f"{log.block_hash}/{log.log_index}" for log in chain.logs([ESCROW, STAKING], 0, 10_000)}
+    assert {key for key, count in balance.items() if count == 1} == alive
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("name", ["lock", "load", "apply", "advance", "roll_back", "start", "observe"])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_each_durable_step(
+    name: str, after: bool, database: Database, fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(name)
+    chain = MemoryChain(finality=5)
+    real = getattr(mirror, name)
+
+    def dying(*arguments: object, **named: object) -> object:
+        result = real(*arguments, **named) if after else None
+        if chance.random() < 0.4:
+            raise Crash
+        return result if after else real(*arguments, **named)
+
+    monkeypatch.setattr(mirror, name, dying)
+    for _ in range(25):
+        where, event = random_event(chance)
+        chain.emit(*as_log(where, event))
+        chain.mine(2)
+        for _ in range(4):
+            try:
+                follower(chain, database).step()
+            except Crash:
+                continue
+        if chance.random() < 0.3:
+            chain.reorg(2)
+    monkeypatch.undo()
+    assert follower(chain, database).catch_up() is Step.IDLE
+    follower(chain, fresh).catch_up()
+    assert dump(database) == dump(fresh)
+
+
+def test_beyond_finality_it_halts_and_says_how_to_go_on(database: Database, fresh: Database) -> None:
+    chain = MemoryChain(finality=3)
+    for number in range(20):
+        chain.emit(*as_log(STAKING, ev.ProviderStaked(address(1), number, number)))
+        chain.mine()
+    ours = follower(chain, database)
+    ours.catch_up()
+    before = dump(database)
+    chain.reorg(8)
+    assert ours.catch_up() is Step.HALTED
+    assert dump(database) == before
+    with database.transaction() as tx:
+        row = mirror.cursor(tx)
+        assert row is not None
+        assert "rebuild" in row.halted
+    assert follower(chain, database).step() is Step.HALTED
+    with database.transaction() as tx:
+        mirror.clear(tx)
+    assert follower(chain, database).catch_up() is Step.IDLE
+    follower(chain, fresh).catch_up()
+    assert dump(database) == dump(fresh)
+
+
+def test_large_answers_halve_the_range(database: Database) -> None:
+    chain = MemoryChain(finality=0)
+    chain.max_logs = 7
+    for number in range(60):
+        chain.emit(*as_log(STAKING, ev.ProviderStaked(address(number), 1, 1)))
+        chain.mine()
+    assert follower(chain, database).catch_up() is Step.IDLE
+    assert len(dump(database)["provider"]) == 60
+
+
+def test_two_indexers_at_once(database: Database, fresh: Database) -> None:
+    chain = MemoryChain(finality=3)
+    chance = random.Random(1)
+    first, second = follower(chain, database), follower(chain, database)
+    for _ in range(30):
+        chain.emit(*as_log(*random_event(chance)))
+        chain.mine()
+        for ours in (first, second):
+            try:
+                ours.step()
+            except mirror.CursorMoved:
+                continue
+    with database.transaction() as tx, pytest.raises(mirror.CursorMoved):
+        mirror.lock(tx, 3, "0x" + "00" * 32)
+    first.catch_up()
+    follower(chain, fresh).catch_up()
+    assert dump(database) == dump(fresh)
+
+
+def test_a_lagging_endpoint_is_no_reorg(database: Database) -> None:
+    chain = MemoryChain(finality=3)
+    chain.mine(10)
+    follower(chain, database).catch_up()
+    lagging = MemoryChain(finality=3)
+    lagging.mine(6)
+    assert follower(lagging, database).step() is Step.IDLE
+    with database.transaction() as tx:
+        row = mirror.cursor(tx)
+        assert row is not None
+        assert row.block_number == 10
+
+
+class Mixed(MemoryChain):
+    """An endpoint whose logs come from another node than its headers."""
+
+    def logs(self, addresses: object, first: int, last: int) -> list[Log]:
+        return [Log(STAKING, ("0x" + "00" * 32,), b"", first, "0x" + "ff" * 32, "0x" + "00" * 32, 0)]
+
+
+def test_mixed_answers_are_not_believed(database: Database) -> None:
+    chain = Mixed(finality=0)
+    chain.mine(5)
+    ours = follower(chain, database)
+    ours.step()
+    with pytest.raises(Inconsistent):
+        ours.step()
+    with database.transaction() as tx:
+        row = mirror.cursor(tx)
+        assert row is not None
+        assert row.block_number == 0
+
+
+class Dead(MemoryChain):
+    def header(self, block: object) -> None:
+        raise RpcUnavailable("eth_getBlockByNumber", "down")
+
+
+def test_a_dead_endpoint_changes_nothing(database: Database) -> None:
+    with pytest.raises(RpcUnavailable):
+        follower(Dead(), database).step()
+    assert dump(database)["idx_event"] == []
+
+
+def test_another_deployments_database_is_refused(database: Database) -> None:
+    chain = MemoryChain()
+    chain.mine()
+    follower(chain, database).catch_up()
+    other = Deployment(31337, "0x" + "01" * 20, STAKING, "0x" + "a5" * 20, 1, TERMS)
+    with pytest.raises(WrongMirror):
+        Follower(chain, other, database).step()
+
+
+def test_a_lease_that_was_never_opened_halts(database: Database) -> None:
+    chain = MemoryChain(finality=2)
+    chain.mine(2)
+    chain.emit(*as_log(ESCROW, ev.LeaseClosed(b"\1" * 32, b"\2" * 32, address(1), 0)))
+    chain.mine()
+    assert follower(chain, database).catch_up() is Step.HALTED
+    assert dump(database)["idx_event"] == []
+
+
+def test_undo_rows_go_with_finality(database: Database) -> None:
+    from sqlalchemy import func, select
+
+    from everlease.db.models.mirror import BlockRow, UndoRow
+
+    chain = MemoryChain(finality=3)
+    ours = follower(chain, database)
+    for number in range(30):
+        chain.emit(*as_log(STAKING, ev.ProviderStaked(address(number % 3), number, number)))
+        chain.mine(2)
+        ours.catch_up()
+    with database.transaction() as tx:
+        assert tx.scalar(select(func.count()).select_from(UndoRow)) or 0 <= 4
+        assert (tx.scalar(select(func.count()).select_from(BlockRow)) or 0) <= 30 + 5
+        assert mirror.blocks_down_from(tx, 60, 1) == [MirroredBlock(60, *_header(chain, 60))]
+
+
+def _header(chain: MemoryChain, number: int) -> tuple[str, str, int]:
+    header = chain.header(number)
+    assert header is not None
+    return header.hash, header.parent_hash, header.timestamp
