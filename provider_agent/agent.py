@@ -152,8 +152,7 @@ def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
         facts = facts | {"cores": max(settings.cpu_millis // 1000, 1)}
     if settings.memory_bytes is not None:
         facts = facts | {"memory_bytes": min(settings.memory_bytes, int(facts["memory_bytes"]))}
-    facts = facts | {"disk_free_bytes": max(int(facts["disk_free_bytes"]) - settings.disk_reserve_bytes, 0)}
-    return facts
+    return facts | {"disk_free_bytes": max(int(facts["disk_free_bytes"]) - settings.disk_reserve_bytes, 0)}
 
 
 def as_text(requirements: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One checkpoint of one job: dump, blocks, signed manifest, fenced commit; and what stays of it after kill -9 at each step."""
+"""One checkpoint of one job: dump, blocks, signed manifest, fenced commit; and what stays of it after kill -9."""
 
 import asyncio
 import json

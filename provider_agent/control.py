@@ -6,7 +6,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @asynccontextmanager
-async def control_socket(path: Path, answer: Answer):  # type: ignore[no-untyped-def]
+async def control_socket(path: Path, answer: Answer) -> AsyncIterator[None]:
     """Listen at ``path`` (mode 0600) while the block runs."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,14 +35,14 @@ async def control_socket(path: Path, answer: Answer):  # type: ignore[no-untyped
         finally:
             writer.close()
 
-    path.unlink(missing_ok=True)
+    await asyncio.to_thread(path.unlink, missing_ok=True)
     server = await asyncio.start_unix_server(serve, path, limit=MAX_LINE)
-    path.chmod(0o600)
+    await asyncio.to_thread(path.chmod, 0o600)
     try:
         yield
     finally:
         server.close()
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 async def ask(path: Path, request: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Named steps at which a test may have the agent killed, as a power cut would: nothing is cleaned up, nothing is flushed."""
+"""Named steps at which a test may have the agent killed, as a power cut would: nothing is cleaned up."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What can go wrong in the supervisor. `sentence` goes to the gateway, so it holds no secret and no path of the host."""
+"""What can go wrong in the supervisor. `sentence` goes to the gateway, so it holds no secret and no path."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class ConfigurationRefused(AgentError):
 
 
 class StepFailed(AgentError):
-    """A command could not be carried out. `data` goes into the result (the CID of a corrupt block, an exit code)."""
+    """A command could not be carried out. `data` goes into the result (`damaged`: the CID of a block, an exit code)."""
 
     def __init__(self, sentence: str, *, retryable: bool = False, data: dict[str, Any] | None = None) -> None:
         super().__init__(sentence)

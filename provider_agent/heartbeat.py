@@ -10,7 +10,7 @@ DEFAULT_EVERY_S = 1.0
 
 
 class Heartbeats:
-    """Counts on CLOCK_BOOTTIME from when a heartbeat was sent; the marketplace counts from when it came, which is later."""
+    """Counts on CLOCK_BOOTTIME from when a heartbeat was sent; the marketplace from when it came, which is later."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

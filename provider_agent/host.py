@@ -73,7 +73,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Host:
-    """One per agent. ``deadline`` is until when (CLOCK_BOOTTIME) containers may run by the last acknowledged heartbeat."""
+    """One per agent. ``deadline``: until when (CLOCK_BOOTTIME) containers may run by the last answered heartbeat."""
 
     settings: AgentSettings
     identity: Identity

@@ -32,12 +32,12 @@ class Identity:
         return base64.b64encode(bytes(self.sealing.public_key)).decode("ascii")
 
     def sign_hello(self, challenge: Challenge) -> str:
-        """The signature that admits this node: over nonce, node, provider and sealing key, under the escrow's domain."""
+        """The signature that admits this node: over nonce, node, provider, sealing key, under the escrow's domain."""
         hello = NodeHello(challenge.nonce, self.key.address, self.provider, bytes(self.sealing.public_key))
         return self.key.sign(node_hello_digest(Domain(challenge.chain_id, challenge.escrow), hello))
 
     def open_keys(self, start: Start, chain_id: int, escrow: str) -> JobKeys:
-        """The job's keys out of their sealed boxes, in memory only. Raises StepFailed when they are not for this node."""
+        """The job's keys out of their sealed boxes, in memory only. Raises StepFailed if they are not for this node."""
         box = SealedBox(self.sealing)
         try:
             keys = {number: box.decrypt(base64.b64decode(sealed)) for number, sealed in start.keys.items()}

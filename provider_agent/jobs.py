@@ -91,7 +91,7 @@ class Job:
         return await self.life.beat(record)
 
     def extend(self, deadline: float) -> bool:
-        """The gateway acknowledged a heartbeat: the container may run until ``deadline``. Whether it waits for a thaw."""
+        """A heartbeat was acknowledged: the container may run until ``deadline``. Whether it waits for a thaw."""
         folder = self.folder
         if folder is None or not folder.is_dir() or not self.confirmed:
             return False
@@ -261,7 +261,10 @@ class Job:
         if hold:
             self._update(phase="held")
         try:
-            return await self.take(hold=hold)
+            taken = await self.take(hold=hold)
+            if hold and self.life is not None:
+                await self.life.say_all()
+            return taken
         except AgentError as error:
             if hold:
                 self._update(phase="running")

@@ -1,6 +1,6 @@
 """The agent's memory across kill -9 and power cuts: one SQLite file, each change synced before the call returns.
 
-SQLite in WAL mode with synchronous=FULL cuts off a torn tail by itself. Calls come from any thread and take milliseconds.
+SQLite in WAL mode with synchronous=FULL cuts off a torn tail by itself. Calls come from any thread.
 """
 
 import json
@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS outbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS lease (id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS receipt (lease TEXT PRIMARY KEY, seq INTEGER NOT NULL, signed TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS bid (digest TEXT PRIMARY KEY, job TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS bid (
+  digest TEXT PRIMARY KEY, job TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL) STRICT;
 """
 KEEP_S = 7 * 86_400
 

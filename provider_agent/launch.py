@@ -24,7 +24,7 @@ LONGEST_WAIT_S = 600.0
 
 @dataclass(frozen=True)
 class Launched:
-    """A running container. Seconds: fetching and verifying its checkpoint, restoring it; zero where it started afresh."""
+    """A running container. Seconds: fetching and verifying its checkpoint, restoring it; zero for a fresh start."""
 
     container: str
     fetch_s: float = 0.0

@@ -1,4 +1,4 @@
-"""A running job's daily round: its heartbeat line, its regular checkpoints, and what happens when its container ends."""
+"""A running job's daily round: its heartbeat line, its regular checkpoints, and what follows its container's end."""
 
 import asyncio
 import logging
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 DISK_EVERY_S = 30.0
 LOG_TAIL = 4096
+FINAL_TRIES = 8
 
 
 class Owner(Protocol):
@@ -89,6 +90,11 @@ class Life:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._tasks = []
+
+    async def say_all(self) -> None:
+        """Wait until the output of a container that stands still has arrived."""
+        for follower in self._logs:
+            await follower.idle()
 
     async def beat(self, record: JobRecord) -> JobBeat:
         """The job's line. A pause for a checkpoint counts as service: it is part of what is paid for."""
@@ -165,16 +171,17 @@ class Life:
         self._host.journal.put_job(self._owner.record.model_copy(update={"exit_reported": True}))
 
     async def _keep_outputs(self) -> dict[str, Any]:
-        """Commit what a job that ended well leaves behind; tried until it is done or the job is no longer ours."""
+        """Commit what a job that ended well leaves behind; tried for some minutes unless the job is no longer ours."""
         failures = 0
         while True:
             try:
                 return (await self._owner.take(final=True)).as_result()
             except CheckpointFailed as error:
                 failures += 1
-                self._owner.notice("checkpoint_failed", error.sentence, {"final": True})
-                if error.fenced or not error.retryable:
+                if error.fenced or not error.retryable or failures == FINAL_TRIES:
+                    self._owner.notice("checkpoint_failed", error.sentence, {"final": True})
                     return {"outputs_error": error.sentence}
+                self._owner.notice("checkpoint_failed", error.sentence, {"retryable": True})
                 await asyncio.sleep(schedule.retry_after(failures))
 
     def _tail(self) -> str:
@@ -190,7 +197,7 @@ class Life:
     # --- regular checkpoints ---
 
     async def _checkpoint_regularly(self) -> None:
-        """The trial soon after the start, then one checkpoint per interval; failures lengthen the wait, never end it."""
+        """The trial soon after the start, then one checkpoint per interval; failures lengthen the wait."""
         failures = 0
         while True:
             record = self._owner.record
@@ -228,19 +235,17 @@ class Life:
         return 0
 
     def _fenced(self) -> None:
-        """A checkpoint was refused under our fence: another host has the job. Leaves on its own task, which ends this one."""
+        """A checkpoint was refused under our fence. Dropping the job ends this task, so it needs one of its own."""
         self._owner.notice("fenced", "a checkpoint was refused: another host has the job")
         task = asyncio.get_running_loop().create_task(self._owner.refused())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _failed(self, error: CheckpointFailed, trial: bool) -> None:
         record = self._owner.record
-        if trial or error.permanent:
-            data: dict[str, Any] = {"ok": False, "permanent": error.permanent, "mode": record.mode}
-            if error.permanent:
-                fallen = "files" if self._spec.checkpoint.fall_back_to_files and record.mode == "process" else "none"
-                data["next_mode"] = fallen
-                self._host.journal.put_job(record.model_copy(update={"mode": fallen, "tried": True}))
+        if error.permanent:
+            fallen = "files" if self._spec.checkpoint.fall_back_to_files and record.mode == "process" else "none"
+            self._host.journal.put_job(record.model_copy(update={"mode": fallen, "tried": True}))
+            data = {"ok": False, "permanent": True, "mode": record.mode, "next_mode": fallen, "trial": trial}
             self._owner.notice("trial_dump", error.sentence, data)
         else:
             kind = "disk_full" if error.full else "checkpoint_failed"

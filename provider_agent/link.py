@@ -1,8 +1,8 @@
-"""The one connection of an agent: outward, to the gateway; opened again with a longer, jittered wait each time it breaks.
+"""The one connection of an agent: outward, to the gateway; opened again with a longer, jittered wait when it breaks.
 
-What must not be lost waits in the journal's outbox. The gateway handles a session's messages in order, so the answer to
-heartbeat N acknowledges every message numbered below N; a commit waits for its own answer. Repeats are harmless: results
-are known by (job, step), commits by their manifest, logs by their offset.
+What must not be lost waits in the journal's outbox. The gateway handles a session's messages in order, so the answer
+to heartbeat N acknowledges every message numbered below N; a commit waits for its own answer. Repeats are harmless:
+results are known by (job, step), commits by their manifest, logs by their offset.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A job's output to the marketplace: one chunk at a time, the next only once the last arrived, so a slow link slows nothing else.
+"""A job's output to the marketplace: one chunk at a time, the next once the last arrived.
 
 Docker keeps the lines; the journal keeps how far they were acknowledged, as Docker's cursor and as an offset in bytes.
 """
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 60_000
 AHEAD_BYTES = 1 << 20
 RETRY_S = 1.0
+POLL_S, QUIET_S, DRAIN_S = 0.05, 0.3, 10.0
 
 
 class LogFollower:
@@ -27,7 +28,7 @@ class LogFollower:
         self._lines: deque[LogLine] = deque()
         self._ahead = 0
         self._room = threading.Condition()
-        self._closed = self._ended = False
+        self._closed = self._ended = self._sending = False
         self._news = asyncio.Event()
         self._done = asyncio.Event()
 
@@ -41,7 +42,9 @@ class LogFollower:
             await self._news.wait()
             self._news.clear()
             while chunk := self._next_chunk():
+                self._sending = True
                 await self._deliver(*chunk)
+                self._sending = False
             if self._ended:
                 self._done.set()
                 return
@@ -52,10 +55,18 @@ class LogFollower:
             self._closed = True
             self._room.notify_all()
 
-    async def drained(self, timeout: float = 10.0) -> None:
+    async def idle(self) -> None:
+        """Wait until nothing has come for a moment, at most some seconds: for a container that stands still."""
+        quiet, waited = 0.0, 0.0
+        while quiet < QUIET_S and waited < DRAIN_S:
+            await asyncio.sleep(POLL_S)
+            waited += POLL_S
+            quiet = 0.0 if self._lines or self._sending else quiet + POLL_S
+
+    async def drained(self) -> None:
         """Wait until everything that an ended container said was delivered, but not for ever."""
         try:
-            await asyncio.wait_for(self._done.wait(), timeout)
+            await asyncio.wait_for(self._done.wait(), DRAIN_S)
         except TimeoutError:
             log.warning("the output of %s is not delivered yet", self._container[:12])
 

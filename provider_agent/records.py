@@ -40,8 +40,8 @@ class LogPosition(Record):
 class JobRecord(Record):
     """One award of a job to this node. ``start`` keeps the keys as they came: sealed to this node.
 
-    ``mode`` is the way checkpoints are taken now; ``head`` and ``head_seq`` the newest committed one; ``taken_at`` (unix)
-    when its memory was written, so that work since then is what a loss would cost.
+    ``mode`` is the way checkpoints are taken now; ``head`` and ``head_seq`` the newest committed one; ``taken_at``
+    (unix) when its memory was written, so that work since then is what a loss would cost.
     """
 
     job_id: Hex32

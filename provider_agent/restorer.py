@@ -25,7 +25,7 @@ _SLACK_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Fetched:
-    """A verified checkpoint on disk, ready for runtime.restore.prepare. Seconds: fetching blocks, verifying and writing."""
+    """A verified checkpoint on disk, for runtime.restore.prepare. Seconds: fetching blocks, verifying and writing."""
 
     dump: Path
     manifest: Manifest
@@ -38,7 +38,7 @@ def fetch_checkpoint(
 ) -> Fetched:
     """Fetch, verify and write a checkpoint below the job's folder. Blocks: call it from a thread.
 
-    Raises StepFailed naming the block in ``data["corrupt"]`` where the store's copy can't be trusted; StoreError.
+    Raises StepFailed naming the block in ``data["damaged"]`` where the store's copy can't be trusted; StoreError.
     """
     target = host.folders.job(start.job_id) / f"restore-{start.fence}"
     shutil.rmtree(target, ignore_errors=True)
@@ -60,9 +60,9 @@ def fetch_checkpoint(
         if start.mode == "files":
             _mark_files(target)
     except (BlockCorrupt, BlockNotFound) as error:
-        raise StepFailed(str(error), data={"corrupt": error.cid}) from error
+        raise StepFailed(str(error), data={"damaged": error.cid}) from error
     except (ManifestInvalid, KeyMissing) as error:
-        raise StepFailed(str(error), data={"corrupt": checkpoint}) from error
+        raise StepFailed(str(error), data={"damaged": checkpoint}) from error
     return Fetched(target, manifest, fetched - began, time.monotonic() - fetched)
 
 

@@ -19,7 +19,7 @@ class Plan:
 
 
 def next_checkpoint(record: JobRecord, policy: CheckpointPolicy, mtbf_s: float, trial_after_s: float) -> Plan:
-    """The next regular checkpoint of a running job; the first under an untried program is its trial, soon after the start."""
+    """The next regular checkpoint of a running job; an untried program's first is its trial, soon after the start."""
     cost = CheckpointCost(pause=record.pause_s, upload=record.upload_s)
     interval = checkpoint_interval(cost, mtbf_s, policy.max_lost_work_s, policy.min_interval_s)
     bound = loss_bound(cost, interval)

@@ -1,7 +1,7 @@
 """What the node does on chain for its own leases: collect, answer a suspension, close after a final receipt.
 
-Each tick starts from what the contract says, so nothing is done twice and nothing depends on the last run. Leases stay in
-the journal until they are settled, also those of jobs that left this host.
+Each tick starts from what the contract says, so nothing is done twice and nothing depends on the last run. Leases stay
+in the journal until they are settled, also those of jobs that left this host.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The agent's centre: what comes over the link goes to jobs, bids and settlement; every second a heartbeat goes back."""
+"""The agent's centre: what comes over the link goes to jobs and bids; every second a heartbeat goes back."""
 
 import asyncio
 import logging
@@ -68,7 +68,7 @@ class Supervisor:
             if self._link.connected:
                 await self._beat()
             self._expire()
-            if self.draining and self.exit_when_empty and not self.jobs:
+            if self.draining and self.exit_when_empty and not self._host.journal.jobs():
                 self.empty.set()
             spent = self._host.clock.boottime() - started
             await asyncio.sleep(max(self._heartbeats.every - spent, 0.05))
@@ -111,7 +111,7 @@ class Supervisor:
         """No more bids; the marketplace moves every job elsewhere."""
         self.draining, self.exit_when_empty = True, exit_when_empty
         await self._announce_drain(reason)
-        return {"ok": True, "jobs_left": len(self.jobs)}
+        return {"ok": True, "jobs_left": len(self._host.journal.jobs())}
 
     async def _announce_drain(self, reason: str) -> None:
         try:
@@ -269,12 +269,12 @@ class Supervisor:
     def _job_for(self, command: Command) -> Job | None:
         """The job a command is for. A command proves that its fence is current; None: there is nothing left to do."""
         job, record = self.jobs.get(command.job_id), self._host.journal.job(command.job_id)
+        if isinstance(command, Stop | Freeze) and (job is None or (record and command.fence < record.fence)):
+            return None
         if record is not None and command.fence < record.fence:
             raise StepFailed(f"fence {command.fence} is older than {record.fence}, which this node holds")
         if isinstance(command, Prepare) and record is not None and record.phase in ("starting", "running", "held"):
             raise StepFailed(f"this node already runs the job under fence {record.fence}")
-        if isinstance(command, Stop | Freeze) and job is None:
-            return None
         if job is None or (job.cancel.is_set() and isinstance(command, Prepare)):
             job = self.jobs[command.job_id] = Job(self._host, command.job_id)
         job.confirmed = True
