@@ -58,7 +58,7 @@ class Stage:
         return lease, opening
 
     def act(self, action: LeaseAction, lease: str, opening: Call) -> None:
-        """Try ``action`` with time, caller and receipt such that the lease's state alone decides; raises CallReverted."""
+        """Try ``action`` with time, caller and receipt such that only the state decides; raises CallReverted."""
         market, escrow = self.market, self.market.escrow
         if action in (A.SUSPEND, A.FAIL):
             market.anvil.warp(10 if action is A.SUSPEND else TERMS.answer_window + 1)
