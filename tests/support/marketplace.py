@@ -288,10 +288,10 @@ class FakeNode:
         self.welcome = Welcome.model_validate_json(self.socket.recv(10))
         return self.welcome
 
-    def send(self, kind: str, **fields: Any) -> int:
+    def send(self, type_: str, /, **fields: Any) -> int:
         """Number, check and send a message."""
         self.sent += 1
-        message = from_node.validate_python({"type": kind, "seq": self.sent, **fields})
+        message = from_node.validate_python({"type": type_, "seq": self.sent, **fields})
         self.socket.send(message.model_dump_json())
         return self.sent
 
