@@ -133,7 +133,7 @@ class Market:
         return {"Authorization": f"Bearer {token}"}
 
     def _sign_in(self, key: Key) -> str:
-        nonce = _parsed(self._call("GET", "/v1/auth/nonce", signed_in=False), NonceOut)
+        nonce = _parsed(self._call("POST", "/v1/auth/nonce", signed_in=False), NonceOut)
         text = sign_in_message(nonce, key.address, datetime.now(UTC))
         signed = Account.sign_message(encode_defunct(text=text), key.secret)
         body = {"message": text, "signature": "0x" + bytes(signed.signature).hex(), "label": "cli"}

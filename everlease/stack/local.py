@@ -19,7 +19,6 @@ from everlease.stack.errors import AlreadyUp
 from everlease.stack.network import HostNetwork, forwarding, free_subnet, tag_of
 from everlease.stack.nodes import RUN, Node, check_host
 from everlease.stack.plan import NodeState, StackPlan, StackState
-from everlease.stack.ports import free_port
 from everlease.stack.processes import ProcessTable
 from everlease.stack.services import Services
 
@@ -58,7 +57,6 @@ class LocalStack:
         tag, forwarded = tag_of(self.home), forwarding()
         network = HostNetwork(tag, free_subnet(tag)) if plan.nodes else None
         host = network.gateway if network else LOOPBACK
-        market_port = 0
         if network:
             # Recorded before it is made, so that a kill at any point leaves what down can find.
             self._draft(tag, network, forwarded, plan).save(self._state_file)
@@ -75,11 +73,11 @@ class LocalStack:
         common = {"deployments": deployments, "rpc_urls": [rpc_url], "database_url": database_url}
         services = Services(self.table, self.root, host, common)
         explorer_url = services.indexer()
-        market_port = free_port(host)
-        market_url = services.marketplace(self._market_settings(plan, explorer_url), market_port)
+        market_url = services.marketplace(self._market_settings(plan, explorer_url))
         services.recovery(self._recovery_settings(plan, broker_url))
         nodes = self._node_states(tag, plan)
         self._prepare_accounts(rpc_url, deployments, plan)
+        services.await_ready()
         state = StackState(
             home=str(self.home),
             tag=tag,

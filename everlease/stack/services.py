@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -35,22 +35,25 @@ class Services:
 
     def __init__(self, table: ProcessTable, root: Path, host: str, common: Mapping[str, object]) -> None:
         self._table, self._root, self._host, self._common = table, root, host, common
+        self._waiting: list[tuple[ProcessRecord, Callable[[], bool]]] = []
 
     def indexer(self) -> str:
         """Start the mirror and its explorer API; returns the API's URL."""
         port = free_port(self._host)
         url = f"http://{self._host}:{port}"
-        settings = {**self._common, "host": self._host, "port": port}
+        ws_url = str(self._common["rpc_urls"][0]).replace("http", "ws", 1)  # type: ignore[index]
+        settings = {**self._common, "host": self._host, "port": port, "ws_url": ws_url}
         record = self._python("indexer", "-m", "indexer", env=environment("INDEXER", settings))
-        self._table.await_ready(record, lambda: answers(f"{url}/readyz"), timeout=READY_S)
+        self._waiting.append((record, lambda: answers(f"{url}/readyz")))
         return url
 
-    def marketplace(self, settings: Mapping[str, object], port: int) -> str:
+    def marketplace(self, settings: Mapping[str, object]) -> str:
         """Start API, gateway, key service and block store; returns the URL."""
+        port = free_port(self._host)
         url = f"http://{self._host}:{port}"
         merged = {**self._common, **settings, "host": self._host, "port": port, "public_url": url}
         record = self._python("marketplace", "-m", "marketplace", env=environment("MARKETPLACE", merged))
-        self._table.await_ready(record, lambda: answers(f"{url}/readyz"), timeout=READY_S)
+        self._waiting.append((record, lambda: answers(f"{url}/readyz")))
         return url
 
     def recovery(self, settings: Mapping[str, object]) -> None:
@@ -66,9 +69,13 @@ class Services:
             "--schedule", str(self._table.folder / "beat-schedule"), env=env,
         )  # fmt: skip
         self._python("monitor", "-m", "recovery.monitor", env=env)
-        self._table.await_ready(
-            worker, lambda: "ready." in Path(worker.log).read_text(errors="replace"), timeout=READY_S
-        )
+        self._waiting.append((worker, lambda: "ready." in Path(worker.log).read_text(errors="replace")))
+
+    def await_ready(self) -> None:
+        """Wait for all that was started. Raises NotReady."""
+        while self._waiting:
+            record, check = self._waiting.pop(0)
+            self._table.await_ready(record, check, timeout=READY_S)
 
     def _python(self, name: str, *words: str, env: Mapping[str, str]) -> ProcessRecord:
         return self._table.start(name, [sys.executable, *words], env=env, cwd=self._root)
