@@ -158,7 +158,7 @@ class Checkpointer:
             if attempt == 1 and "unable to freeze" in said:
                 continue
             why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
-            reason = "it took longer than the time limit" if code is None else why.sentence
+            reason = "CRIU was killed or took longer than the time limit" if code is None else why.sentence
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
     def settle(self, container: str) -> None:
@@ -259,6 +259,20 @@ def _end_session(folder: Path) -> None:
             continue
 
 
+def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
+    """The exit code. Raises TimeoutExpired past the limit, and soon after CRIU was killed: runc would wait for ever."""
+    give_up, lost = time.monotonic() + timeout, 0
+    while True:
+        try:
+            return process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            children = psutil.Process(process.pid).children()
+            dead = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+            lost = lost + 1 if children and len(dead) == len(children) else 0
+            if time.monotonic() > give_up or lost > 5:
+                raise
+
+
 def _run_apart(
     folder: Path, argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None
 ) -> int | None:
@@ -280,7 +294,7 @@ def _run_apart(
         )
     try:
         replace_file(str(folder / "dump.session"), str(process.pid))
-        return process.wait(timeout)
+        return _wait(process, timeout)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -16,6 +16,7 @@ from provider_agent.runtime.container import ContainerEngine, ContainerSpec, Job
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, RestoreFailed
 
 TIMEOUT_S = 600.0
+LOG_LIMIT_BYTES = 64 << 20
 RESUME_ENV = "EVERLEASE_RESUME"
 
 
@@ -61,10 +62,9 @@ def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint
 def start(engine: ContainerEngine, container: JobContainer, *, timeout: float = TIMEOUT_S) -> RestoreResult:
     """Start a prepared container. On failure it is removed. Raises RestoreFailed with the tail of CRIU's log."""
     began = time.monotonic()
-    alarm = threading.Timer(timeout, _end_restore, (container.id,))
-    alarm.daemon = True
-    alarm.start()
     work = oci.container_folder(engine.state, container.id) / "restore"
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(container.id, work / "restore.log", ended, timeout), daemon=True).start()
     try:
         engine.start(container.id)
     except ContainerFault as error:
@@ -72,18 +72,28 @@ def start(engine: ContainerEngine, container: JobContainer, *, timeout: float = 
         engine.remove(container.id)
         raise RestoreFailed(container.job_id, cause.sentence, cause.log_tail) from error
     finally:
-        alarm.cancel()
+        ended.set()
     running = engine.inspect(container.id)
     return RestoreResult(running, time.monotonic() - began)
 
 
+def _watch(container: str, log: Path, ended: threading.Event, timeout: float) -> None:
+    """Kill a restore that does not end, or whose log grows without end (damaged images can make CRIU loop)."""
+    give_up = time.monotonic() + timeout
+    while not ended.wait(0.5):
+        grown = log.exists() and log.stat().st_size > LOG_LIMIT_BYTES
+        if grown or time.monotonic() > give_up:
+            _end_restore(container)
+
+
 def _end_restore(container: str) -> None:
-    """Kill a restore that does not end; Docker's `start` then fails."""
+    """SIGKILL runc, CRIU and the half-restored tasks of one container; Docker's `start` then fails."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if container in words and "restore" in words:
             try:
-                for one in (*process.children(recursive=True), process):
+                # The tasks first: they are nobody's children once CRIU is dead.
+                for one in reversed([process, *process.children(recursive=True)]):
                     one.kill()
             except psutil.NoSuchProcess:
                 continue
