@@ -27,7 +27,7 @@ def auctioning(draft: Draft) -> None:
     if snapshot.escrow is None:
         draft.wait_until(draft.now + draft.policy.reorg_grace_s)
         return
-    why = out_of_terms(snapshot, draft.now)
+    why = out_of_terms(draft)
     if why is None and available(snapshot, draft.now) < required(snapshot, 0, draft.policy):
         why = "the escrow can't pay for another lease: top it up"
     if why is not None:
@@ -52,15 +52,15 @@ def hopeless(draft: Draft) -> bool:
     return True
 
 
-def out_of_terms(snapshot: Snapshot, now: float) -> str | None:
+def out_of_terms(draft: Draft) -> str | None:
     """Why the order allows no further lease, or None. ``extend`` on chain changes all of them but a cancellation."""
-    escrow = snapshot.escrow
+    escrow = draft.snapshot.escrow
     if escrow is None:
         return None
     if escrow.cancelled:
         return "the tenant cancelled the order on chain"
-    if now >= escrow.deadline:
-        return "the order's deadline has passed: extend it"
+    if draft.now + draft.policy.margin_s + 1 >= escrow.deadline:
+        return "the order's deadline has come: extend it"
     if escrow.epochs >= escrow.max_epochs:
         return f"all {escrow.max_epochs} leases of the order are used up: extend it"
     return None

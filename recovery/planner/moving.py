@@ -22,7 +22,7 @@ def migrating(draft: Draft) -> None:
         return
     auction = draft.snapshot.auction
     if auction is None or auction.plan != "migration" or auction.outcome.startswith(_CLOSED_FOR_GOOD):
-        why = out_of_terms(draft.snapshot, draft.now)
+        why = out_of_terms(draft)
         if why is not None:
             draft.event(JobEvent.MIGRATE_ABANDONED, why)
         else:

@@ -32,3 +32,8 @@ class Policy:
     max_restarts: int = 2
     max_refused_starts: int = 4
     max_attempts: int = 8
+
+    @property
+    def margin_s(self) -> int:
+        """Seconds of money or time that must be left to go on: less than what ``open`` asks for, or jobs would flap."""
+        return min(self.exhaust_margin_s, self.min_runtime_s // 2)

@@ -113,7 +113,7 @@ def _undumpable(draft: Draft, award: Award) -> bool:
 
 def _exhausting(draft: Draft, award: Award) -> bool:
     """Money or the order's deadline runs out: a last checkpoint, then EXHAUSTED."""
-    snapshot, margin = draft.snapshot, draft.policy.exhaust_margin_s
+    snapshot, margin = draft.snapshot, draft.policy.margin_s
     left = min(remaining_s(snapshot, award), _deadline(snapshot) - int(draft.now))
     asked = any(c.step == f"hold/funds/{award.fence}" for c in snapshot.commands)
     if left > margin and not asked:
@@ -125,9 +125,12 @@ def _exhausting(draft: Draft, award: Award) -> bool:
         return True
     if not held(draft, award, answer):
         draft.add(Record("job.hold_failed", {"fence": award.fence, "error": answer.error}))
-    why = out_of_terms(snapshot, draft.now + margin + 1) if left > 0 else None
+    late = _deadline(snapshot) - int(draft.now) <= margin
     draft.end(award, "exhausted")
-    draft.event(JobEvent.FUNDS_OUT, why or "the escrow can't pay another minimum runtime: top it up")
+    draft.event(
+        JobEvent.FUNDS_OUT,
+        (out_of_terms(draft) if late else None) or "the escrow can't pay another minimum runtime: top it up",
+    )
     return True
 
 

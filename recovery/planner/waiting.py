@@ -39,7 +39,7 @@ def waiting_capacity(draft: Draft) -> None:
 def exhausted(draft: Draft) -> None:
     """EXHAUSTED: until the escrow can pay a minimum runtime at the order's own ceiling, within its terms."""
     snapshot = draft.snapshot
-    if snapshot.escrow is None or out_of_terms(snapshot, draft.now) is not None:
+    if snapshot.escrow is None or out_of_terms(draft) is not None:
         return
     if available(snapshot, draft.now) >= required(snapshot, snapshot.escrow.max_rate_per_hour, draft.policy):
         draft.event(JobEvent.TOPPED_UP)

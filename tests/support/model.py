@@ -162,8 +162,7 @@ class World:
                 self._enqueue(move.action_key, move.how)
             case m.MarkDamaged():
                 points = tuple(
-                    replace(p, damaged="damaged") if p.seq == move.damaged_seq else p
-                    for p in self.snapshot.checkpoints
+                    replace(p, damaged="damaged") if p.seq == move.damaged_seq else p for p in self.snapshot.checkpoints
                 )
                 self._set(checkpoints=points)
                 self.set_job(head_seq=move.seq, head_manifest=move.manifest)
@@ -323,9 +322,7 @@ class World:
             started_at=int(self.now),
             ends_at=ORDER.deadline,
         )
-        self._set(
-            leases=(*self.snapshot.leases, lease), escrow=replace(self.snapshot.escrow, epochs=award.epoch)
-        )
+        self._set(leases=(*self.snapshot.leases, lease), escrow=replace(self.snapshot.escrow, epochs=award.epoch))
 
     def set_lease(self, lease_id: str, **changes: Any) -> None:
         """The chain changes a lease."""

@@ -1,0 +1,308 @@
+"""From deposit to running: auction, award, prepare and open side by side, fencing time, start."""
+
+from dataclasses import replace
+
+from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.lease import LeaseState
+from everlease.domain.liveness import fenced_at
+from everlease.domain.snapshot import Award, Snapshot
+from recovery import moves as m
+from tests.support.model import JOB, NODES, POLICY, RATE, World, escrow, new_job, spec
+
+A, B, C = NODES[:3]
+
+
+def kinds(world: World) -> list[str]:
+    return [move.kind for _, _, move in world.moved if isinstance(move, m.IssueCommand)]
+
+
+def opens(world: World) -> list[m.EnqueueOpen]:
+    return [move for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)]
+
+
+def held(world: World) -> Award:
+    award = world.snapshot.award
+    assert award is not None
+    return award
+
+
+def awarded(*, rate: int = RATE // 2) -> World:
+    world = World()
+    world.settle()
+    world.offer(A, rate=rate)
+    world.now += POLICY.auction_window_s
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+    return world
+
+
+def test_a_job_waits_for_its_deposit() -> None:
+    world = World(Snapshot(job=new_job()))
+    world.settle()
+    assert world.job.state == "PENDING"
+    world.now = world.job.order.deadline + 1
+    world.settle()
+    assert (world.job.state, world.job.reason) == ("FAILED", "the order's deadline passed before it was funded")
+
+
+def test_the_award_prepares_and_opens_side_by_side_and_starts_when_both_are_done() -> None:
+    world = awarded()
+    assert kinds(world) == ["prepare"]
+    assert len(opens(world)) == 1
+    world.mine()
+    world.settle()
+    assert world.job.state == "PREPARING"
+    assert kinds(world) == ["prepare"], "no start before the node is ready"
+    world.answer("prepare")
+    world.settle()
+    assert kinds(world) == ["prepare", "start"]
+    world.answer("start")
+    world.settle()
+    assert world.job.state == "RUNNING"
+
+
+def test_the_auction_ends_as_soon_as_every_asked_node_has_answered() -> None:
+    world = World()
+    world.settle()
+    world.offer(A)
+    auction = world.snapshot.auctions[-1]
+    world.snapshot = replace(world.snapshot, auctions=(replace(auction, asked=2, declined=1),))
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+
+
+def test_the_winner_is_paid_the_second_price() -> None:
+    world = World()
+    world.settle()
+    world.offer(A, rate=1000)
+    world.offer(B, rate=5000)
+    world.now += 2
+    world.settle()
+    assert held(world).node == A
+    assert 1000 < held(world).rate_per_hour <= 5000
+
+
+def test_a_failed_preparation_goes_to_another_node_and_its_lease_is_closed() -> None:
+    world = awarded()
+    world.answer("prepare", ok=False, error="no such image")
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+    assert kinds(world)[-1] == "stop"
+    world.mine()
+    world.now += 1
+    world.settle()
+    assert world.snapshot.auctions[-1].excluded == (A,)
+    assert world.snapshot.lease("lease-1") is not None, "its open was mined all the same"
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    assert (opens(world)[-1].settle_lease, opens(world)[-1].settle_how) == ("lease-1", "close")
+    assert world.snapshot.receipts["lease-1"].final
+
+
+def test_a_reverted_open_is_followed_by_the_next_auction() -> None:
+    world = awarded()
+    world.mine(ok=False, error="SlotUsed()")
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+    assert world.snapshot.awards[-1].outcome == "open_failed"
+
+
+def test_an_open_that_came_too_early_for_the_chains_clock_is_sent_again() -> None:
+    world = awarded()
+    world.mine(ok=False, error="the contract reverted: NotSilent(seenAt=1, maxSilence=5)")
+    world.now += 1
+    world.settle()
+    assert [move.action_key for move in opens(world)] == [f"open/{JOB}/1/0", f"open/{JOB}/1/1"]
+    world.mine()
+    world.settle()
+    assert world.job.state == "PREPARING"
+
+
+def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
+    world = World(policy=replace(POLICY, max_refused_starts=2))
+    for node in (A, B):
+        world.settle()
+        world.offer(node)
+        world.now += 2
+        world.settle()
+        world.answer("prepare", ok=False, error="the image is broken")
+        world.mine(ok=False)
+        world.settle()
+    assert world.job.state == "FAILED"
+    assert "the image is broken" in world.job.reason
+
+
+def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_connects() -> None:
+    world = World()
+    world.settle()
+    world.now += 2
+    world.settle()
+    assert world.job.state == "WAITING_CAPACITY"
+    assert "no node" in world.job.reason
+    assert world.job.due_at == world.now + POLICY.capacity_wait_s
+    world.now = world.job.due_at
+    world.settle()
+    world.now += 2
+    world.settle()
+    assert world.job.due_at == world.now + 2 * POLICY.capacity_wait_s
+    world.now += POLICY.capacity_wake_s
+    world.snapshot = replace(world.snapshot, newest_node_at=world.now)
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+
+
+def test_files_mode_comes_after_the_whole_wait_and_only_if_the_order_allows() -> None:
+    for allowed, mode in ((True, "files"), (False, "process")):
+        world = World(Snapshot(job=new_job(spec=spec(fall_back=allowed)), escrow=escrow()))
+        world.settle()
+        world.now += 2
+        world.settle()
+        assert world.job.due_at is not None
+        world.now = world.job.due_at
+        world.settle()
+        assert world.snapshot.auctions[-1].mode == mode
+
+
+def test_jobs_without_process_checkpoints_ask_for_files_mode() -> None:
+    for mode in (CheckpointMode.FILES, CheckpointMode.NONE):
+        world = World(Snapshot(job=new_job(spec=spec(mode)), escrow=escrow()))
+        world.settle()
+        assert world.snapshot.auctions[-1].mode == "files"
+
+
+def test_an_escrow_that_cannot_pay_is_exhausted_until_it_is_topped_up() -> None:
+    world = World(Snapshot(job=new_job(), escrow=escrow(balance=2000)))
+    world.settle()
+    world.offer(A, rate=RATE)
+    world.now += 2
+    world.settle()
+    assert world.job.state == "EXHAUSTED"
+    assert "top it up" in world.job.reason
+    world.snapshot = replace(world.snapshot, escrow=escrow(balance=10**8))
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+
+
+def test_a_used_up_order_is_exhausted_until_it_is_extended() -> None:
+    world = World(Snapshot(job=new_job(), escrow=escrow(epochs=5, max_epochs=5)))
+    world.settle()
+    assert (world.job.state, world.job.reason) == ("EXHAUSTED", "all 5 leases of the order are used up: extend it")
+    world.snapshot = replace(world.snapshot, escrow=escrow(epochs=5, max_epochs=6))
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+
+
+def test_after_a_loss_suspend_goes_with_open_and_start_waits_for_the_fencing_time() -> None:
+    world = World()
+    world.run(A)
+    world.now += 10
+    world.beat()
+    beat = world.now
+    world.commit()
+    assert world.lose()
+    world.settle()
+    world.offer(B)
+    world.now += 0.5
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+    world.mine()
+    world.answer("prepare")
+    world.settle()
+    lease = world.snapshot.lease("lease-1")
+    assert lease is not None
+    assert (opens(world)[-1].settle_lease, opens(world)[-1].settle_how) == ("lease-1", "suspend")
+    world.mine()
+    world.settle()
+    assert world.job.state == "PREPARING"
+    assert world.job.due_at == fenced_at(beat, POLICY.liveness)
+    assert kinds(world).count("start") == 1
+    world.now = world.job.due_at
+    world.settle()
+    assert kinds(world).count("start") == 2
+    assert world.job.state == "RESTORING"
+    assert held(world).restore_seq == 1
+
+
+def test_suspend_waits_until_the_contract_takes_it() -> None:
+    world = World()
+    world.run(A)
+    started = world.snapshot.leases[0].started_at
+    world.now = float(started)
+    world.lose()
+    world.settle()
+    world.offer(B)
+    world.now += 0.5
+    world.settle()
+    assert len(opens(world)) == 1
+    assert world.job.due_at == started + world.job.order.max_silence + 1
+    world.now = world.job.due_at
+    world.settle()
+    assert opens(world)[-1].settle_how == "suspend"
+
+
+def test_a_suspended_lease_needs_no_settling() -> None:
+    world = World()
+    world.run(A)
+    world.lose()
+    world.set_lease("lease-1", state=LeaseState.SUSPENDED)
+    world.settle()
+    world.offer(B)
+    world.now += 1
+    world.settle()
+    assert opens(world)[-1].settle_lease is None
+
+
+def test_waiting_for_capacity_does_not_keep_a_lost_lease_open() -> None:
+    world = World()
+    world.run(A)
+    world.lose()
+    world.settle()
+    world.now += 20
+    world.settle()
+    assert world.job.state == "WAITING_CAPACITY"
+    settled = [move for _, _, move in world.moved if isinstance(move, m.EnqueueSettle)]
+    assert [(move.lease_id, move.how) for move in settled] == [("lease-1", "suspend")]
+
+
+def test_a_reorg_within_the_grace_is_sat_out() -> None:
+    world = World()
+    world.run(A)
+    world.reorg()
+    world.settle()
+    assert world.job.state == "RUNNING"
+    assert held(world).unopened_at is not None
+    world.mine()
+    world.settle()
+    assert held(world).unopened_at is None
+    world.now += 1000
+    world.settle()
+    assert world.job.state == "RUNNING"
+
+
+def test_a_reorg_beyond_the_grace_voids_the_award_and_freezes_its_node() -> None:
+    world = World()
+    world.run(A)
+    world.reorg()
+    world.settle()
+    world.now += POLICY.reorg_grace_s
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+    assert kinds(world)[-2:] == ["freeze", "stop"]
+    world.mine()
+    world.now += 1
+    world.settle()
+    assert world.snapshot.lease("lease-1") is not None, "mined late: left over"
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    assert (opens(world)[-1].settle_lease, opens(world)[-1].settle_how) == ("lease-1", "close")
+
+
+def test_a_lease_that_others_ended_voids_the_award() -> None:
+    world = World()
+    world.run(A)
+    world.set_lease("lease-1", state=LeaseState.CLOSED)
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "voided"
+    assert world.job.reason == "the lease is CLOSED on chain"

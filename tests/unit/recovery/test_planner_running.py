@@ -1,0 +1,350 @@
+"""While it runs and as it ends: exits, failed restores, money, migrate, hibernate, cancel."""
+
+from dataclasses import replace
+
+from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.snapshot import Snapshot
+from recovery import moves as m
+from tests.support.model import NODES, POLICY, World, escrow, new_job, spec
+
+A, B, C = NODES[:3]
+
+
+def running(world: World | None = None) -> World:
+    world = world or World()
+    world.run(A)
+    world.commit()
+    return world
+
+
+def issued(world: World, kind: str) -> list[m.IssueCommand]:
+    return [move for _, _, move in world.moved if isinstance(move, m.IssueCommand) and move.kind == kind]
+
+
+def settles(world: World) -> list[tuple[str, str]]:
+    return [(move.lease_id, move.how) for _, _, move in world.moved if isinstance(move, m.EnqueueSettle)]
+
+
+def recover(world: World, node: str, *, ok: bool = True, **result: object) -> None:
+    """From AUCTIONING to an answered start on ``node``."""
+    world.settle()
+    for _ in range(60):
+        world.offer(node)
+        world.now += 1
+        world.settle()
+        world.answer("prepare")
+        world.mine()
+        world.settle()
+        if world.answer("start", ok=ok, error="" if ok else "criu said no", **result):
+            world.settle()
+            return
+    raise AssertionError(world.job)
+
+
+def test_exit_0_waits_for_the_outputs_then_closes_with_a_final_receipt() -> None:
+    world = running()
+    world.exit(0)
+    world.settle()
+    assert world.job.state == "RUNNING"
+    world.commit(final=True, mode="files")
+    world.settle()
+    assert world.job.state == "SUCCEEDED"
+    assert world.snapshot.receipts["lease-1"].final
+    assert settles(world) == [("lease-1", "close")]
+    assert len(issued(world, "stop")) == 1
+
+
+def test_exit_0_without_stored_outputs_succeeds_and_says_so() -> None:
+    world = running()
+    world.exit(0)
+    world.settle()
+    world.now += POLICY.final_timeout_s
+    world.settle()
+    assert world.job.state == "SUCCEEDED"
+    assert "outputs could not be stored" in world.job.reason
+
+
+def test_a_failing_program_is_restarted_twice_then_moved_and_its_node_stays_out() -> None:
+    world = running()
+    for _ in range(2):
+        world.exit(3)
+        world.settle()
+        assert world.job.state == "RUNNING"
+        world.answer("restart")
+        world.settle()
+    assert len(issued(world, "restart")) == 2
+    world.exit(3)
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "moved"
+    world.mine()
+    world.settle()
+    assert A in world.snapshot.auctions[-1].excluded
+
+
+def test_a_restart_that_fails_moves_the_job() -> None:
+    world = running()
+    world.exit(1)
+    world.settle()
+    world.answer("restart", ok=False, error="no")
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "moved"
+
+
+def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_then_fails() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False)
+    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
+    recover(world, C, ok=False)
+    assert world.job.head_seq == 1, "the head went back"
+    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True]
+    recover(world, B, ok=False)
+    recover(world, C, ok=False)
+    assert world.job.state == "FAILED"
+    assert "criu said no" in world.job.reason
+
+
+def test_a_checkpoint_that_is_found_corrupt_is_not_tried_twice() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False, damaged=True)
+    assert world.job.head_seq == 1
+
+
+def test_three_recoveries_without_progress_end_the_job() -> None:
+    world = World()
+    world.run(A)
+    for node in (B, C):
+        world.lose()
+        recover(world, node)
+    world.lose()
+    world.settle()
+    assert world.job.state == "FAILED"
+    assert "no progress" in world.job.reason
+
+
+def test_more_recoveries_than_the_order_allows_end_the_job() -> None:
+    world = running(World(Snapshot(job=new_job(spec=spec(max_recoveries=0)), escrow=escrow())))
+    world.lose()
+    world.settle()
+    assert world.job.state == "FAILED"
+
+
+def test_migration_prepares_first_holds_then_moves_and_nothing_is_redone() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    assert world.job.state == "MIGRATING"
+    assert A in world.snapshot.auctions[-1].excluded
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    assert not issued(world, "checkpoint"), "the old host goes on while the new one prepares"
+    world.answer("preload")
+    world.settle()
+    assert [move.payload for move in issued(world, "checkpoint")] == [{"hold": True}]
+    world.commit()
+    world.answer("hold", ok=True, manifest=world.job.head_manifest)
+    world.settle()
+    old, new = world.snapshot.awards
+    assert (old.outcome, new.node, new.restore_seq) == ("migrated", B, 2)
+    world.answer("prepare")
+    world.mine()
+    world.settle()
+    assert world.job.state == "RESTORING", "no fencing time: the old host is held"
+    world.answer("start")
+    world.settle()
+    assert world.job.state == "RUNNING"
+    opened = [move for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)]
+    assert (opened[-1].settle_lease, opened[-1].settle_how) == ("lease-1", "close")
+
+
+def test_a_migration_that_nobody_wants_leaves_the_job_running() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.now += 2
+    world.settle()
+    assert world.job.state == "RUNNING"
+    assert not issued(world, "checkpoint")
+
+
+def test_a_failed_last_checkpoint_thaws_the_job_where_it_is() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    world.answer("preload")
+    world.settle()
+    world.answer("hold", ok=False, error="disk full")
+    world.settle()
+    assert (world.job.state, world.job.reason) == ("RUNNING", "disk full")
+    assert [move.payload for move in issued(world, "thaw")] == [{"new_fence": 1}]
+
+
+def test_a_drained_node_is_left_and_tried_again_later() -> None:
+    world = running()
+    world.snapshot = replace(world.snapshot, draining_nodes=frozenset({A}))
+    world.settle()
+    assert world.job.state == "MIGRATING"
+    world.now += 2
+    world.settle()
+    assert world.job.state == "RUNNING"
+    world.now += POLICY.drain_retry_s
+    world.settle()
+    assert world.job.state == "MIGRATING"
+
+
+def test_a_provider_that_gave_notice_is_left() -> None:
+    world = running()
+    world.set_lease("lease-1", noticed=True)
+    world.settle()
+    assert world.job.state == "MIGRATING"
+
+
+def test_hibernate_closes_the_lease_and_resume_goes_to_auction() -> None:
+    world = running()
+    world.set_job(wish="hibernate")
+    world.settle()
+    world.commit()
+    world.answer("hold")
+    world.settle()
+    assert world.job.state == "HIBERNATED"
+    assert settles(world) == [("lease-1", "close")]
+    world.mine()
+    world.set_job(wish="resume")
+    world.settle()
+    assert world.job.state == "AUCTIONING"
+    assert world.snapshot.auctions[-1].plan == "resume"
+
+
+def test_an_uncommitted_hold_is_no_hibernation_and_can_be_tried_again() -> None:
+    world = World()
+    world.run(A)
+    for attempt in (1, 2):
+        world.set_job(wish="hibernate")
+        world.settle()
+        world.answer("hold")
+        world.settle()
+        assert world.job.state == "RUNNING"
+        assert len(issued(world, "thaw")) == attempt
+
+
+def test_a_hibernating_job_that_loses_its_host_is_hibernated() -> None:
+    world = running()
+    world.set_job(wish="hibernate")
+    world.settle()
+    world.lose()
+    world.now += 20
+    world.settle()
+    assert world.job.state == "HIBERNATED"
+    assert settles(world) == [("lease-1", "suspend")]
+
+
+def test_cancel_stops_signs_and_closes() -> None:
+    world = running()
+    world.set_job(wish="cancel")
+    world.settle()
+    assert world.job.state == "CANCELLING"
+    world.answer("stop")
+    world.settle()
+    assert world.job.state == "CANCELLED"
+    assert settles(world) == [("lease-1", "close")]
+
+
+def test_cancel_before_the_lease_is_mined_closes_it_when_it_is() -> None:
+    world = World()
+    world.settle()
+    world.offer(A)
+    world.now += 2
+    world.settle()
+    world.set_job(wish="cancel")
+    world.settle()
+    world.answer("stop")
+    world.settle()
+    assert world.job.state == "CANCELLED"
+    world.mine()
+    world.settle()
+    assert settles(world) == [("lease-1", "close")]
+
+
+def test_cancel_at_auction_closes_the_auction() -> None:
+    world = World()
+    world.settle()
+    world.set_job(wish="cancel")
+    world.settle()
+    assert world.job.state == "CANCELLED"
+    assert world.snapshot.auctions[-1].closed_at is not None
+
+
+def test_when_money_runs_out_the_job_is_held_closed_and_kept() -> None:
+    world = running()
+    lease = world.snapshot.leases[0]
+    world.set_lease(lease.lease_id, reserve=lease.rate // 3600 * 20)
+    world.snapshot = replace(world.snapshot, escrow=escrow(epochs=1, balance=0))
+    world.settle()
+    assert world.job.state == "RUNNING"
+    world.commit()
+    world.answer("hold")
+    world.settle()
+    assert world.job.state == "EXHAUSTED"
+    assert settles(world) == [("lease-1", "close")]
+
+
+def test_before_the_orders_deadline_the_job_is_held_and_kept() -> None:
+    world = running()
+    world.now = world.job.order.deadline - POLICY.exhaust_margin_s
+    world.settle()
+    world.commit()
+    world.answer("hold")
+    world.settle()
+    assert world.job.state == "EXHAUSTED"
+    assert "deadline" in world.job.reason
+
+
+def test_a_job_that_cannot_be_dumped_stops_unless_the_order_allows_files() -> None:
+    for policy, state in ((spec(CheckpointMode.PROCESS), "FAILED"), (spec(fall_back=True), "RUNNING")):
+        world = World(Snapshot(job=new_job(spec=policy), escrow=escrow()))
+        world.run(A)
+        world.set_award(1, undumpable="it uses io_uring")
+        world.settle()
+        assert world.job.state == state
+
+
+def test_a_wished_checkpoint_is_taken_once() -> None:
+    world = running()
+    for _ in range(2):
+        world.set_job(wish="checkpoint")
+        world.settle()
+    assert [move.step for move in issued(world, "checkpoint")] == ["checkpoint/1/1", "checkpoint/1/2"]
+    assert world.job.wish is None
+
+
+def test_wishes_that_make_no_sense_are_dropped() -> None:
+    world = World()
+    world.settle()
+    for wish in ("migrate", "resume", "checkpoint"):
+        world.set_job(wish=wish)
+        world.settle()
+        assert world.job.wish is None
+        assert world.job.state == "AUCTIONING"
+
+
+def test_a_failing_close_is_tried_again_later_each_time() -> None:
+    world = running()
+    world.set_job(wish="cancel")
+    world.settle()
+    world.answer("stop")
+    world.settle()
+    for attempt in range(1, 4):
+        world.mine(ok=False)
+        world.now += 0.5
+        world.settle()
+        assert len(settles(world)) == attempt
+        world.now += 2 ** (attempt - 1)
+        world.settle()
+        assert len(settles(world)) == attempt + 1
