@@ -1,4 +1,4 @@
-"""The explorer: the mirror over HTTP, read only. Pages are newest first; an answer's ``next`` is the next one's ``after``.
+"""The explorer: the mirror over HTTP, read only. Pages are newest first; ``next`` of one is ``after`` of the next.
 
 Amounts are base units, times unix seconds, ids and addresses lower-case 0x-hex. Errors are RFC 9457 problems.
 """

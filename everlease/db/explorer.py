@@ -114,7 +114,8 @@ def stats(tx: Tx) -> Row:
     def total(column: Any) -> int:
         return int(tx.scalar(select(func.coalesce(func.sum(column), 0))) or 0)
 
-    by_state = dict(tx.execute(select(LeaseRow.state, func.count()).group_by(LeaseRow.state)).tuples().all())
+    counted = tx.execute(select(LeaseRow.state, func.count()).group_by(LeaseRow.state))
+    by_state = {state: count for state, count in counted}  # noqa: C416 - mypy needs the pairs
     return {
         "jobs": tx.scalar(select(func.count()).select_from(EscrowRow)) or 0,
         "leases": {state.value: by_state.get(state.value, 0) for state in LeaseState if state is not LeaseState.NONE},
