@@ -287,9 +287,13 @@ class ContainerEngine:
         api = self.client.api
         try:
             started = api.exec_create(container, list(command))["Id"]
+            stream: Any = api.exec_start(started, stream=True)
             output = b""
-            for chunk in api.exec_start(started, stream=True):
-                output = (output + chunk)[:limit_bytes]
+            try:
+                for chunk in stream:
+                    output = (output + chunk)[:limit_bytes]
+            finally:
+                stream.close()
             return int(api.exec_inspect(started)["ExitCode"]), output
         except FAILURES as error:
             raise ContainerFault("run a command in", container[:12], _explain(error)) from error

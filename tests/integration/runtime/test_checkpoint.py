@@ -115,6 +115,7 @@ def test_a_dump_killed_anywhere_leaves_the_job_running(fleet: Fleet, victim: str
         assert not path.exists()
     result = a.checkpointer.dump(container.id, target, stay_frozen=True)
     done = len(a.steps(container.id))
+    assert done > 10
     a.engine.remove(container.id)
     moved = b.receive(replace(spec, fence=2), result.path)
     until(lambda: len(b.steps(moved.id)) > 3)

@@ -1,0 +1,153 @@
+"""What a job can reach and what it gets: the internet, its limits, nothing of the host or of other jobs."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provider_agent.runtime import network
+from provider_agent.runtime.capability import capabilities
+from provider_agent.runtime.daemon import connect, use_existing
+from provider_agent.runtime.errors import DaemonUnavailable, ImageMissing, RuntimeNotRegistered
+from tests.integration.runtime.conftest import INTERNET, Fleet, Host, until
+
+DIAL = """
+import socket, sys
+for target in sys.argv[1:]:
+    address, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((address, int(port)), timeout=2).close()
+        print(target, "reached", flush=True)
+    except OSError:
+        print(target, "refused", flush=True)
+"""
+LISTEN = "import socket,time; s=socket.create_server(('0.0.0.0', 8000)); print('up', flush=True); time.sleep(1000)"
+
+
+def test_a_job_reaches_the_internet_and_nothing_else(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    other = a.launch(fleet.raw_spec("python", "-c", LISTEN))
+    until(lambda: a.steps(other.id) == ["up"])
+    neighbour = network.identity(other.job_id)
+    spec = fleet.raw_spec("python", "-c", "pass")
+    own = network.identity(spec.job_id)
+    argv = ["nsenter", f"--net={a.docker.netns}", "--", sys.executable, "-c", LISTEN]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
+        try:
+            assert listener.stdout is not None
+            listener.stdout.readline()
+            closed = [
+                f"{a.address}:8000",
+                f"{own.gateway}:8000",
+                f"{neighbour.gateway}:8000",
+                f"{neighbour.address}:8000",
+            ]
+            closed += ["169.254.169.254:80", "10.0.0.1:80", "192.168.1.1:80", f"{INTERNET}:1"]
+            job = a.launch(replace(spec, command=("python", "-c", DIAL, f"{INTERNET}:9000", *closed)))
+            assert a.engine.wait(job.id, timeout=60) == 0
+            lines = a.steps(job.id)
+        finally:
+            listener.kill()
+    assert lines[0] == f"{INTERNET}:9000 reached"
+    assert lines[1:] == [f"{target} refused" for target in closed]
+
+
+def test_the_firewall_is_installed_once_and_removed(fleet: Fleet) -> None:
+    netns = fleet.hosts["b"].docker.netns
+    firewall = network.Firewall(netns)
+
+    def listed() -> list[str]:
+        argv = ["nsenter", f"--net={netns}", "--", "iptables", "-S"]
+        return [line for line in subprocess.check_output(argv, text=True).splitlines() if "EVERLEASE" in line]
+
+    before = listed()
+    firewall.install()
+    assert listed() == before
+    firewall.remove()
+    firewall.remove()
+    assert listed() == []
+    firewall.install()
+    assert sorted(listed()) == sorted(before)
+
+
+def test_limits_hold(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    eater = a.launch(fleet.raw_spec("python", "-c", "x = bytearray(3 << 30)"))
+    assert a.engine.wait(eater.id, timeout=60) == 137
+    assert a.engine.inspect(eater.id).oom_killed
+    spec = fleet.raw_spec("python", "-c", "import os,time\nwhile os.fork(): pass\ntime.sleep(100)")
+    forker = a.launch(replace(spec, limits=replace(spec.limits, pids=20)))
+    assert a.engine.wait(forker.id, timeout=60) != 0
+    assert "Resource temporarily unavailable" in a.steps(forker.id)[-1]
+    writer = a.launch(
+        fleet.raw_spec("python", "-c", "open('/work/big','wb').write(bytes(30<<20)); import time; time.sleep(99)")
+    )
+    until(lambda: a.engine.disk_used(writer.id) >= 30 << 20)
+
+
+def test_logs_resume_after_a_cursor_and_follow_to_the_end(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    job = a.launch(
+        fleet.raw_spec("python", "-c", "import time\nfor n in range(30): print(n, flush=True); time.sleep(0.02)")
+    )
+    lines = []
+    for line in a.engine.logs(job.id, follow=True):
+        lines.append(line)
+        if len(lines) == 10:
+            break
+    lines += list(a.engine.logs(job.id, after=lines[-1].cursor, follow=True))
+    assert [line.text for line in lines] == [str(n).encode() for n in range(30)]
+
+
+def test_commands_run_inside(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    job = a.launch(fleet.raw_spec("python", "-c", LISTEN))
+    code, output = a.engine.execute(job.id, ("python", "-c", "import socket; print(socket.gethostname())"))
+    assert (code, output.decode().strip()) == (0, network.identity(job.job_id).hostname)
+    assert a.engine.execute(job.id, ("sh", "-c", "exit 3"))[0] == 3
+
+
+def test_bad_input_is_refused_in_a_sentence(fleet: Fleet, tmp_path: Path) -> None:
+    a = fleet.hosts["a"]
+    with pytest.raises(ImageMissing, match="load it or check its name"):
+        a.engine.create(replace(fleet.raw_spec("true"), image="nobody/nothing:1"), tmp_path / "checkpoint")
+    with pytest.raises(RuntimeNotRegistered, match=r'"runtimes": .*systemctl reload docker'):
+        use_existing(a.docker.paths.socket, tmp_path / "everlease-runc")
+    with pytest.raises(DaemonUnavailable):
+        connect(tmp_path / "none.sock")
+    use_existing(a.docker.paths.socket, a.state / "everlease-runc").close()
+
+
+def test_capabilities_say_process_mode_or_why_not(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    found = capabilities(a.engine.client, a.checkpointer.tools)
+    assert found.process_mode, found.reason
+    assert found.docker
+    assert found.runc
+    without = capabilities(a.engine.client, replace(a.checkpointer.tools, criu=None))
+    assert not without.process_mode
+    assert "files mode" in without.reason
+
+
+def test_a_lost_host_leaves_nothing_running_or_mounted(host_maker: Callable[[str, int], Host], fleet: Fleet) -> None:
+    c = host_maker("c", 13)
+    job = c.launch(fleet.raw_spec("python", "-c", LISTEN))
+    until(lambda: c.steps(job.id) == ["up"])
+    c.engine.close()
+    c.docker.kill()
+    assert c.docker.processes() == []
+    assert not Path(f"/proc/{job.pid}").exists()
+    assert str(c.root) not in Path("/proc/self/mountinfo").read_text()
+    # The host comes back: its daemon starts again and still knows the container.
+    c.engine.client = c.docker.start()
+    (found,) = c.engine.list(job_id=job.job_id)
+    assert found.status == "exited"
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.connect(str(c.docker.paths.socket))
+    c.engine.remove_job(job.job_id)
+    c.docker.stop()
+    assert c.docker.processes() == []
