@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from everlease.db import Tx, awards, jobs
+from everlease.db import Tx, awards
 from everlease.db.outbox import OutboxEvent
 
 TOPIC = "node.notice"
@@ -15,14 +15,9 @@ def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
     detail = str(payload.get("detail", ""))[:2000]
     data: dict[str, Any] = payload.get("data") or {}
     if kind == "exited":
-        code = data.get("exit_code", data.get("code"))
-        awards.note_exit(tx, job_id, fence, event.id, int(code) if isinstance(code, int) else 1, now)
-    elif kind == "trial_dump" and not data.get("ok", not detail):
+        if data.get("outputs_error"):
+            awards.note(tx, job_id, fence, {}, {"final_commit_failed": str(data["outputs_error"])[:2000]})
+        container = str(data.get("container") or event.id)
+        awards.note_exit(tx, job_id, fence, container, int(data["code"]), now)
+    elif kind == "trial_dump" and not data.get("ok"):
         awards.note(tx, job_id, fence, {}, {"undumpable": detail or "the trial dump failed"})
-    elif kind == "checkpoint_failed" and data.get("final"):
-        awards.note(tx, job_id, fence, {}, {"final_commit_failed": detail or "the node gave no reason"})
-    jobs.record(tx, job_id, f"node.{kind}", {"fence": fence, "detail": detail, **_small(data)})
-
-
-def _small(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in list(data.items())[:32] if isinstance(value, int | float | str | bool)}

@@ -105,11 +105,12 @@ def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow
     return row
 
 
-def note_exit(tx: Tx, job_id: str, fence: int, notice_id: int, code: int, at: float) -> None:
-    """Keep a container's exit until the planner has acted on it; a notice that is not newer changes nothing."""
+def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: float) -> None:
+    """Keep a container's exit until the planner has acted on it; the same container ends once."""
     row = under_fence(tx, job_id, fence)
-    if row is not None and notice_id > int(row.facts.get("exit_notice", 0)):
-        note(tx, job_id, fence, {}, {"exit_notice": notice_id, "exit_code": code, "exited_at": at})
+    if row is not None and container not in row.facts.get("exits", ()):
+        exits = [*row.facts.get("exits", ()), container]
+        note(tx, job_id, fence, {}, {"exits": exits, "exit_code": code, "exited_at": at})
 
 
 def unreceipted(tx: Tx) -> Sequence[AwardRow]:

@@ -8,7 +8,7 @@ from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snaps
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.bidding import settle_with_open
 from recovery.planner.draft import Draft
-from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, watch_lease
+from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
 
 
 def allocating(draft: Draft) -> None:
@@ -151,6 +151,9 @@ def _start(draft: Draft, award: Award, fenced: float) -> IssueCommand:
 def _started(draft: Draft, award: Award, failed: JobEvent, outcome: str) -> None:
     answer = draft.snapshot.command(f"start/{award.fence}")
     if answer is None or answer.ok is None:
+        return
+    if not answer.ok and answer.sent_at is None:
+        void(draft, award, answer.error)
         return
     if not answer.ok:
         draft.end(award, outcome)

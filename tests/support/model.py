@@ -250,7 +250,7 @@ class World:
         """The oldest open command of this name is answered."""
         for command in self.snapshot.commands:
             if command.step.startswith(step_prefix) and command.ok is None:
-                done = replace(command, ok=ok, finished_at=self.now, error=error, result=result)
+                done = replace(command, ok=ok, sent_at=self.now, finished_at=self.now, error=error, result=result)
                 self._set(commands=tuple(done if c is command else c for c in self.snapshot.commands))
                 return True
         return False

@@ -145,6 +145,7 @@ class Stage:
                 .order_by(CommandRow.id.desc())
             )
             assert row is not None, f"no open {kind}: {self.describe(job)}"
+            commands.mark_sent(tx, row.id)
             commands.finish(tx, row.node, job, row.step, ok=ok, error=error, retryable=False, result=result)
 
     def run_on(self, job: str, index: int, timeout_s: float = 20.0) -> None:

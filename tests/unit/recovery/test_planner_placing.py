@@ -306,3 +306,19 @@ def test_a_lease_that_others_ended_voids_the_award() -> None:
     world.settle()
     assert world.snapshot.awards[0].outcome == "voided"
     assert world.job.reason == "the lease is CLOSED on chain"
+
+
+def test_a_start_that_never_left_the_gateway_voids_the_award_and_says_nothing_about_the_checkpoint() -> None:
+    world = awarded()
+    world.mine()
+    world.answer("prepare")
+    world.settle()
+    start = world.snapshot.command("start/1")
+    assert start is not None
+    failed = replace(start, ok=False, finished_at=world.now, error="the lease is not on chain: no key yet")
+    world.snapshot = replace(
+        world.snapshot, commands=tuple(failed if c is start else c for c in world.snapshot.commands)
+    )
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "voided"
+    assert world.job.state == "AUCTIONING"

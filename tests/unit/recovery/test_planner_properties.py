@@ -12,7 +12,6 @@ from recovery import moves as m
 from recovery.planner import plan
 from tests.support.model import NODES, World
 
-
 STEPS = ("prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "restart", "checkpoint")
 
 
