@@ -156,7 +156,8 @@ class Life:
         self._host.journal.put_job(record.model_copy(update={"phase": "exited", "exit_code": code}))
         if record.exit_reported:
             return
-        data: dict[str, Any] = {"code": code, "oom_killed": bool(container and container.oom_killed)}
+        killed = bool(container and container.oom_killed)
+        data: dict[str, Any] = {"code": code, "container": record.container or "", "oom_killed": killed}
         if code == 0:
             data |= await self._keep_outputs()
             self._host.crash.reach("final.committed")
