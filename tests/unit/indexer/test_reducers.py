@@ -1,0 +1,108 @@
+"""Reducers: complete, in step with the tables, and bound to the lease's state table, every state × action pair."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from everlease.chain._generated import events as ev
+from everlease.db.models import Base
+from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, allows, next_state
+from everlease.domain.mirrored import MirroredEvent
+from indexer.records import KINDS, Escrow, Lease, Provider
+from indexer.reducers import HANDLED, reduce
+from indexer.workspace import Contradiction, Workspace
+
+JOB, LEASE = b"\x0a" * 32, b"\x1e" * 32
+WHO = "0x" + "77" * 20
+
+
+def hexed(raw: bytes) -> str:
+    return "0x" + raw.hex()
+
+
+def place(event: ev.Event) -> MirroredEvent:
+    job_id = hexed(JOB) if hasattr(event, "job_id") else None
+    return MirroredEvent(
+        9, 3, "0x" + "bb" * 32, 5000, "0x" + "cc" * 32, WHO, type(event).__name__, {}, job_id, None, ()
+    )
+
+
+LEASE_ROW = Lease(
+    hexed(LEASE), hexed(JOB), 1, WHO, WHO, 1000, 50, 100, 10, 4000, 9000, 9060, "0x" + "1d" * 32, 1, "0x" + "cc" * 32, 8
+)
+ESCROW_ROW = Escrow(
+    hexed(JOB), WHO, WHO, "0x" + "5b" * 32, 1000, 500, 1, 5, 9, 1, 9000, 1, 500, 500, 3000, 7,
+    epochs=1, reserved=110, active_lease=hexed(LEASE),
+)  # fmt: skip
+
+EVENTS: dict[LeaseAction, ev.Event] = {
+    LeaseAction.OPEN: ev.LeaseOpened(JOB, LEASE, WHO, WHO, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1, b"\x1d" * 32),
+    LeaseAction.COLLECT: ev.LeaseCollected(JOB, LEASE, 10, 4010, 1, 20, 1, 80, b"\0" * 32),
+    LeaseAction.NOTICE: ev.LeaseNotice(JOB, LEASE, 5060, 5120),
+    LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO, 110),
+    LeaseAction.SUSPEND: ev.LeaseSuspended(JOB, LEASE, WHO, 5000, 5060, 90),
+    LeaseAction.ANSWER_PROVEN: ev.LeaseCleared(JOB, LEASE, WHO, 10, 100),
+    LeaseAction.ANSWER_BARE: ev.LeaseFailed(JOB, LEASE, WHO, True, 5, 0, 0, 5, 110),
+    LeaseAction.FAIL: ev.LeaseFailed(JOB, LEASE, WHO, False, 50, 15, 2, 33, 110),
+}
+
+
+def workspace(state: LeaseState) -> Workspace:
+    rows = Workspace(lambda table, key: None)
+    rows.put(ESCROW_ROW)
+    if state is not LeaseState.NONE:
+        rows.put(replace(LEASE_ROW, state=state.value))
+    return rows
+
+
+@pytest.mark.parametrize("action", list(LeaseAction))
+@pytest.mark.parametrize("state", list(LeaseState))
+def test_every_state_and_action_goes_through_the_table(state: LeaseState, action: LeaseAction) -> None:
+    rows = workspace(state)
+    event = EVENTS[action]
+    if not allows(state, action):
+        with pytest.raises(IllegalLeaseAction):
+            next_state(state, action)
+        with pytest.raises(Contradiction):
+            reduce(rows, place(event), event)
+        return
+    reduce(rows, place(event), event)
+    assert rows.get(Lease, hexed(LEASE)).state == next_state(state, action).value
+
+
+def test_every_event_of_the_contracts_has_a_reducer() -> None:
+    assert frozenset(ev.EVENTS.values()) == HANDLED
+
+
+def test_records_are_the_tables_columns() -> None:
+    for table, kind in KINDS.items():
+        assert {field.name for field in fields(kind)} == set(Base.metadata.tables[table].columns.keys())
+
+
+def test_money_of_a_failed_lease() -> None:
+    rows = workspace(LeaseState.SUSPENDED)
+    event = EVENTS[LeaseAction.FAIL]
+    reduce(rows, place(event), event)
+    escrow = rows.get(Escrow, hexed(JOB))
+    assert (escrow.balance, escrow.reserved, escrow.active_lease) == (515, 0, None)
+    assert rows.get(Lease, hexed(LEASE)).slashed == 50
+    assert rows.get(Provider, WHO).failed == 1
+
+
+def test_a_suspended_lease_that_ends_leaves_the_next_one_active() -> None:
+    rows = workspace(LeaseState.SUSPENDED)
+    rows.put(replace(ESCROW_ROW, active_lease="0x" + "2f" * 32))
+    event = EVENTS[LeaseAction.FAIL]
+    reduce(rows, place(event), event)
+    assert rows.get(Escrow, hexed(JOB)).active_lease == "0x" + "2f" * 32
+
+
+def test_a_workspace_remembers_what_was() -> None:
+    stored = {"account": WHO, "block": 1, "amount": 5, "credited": 5, "withdrawn": 0}
+    rows = Workspace(lambda table, key: stored if table == "claimable" else None)
+    event = ev.Withdrawn(WHO, WHO, 5)
+    reduce(rows, place(event), event)
+    assert rows.before[("claimable", WHO)] == stored
+    assert rows.after[("claimable", WHO)]["amount"] == 0
+    payment = next(key for key in rows.before if key[0] == "payment")
+    assert rows.before[payment] is None
