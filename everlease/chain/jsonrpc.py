@@ -118,15 +118,15 @@ class JsonRpc:
         ]
         body = json.dumps(requests if len(requests) > 1 else requests[0])
         answer = self._post(url, body)
-        items = answer if isinstance(answer, list) else [answer]
-        by_id = {item.get("id"): item for item in items if isinstance(item, dict)}
-        results = []
-        for request in requests:
-            item = by_id.get(request["id"]) or (items[0] if len(requests) == 1 and isinstance(items[0], dict) else None)
-            if item is None:
-                raise _EndpointDown("an answer is missing from a batch")
-            results.append(_result(str(request["method"]), item))
-        return results
+        items = [item for item in (answer if isinstance(answer, list) else [answer]) if isinstance(item, dict)]
+        if len(requests) == 1:
+            ordered = items[:1]
+        else:
+            by_id = {item["id"]: item for item in items if isinstance(item.get("id"), int)}
+            ordered = [by_id[request["id"]] for request in requests if request["id"] in by_id]
+        if len(ordered) != len(requests):
+            raise _EndpointDown("an answer is missing")
+        return [_result(method, item) for (method, _), item in zip(calls, ordered, strict=True)]
 
     def _post(self, url: str, body: str) -> Any:
         try:
