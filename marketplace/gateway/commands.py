@@ -137,7 +137,8 @@ def _start_extras(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> di
     except KeyUnavailable as error:
         raise NotSendable(str(error), retryable=False) from error
     if row.sent_at is None:
-        jobs.record(tx, row.job_id, "key.released", {"to": row.node, "fence": row.fence, "generations": sorted(wanted)})
+        released = {"node": row.node, "fence": row.fence, "generations": sorted(wanted)}
+        jobs.record(tx, row.job_id, "key.released", released)
     token, _ = parts.store.token(row.node, f"{row.job_id}:{row.fence}", write=True, job=row.job_id)
     return {
         "generation": award.generation,

@@ -26,18 +26,15 @@ def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:
 
 
 def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
-    """Write a notice into the job's history and tell recovery; returns why it is refused, or None."""
+    """Hand a notice to recovery, which writes it into the job's history; returns why it is refused, or None."""
     with parts.db.transaction() as tx:
         late_word = message.kind in _AFTER_THE_FENCE and awards.was_held(tx, node, message.job_id, message.fence)
         if not late_word:
             refusal = _refusal(parts, tx, node, message.job_id, message.fence, "notice")
             if refusal is not None:
                 return refusal
-        # The row's lock keeps history in the order of its ids, which streams rely on.
-        jobs.lock(tx, message.job_id)
-        facts = {"node": node, "fence": message.fence, "detail": message.detail, "data": message.data}
-        jobs.record(tx, message.job_id, f"node.{message.kind}", facts)
-        emit(tx, "node.notice", {"job_id": message.job_id, "kind": message.kind, **facts})
+        facts = {"node": node, "fence": message.fence, "kind": message.kind, "detail": message.detail}
+        emit(tx, "node.notice", {"job_id": message.job_id, **facts, "data": {"node": node, **message.data}})
     return None
 
 

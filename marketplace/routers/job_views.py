@@ -73,7 +73,7 @@ def outputs(
             sealed = parts.keys.sealed(tx, job_id, wanted, reader)
         except KeyUnavailable as error:
             raise ProblemError(409, "key-unavailable", str(error)) from error
-        jobs.record(tx, job_id, "key.released", {"to": caller, "generations": sorted(wanted)})
+        jobs.record(tx, job_id, "key.released", {"tenant": caller, "generations": sorted(wanted)})
     token, _ = parts.store.token(caller, f"outputs:{job_id}", write=False, job=job_id)
     return OutputsOut(
         manifest=head.manifest,

@@ -43,7 +43,7 @@ async def events(
     await to_thread.run_sync(_check_owner, parts, job_id, caller)
     start = int(last_event_id) if last_event_id else after
     if _wants_stream(request):
-        return _stream(parts, job_id, start, logs.history, event_out, "event")
+        return await _stream(parts, job_id, start, logs.history, event_out, "event")
     rows = await to_thread.run_sync(_read, parts, logs.history, job_id, start, limit)
     page = EventList(items=[event_out(row) for row in rows], next_id=rows[-1].id if rows else start)
     return JSONResponse(page.model_dump(mode="json"))
@@ -66,7 +66,7 @@ async def output(
     if tail is not None and not last_event_id:
         start = await to_thread.run_sync(_tail_start, parts, job_id, tail)
     if _wants_stream(request):
-        return _stream(parts, job_id, start, logs.page, log_out, "log")
+        return await _stream(parts, job_id, start, logs.page, log_out, "log")
     rows = await to_thread.run_sync(_read, parts, logs.page, job_id, start, limit)
     page = LogList(items=[log_out(row) for row in rows], next_id=rows[-1].id if rows else start)
     return JSONResponse(page.model_dump(mode="json"))
@@ -76,7 +76,12 @@ def _wants_stream(request: Request) -> bool:
     return _STREAM in request.headers.get("accept", "")
 
 
-def _stream(parts: Parts, job_id: str, start: int, read: Read, show: Show, name: str) -> StreamingResponse:
+async def _stream(parts: Parts, job_id: str, start: int, read: Read, show: Show, name: str) -> Response:
+    """The stream, or 204 where there will be nothing more: that tells an EventSource not to come again."""
+    ended = await to_thread.run_sync(_ended_for, parts, job_id)
+    over = ended is not None and ended > _ENDED_GRACE_S
+    if over and not await to_thread.run_sync(_read, parts, read, job_id, start, 1):
+        return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_follow(parts, job_id, start, read, show, name), media_type=_STREAM, headers=headers)
 
@@ -97,7 +102,6 @@ async def _follow(parts: Parts, job_id: str, start: int, read: Read, show: Show,
             if len(rows) == _PAGE:
                 continue
             if ended is not None and ended > _ENDED_GRACE_S:
-                yield b"event: end\ndata: {}\n\n"
                 return
             try:
                 await asyncio.wait_for(news.wait(), _KEEP_ALIVE_S if ended is None else _ENDED_GRACE_S)

@@ -1,0 +1,102 @@
+"""Who may connect, and what a reconnect confirms."""
+
+import time
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from everlease.db import nodes
+from tests.support.deployed import Market, key
+from tests.support.gateway import award, topics
+from tests.support.marketplace import FakeNode, Service, make_award
+
+pytestmark = pytest.mark.anvil
+
+
+def test_a_node_is_admitted_and_seen(service: Service, node: FakeNode) -> None:
+    welcome = node.connect()
+    assert welcome.resume_after_s == 0
+    assert node.challenge.chain_id == 31337
+    node.beat()
+    with service.client() as client:
+        (shown,) = client.get("/v1/nodes").json()["items"]
+    assert (shown["node"], shown["connected"], shown["liveness"]) == (node.key.address, True, "ALIVE")
+    node.close()
+    until = time.monotonic() + 10
+    while "node.disconnected" not in topics(service) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert topics(service) == ["node.connected", "node.disconnected"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        ({"nonce": "0x" + "00" * 32}, "another challenge"),
+        ({"signature": "0x" + "11" * 65}, "not signed"),
+        ({"provider": key(6).address}, "not signed"),
+        ({"sealing_key": "c2hvcnQ="}, "32 bytes"),
+    ],
+)
+def test_a_wrong_hello_is_refused(node: FakeNode, spoil: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConnectionClosed) as ended:
+        node.connect(**spoil)
+    assert ended.value.rcvd is not None
+    assert word in ended.value.rcvd.reason
+
+
+def test_a_node_without_a_provider_on_chain_is_refused(service: Service, market: Market) -> None:
+    stranger = FakeNode(service, market, key(6), market.provider)
+    with pytest.raises(ConnectionClosed) as ended:
+        stranger.connect()
+    assert ended.value.rcvd is not None
+    assert "has not authorised" in ended.value.rcvd.reason
+
+
+def test_a_newer_connection_ends_the_older(service: Service, market: Market, node: FakeNode) -> None:
+    node.connect()
+    again = FakeNode(service, market, market.node, market.provider)
+    again.connect()
+    with pytest.raises(ConnectionClosed) as ended:
+        node.expect("nothing, until it ends")
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == 4000
+    again.beat()
+    again.close()
+
+
+def test_a_number_out_of_turn_ends_the_connection(node: FakeNode) -> None:
+    node.connect()
+    node.beat()
+    node.sent = 7
+    node.send("heartbeat", jobs=[])
+    with pytest.raises(ConnectionClosed) as ended:
+        node.socket.recv(10)
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == 4002
+
+
+def test_held_containers_are_confirmed_or_dropped(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held = award(service, node, job_id)
+    node.close()
+    other = "0x" + "77" * 32
+    welcome = node.connect(
+        (
+            {"job_id": job_id, "fence": held.fence, "state": "frozen"},
+            {"job_id": other, "fence": 1, "state": "running"},
+        )
+    )
+    assert (welcome.confirmed, welcome.dropped) == ({job_id: held.fence}, [other])
+    node.close()
+    make_award(service.db, job_id, key(6), node.provider)
+    welcome = node.connect(({"job_id": job_id, "fence": held.fence, "state": "frozen"},))
+    assert (welcome.confirmed, welcome.dropped) == ({}, [job_id])
+
+
+def test_a_node_that_was_lost_waits_before_it_is_asked_again(service: Service, node: FakeNode) -> None:
+    node.connect()
+    node.close()
+    with service.db.transaction() as tx:
+        nodes.set_liveness(tx, node.key.address, "LOST", None)
+    assert node.connect().resume_after_s == service.settings.shun_base_s
