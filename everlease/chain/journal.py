@@ -28,7 +28,8 @@ class Journal(Protocol):
         ...
 
     def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
-        """A version was signed and is about to be sent; raises NonceTaken."""
+        """A version was signed and is about to be sent. Raises NonceTaken where the nonce is another transaction's, or
+        this one was signed at another nonce or is done: then somebody else became the sender meanwhile."""
         ...
 
     def sent(self, tx_id: int) -> None:

@@ -1,4 +1,5 @@
-"""The journal in memory: what tests of the sender run on when they need thousands of crashes."""
+"""The journal in memory: for tests that need thousands of crashes, and for keys whose every transaction may be repeated
+(a node's collects and answers: the contract makes a second one harmless)."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,8 @@ class MemoryJournal:
 
     def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
         row = self._rows[tx_id]
+        if row.nonce not in (None, nonce) or row.state in ("mined", "final", "failed"):
+            raise NonceTaken(row.sender, nonce)
         if any(r.sender == row.sender and r.nonce == nonce and r.id != tx_id for r in self._rows.values()):
             raise NonceTaken(row.sender, nonce)
         self._change(

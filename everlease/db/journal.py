@@ -110,6 +110,8 @@ class PostgresJournal:
         """Journal a signed version before it is sent."""
         try:
             with self._row(tx_id) as (_, row):
+                if row.nonce not in (None, nonce) or row.state in ("mined", "final", "failed"):
+                    raise NonceTaken(row.sender, nonce)
                 row.nonce, row.raw, row.tx_hash, row.max_fee = nonce, raw, tx_hash, offer.max_fee
                 row.hashes = row.hashes | {tx_hash: [offer.max_fee, offer.priority_fee]}
                 row.attempts += 1

@@ -88,6 +88,18 @@ def test_a_nonce_belongs_to_one(rig: Rig) -> None:
     assert [len(row.offers) for row in rig.journal.open(A)] == [2, 0]
 
 
+def test_a_sender_that_lost_its_lock_signs_nothing(rig: Rig) -> None:
+    """It read the row before another sender signed it at nonce 0, and would sign it again at nonce 1."""
+    tx_id = rig.enqueue("a")
+    rig.journal.signed(tx_id, 0, b"one", "0x" + "11" * 32, OFFER)
+    with pytest.raises(NonceTaken):
+        rig.journal.signed(tx_id, 1, b"again", "0x" + "22" * 32, OFFER)
+    rig.journal.mined(tx_id, receipt())
+    with pytest.raises(NonceTaken):
+        rig.journal.signed(tx_id, 0, b"dearer", "0x" + "33" * 32, OFFER)
+    assert rig.journal.raw_at(A, 0) == b"one"
+
+
 def test_a_displaced_one_keeps_its_hashes(rig: Rig) -> None:
     tx_id = rig.enqueue("a")
     rig.journal.signed(tx_id, 0, b"one", "0x" + "11" * 32, OFFER)
