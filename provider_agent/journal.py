@@ -53,6 +53,9 @@ class Journal:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._db.execute("DELETE FROM step WHERE at < ? AND job NOT IN (SELECT id FROM job)", (self._now() - KEEP_S,))
+        for (text,) in self._all("SELECT record FROM job"):
+            record = JobRecord.model_validate_json(text)
+            self._jobs[record.job_id] = record
 
     def close(self) -> None:
         """Close the file; the journal is of no use afterwards."""

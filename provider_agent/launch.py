@@ -20,6 +20,7 @@ from provider_agent.runtime import oci, restore
 from provider_agent.runtime.container import ContainerSpec, JobContainer, Limits
 
 LONGEST_WAIT_S = 600.0
+LEAST_LEASE_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ async def launch(
     host.journal.put_job(record.model_copy(update={"container": container.id}))
     host.crash.reach("start.created")
     await _wait_until(host, start.not_before, cancel)
+    await _wait_for_lease(host, start.timeout_s, cancel)
     took = await asyncio.to_thread(_run, host, container, fetched is not None)
     host.crash.reach("start.launched")
     if fetched is None:
@@ -119,6 +121,15 @@ def _run(host: Host, container: JobContainer, restored: bool) -> float:
         return restore.start(host.engine, container).total_s
     host.engine.start(container.id)
     return 0.0
+
+
+async def _wait_for_lease(host: Host, limit_s: float, cancel: Event) -> None:
+    """Wait for an acknowledged heartbeat: without time on its lease the guard freezes a container before it starts."""
+    give_up = host.clock.boottime() + limit_s
+    while host.deadline() - host.clock.boottime() < LEAST_LEASE_S:
+        if cancel.is_set() or host.clock.boottime() > give_up:
+            raise StepFailed("the start was given up: the marketplace acknowledges no heartbeat", retryable=True)
+        await asyncio.sleep(0.1)
 
 
 async def _wait_until(host: Host, moment: float, cancel: Event) -> None:

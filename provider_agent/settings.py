@@ -14,8 +14,8 @@ class AgentSettings(BaseSettings):
     ``docker_socket``: the host's own daemon; without it the agent starts one of its own below ``data_dir``, with its
     sockets in ``docker_run_dir`` (a short path). ``docker_network``: the path of the network namespace it lives in.
     ``node_key`` (hex) is accepted on development chains only; else ``keystore`` and its password. ``teardown``: at
-    SIGTERM remove the jobs and stop a daemon of our own, instead of leaving them for the next start. ``crash_at`` is for
-    tests.
+    SIGTERM remove the jobs and stop a daemon of our own, instead of leaving them for the next start. ``crash_at`` is
+    for tests.
     """
 
     model_config = SettingsConfigDict(env_prefix="EVERLEASE_AGENT_", frozen=True, extra="ignore")
