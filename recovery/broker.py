@@ -35,6 +35,7 @@ def make_app(settings: RecoverySettings) -> Celery:
         task_publish_retry=False,
         task_default_queue="recovery",
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         enable_utc=True,
         beat_schedule=schedule(),
         beat_schedule_filename="",

@@ -7,6 +7,7 @@ import structlog
 
 def configure(level: str, *, as_json: bool) -> None:
     """Log to stderr, for people or as one JSON object a line."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
