@@ -28,17 +28,20 @@ class DemoParams:
             "resources": {"cpus": 1, "memory": self.memory, "disk": "2GiB"},
             "max_price_per_hour": "0.50",
             "deposit": "2.00",
-            "checkpoint": {"mode": "process", "max_lost_work": "45s", "min_interval": "8s"},
+            "checkpoint": {"mode": "process", "max_lost_work": f"{LONGEST_LOSS_S}s", "min_interval": "8s"},
             "recovery": {"max_recoveries": 10},
             "env": ENVIRONMENT,
         })  # fmt: skip
 
-    def command(self) -> list[str]:
-        """The training loop's command line."""
-        options = {"steps": self.steps, "samples": self.samples, "hidden": self.hidden, "pause": self.pause}
+    def command(self, pause: float | None = None) -> list[str]:
+        """The training loop's command line; ``pause`` is how long it sleeps after a step, which changes no number."""
+        slept = self.pause if pause is None else pause
+        options = {"steps": self.steps, "samples": self.samples, "hidden": self.hidden, "pause": slept}
         return ["python", "train.py", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
+LONGEST_LOSS_S = 45
+"""The tenant's bound on lost work, seconds."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 FULL = DemoParams(
@@ -46,6 +49,6 @@ FULL = DemoParams(
     memory="2GiB", between_steps=150, answer_window_s=30,
 )  # fmt: skip
 SMALL = DemoParams(
-    nodes=2, causes=("killed",), steps=400, samples=16_000, hidden=256, pause=0.05,
+    nodes=2, causes=("killed",), steps=500, samples=16_000, hidden=256, pause=0.12,
     memory="512MiB", between_steps=60, answer_window_s=10,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from typing import Any
 
 from everlease.demo.measure import Incident
+from everlease.demo.params import LONGEST_LOSS_S
 
 
 def broken(report: dict[str, Any], incidents: list[Incident]) -> list[str]:
@@ -14,6 +15,11 @@ def broken(report: dict[str, Any], incidents: list[Incident]) -> list[str]:
         (report["conserved"], "the balances do not add up"),
         (report["zombie"]["accepted"] == 0, f"{report['zombie']['accepted']} acts of a stale host were accepted"),
     ]
+    for row in report["recoveries"]:
+        lost = row["lost_work_s"]
+        checks.append(
+            (lost is not None and lost <= LONGEST_LOSS_S, f"{lost} s of work were lost on {row['from_node']}")
+        )
     if "killed" in causes:
         hit = [row for row in report["slashes"] if not row["answered"]]
         checks.append((len(hit) == 1, f"{len(hit)} leases were slashed for silence instead of one"))

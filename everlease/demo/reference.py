@@ -1,4 +1,4 @@
-"""The reference: the same image, command and limits in a plain container, with no market and no failure."""
+"""The reference: the same image, seed and limits in a plain container, with no market, no failure and no sleep."""
 
 import io
 import tarfile
@@ -22,7 +22,7 @@ def run_reference(socket: Path, image: str, params: DemoParams) -> bytes:
     client = docker.DockerClient(base_url=f"unix://{socket}", timeout=900)
     container = client.containers.create(
         image,
-        params.command(),
+        params.command(pause=0),
         environment=ENVIRONMENT,
         network_mode="none",
         nano_cpus=10**9,
