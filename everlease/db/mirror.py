@@ -25,7 +25,7 @@ from everlease.db.models.mirror import (
     SlashRow,
     UndoRow,
 )
-from everlease.db.outbox import emit
+from everlease.db.outbox import emit_all
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 
 Row = Mapping[str, Any]
@@ -108,8 +108,7 @@ def apply(
     if before is not None:
         _keep_images(tx, blocks[-1].number, before)
     _store(tx, rows)
-    for event in events:
-        emit(tx, f"chain.{event.name}", event.payload)
+    emit_all(tx, [(f"chain.{event.name}", event.payload) for event in events])
 
 
 def advance(tx: Tx, row: CursorRow, block: MirroredBlock, *, head: int, final: int) -> None:
@@ -156,8 +155,7 @@ def roll_back(tx: Tx, row: CursorRow, ancestor: MirroredBlock) -> int:
             tx.execute(delete(kind).where(inspect(kind).primary_key[0] == image.key))
         else:
             _store(tx, {(image.table, image.key): image.before})
-    for event in taken:
-        emit(tx, "chain.reverted", _event(event).payload)
+    emit_all(tx, [("chain.reverted", _event(event).payload) for event in taken])
     tx.execute(delete(UndoRow).where(UndoRow.block_number > ancestor.number))
     tx.execute(delete(EventRow).where(EventRow.block_number > ancestor.number))
     tx.execute(delete(BlockRow).where(BlockRow.number > ancestor.number))

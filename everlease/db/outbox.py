@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from everlease.db.engine import Tx
 from everlease.db.models.outbox import OutboxRow
@@ -26,6 +26,16 @@ def emit(tx: Tx, topic: str, payload: dict[str, Any]) -> None:
     """Add an event to this transaction; the relay is woken by NOTIFY when it commits."""
     tx.add(OutboxRow(topic=topic, payload=payload))
     tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
+
+
+def emit_all(tx: Tx, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """``emit`` for many (topic, payload) at once, in their order; the relay is woken once per topic."""
+    if not events:
+        return
+    tx.flush()
+    tx.execute(insert(OutboxRow), [{"topic": topic, "payload": payload} for topic, payload in events])
+    for topic in sorted({topic for topic, _ in events}):
+        tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
 
 
 def claim_unsent(tx: Tx, limit: int = 200) -> list[OutboxEvent]:
