@@ -1,5 +1,6 @@
 """``python -m marketplace``: serve until SIGTERM, then let nodes and streams go in order."""
 
+import signal
 import sys
 
 import uvicorn
@@ -54,6 +55,9 @@ def main() -> int:
         access_log=False,
         server_header=False,
     )
+    # uvicorn raises the signal again once it is done: an orderly end is exit code 0.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
     _Server(config).run()
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from anyio import to_thread
 
-from everlease.db import auctions, commands, jobs, receipts
+from everlease.db import auctions, commands, jobs, nodes, receipts
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import EVERYTHING, listen_async
 from everlease.wire.node import CommandMessage, Ping
@@ -15,7 +15,6 @@ from marketplace.gateway.commands import outgoing
 from marketplace.gateway.session import REPLACED, RESTART, NodeSession
 from marketplace.parts import Parts
 
-PROBE_CHANNEL = "everlease_probe"
 SWEEP_EVERY_S = 2.0
 _log = structlog.get_logger("marketplace.gateway")
 
@@ -31,7 +30,7 @@ class Hub:
             commands.CHANNEL: self._on_command,
             auctions.CHANNEL: self._on_auction,
             receipts.CHANNEL: self._on_receipt,
-            PROBE_CHANNEL: self._on_probe,
+            nodes.PROBE_CHANNEL: self._on_probe,
             jobs.CHANNEL: parts.followers.wake,
         }
 

@@ -1,0 +1,151 @@
+"""Replicas side by side, a database that goes away, and the process itself: start, SIGTERM, bad settings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from everlease.db.engine import DatabaseUnavailable
+from tests.support.deployed import Market
+from tests.support.gateway import award, issue, line
+from tests.support.marketplace import SPEC, FakeNode, Service, free_port, job_body, make_settings, served
+from tests.support.postgres import PostgresServer
+
+pytestmark = pytest.mark.anvil
+
+
+def test_replicas_share_everything_through_the_database(
+    service: Service, market: Market, node: FakeNode, postgres_url: str, tmp_path: Path, job_id: str
+) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    settings = make_settings(
+        market,
+        postgres_url,
+        folder,
+        store=service.settings.store_url,
+        master_key_file=service.settings.master_key_file,
+    )
+    with served(settings) as second:
+        node.connect()
+        held = award(service, node, job_id)
+        issue(second, held, "prepare", {"spec": SPEC, "checkpoint": None})
+        assert node.expect("command").command.job_id == job_id
+        moved = FakeNode(second, market, node.key, node.provider)
+        welcome = moved.connect(({"job_id": job_id, "fence": held.fence, "state": "running"},))
+        assert welcome.confirmed == {job_id: held.fence}
+        assert moved.beat(line(held)).refused == []
+        node.send("heartbeat", jobs=[])
+        with pytest.raises(ConnectionClosed) as ended:
+            node.expect("heartbeat_ack")
+        assert ended.value.rcvd is not None
+        assert ended.value.rcvd.code == 4000
+        client = second.client(market.tenant)
+        assert client.get(f"/v1/jobs/{job_id}").json()["node"] == node.key.address
+        assert client.get("/readyz").status_code == 200
+        client.close()
+        moved.close()
+
+
+def test_without_a_database_nothing_is_acknowledged_and_the_connection_lives(
+    service: Service, node: FakeNode, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    node.connect()
+    node.beat()
+    name = postgres_url.split("/")[3].split("?")[0]
+    postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    postgres_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    node.send("heartbeat", jobs=[])
+    with pytest.raises(TimeoutError):
+        node.recv(1.5)
+    with pytest.raises(DatabaseUnavailable):
+        service.db.ping()
+    with service.client() as client:
+        away = client.get("/v1/nodes")
+        assert (away.status_code, away.json()["type"]) == (503, "urn:everlease:problem:database-unavailable")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+    postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert node.beat().refused == []
+
+
+def environment(market: Market, database_url: str, folder: Path, port: int) -> dict[str, str]:
+    market.deployment.save(folder / "deployment.json")
+    values = {
+        "DEPLOYMENTS": str(folder / "deployment.json"),
+        "RPC_URLS": f'["{market.anvil.url}"]',
+        "DATABASE_URL": database_url,
+        "PORT": str(port),
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "WATCHER": market.watcher.address,
+        "STORE": str(folder / "store"),
+        "STORE_TOKEN_SECRET": "s" * 32,
+        "MASTER_KEY_FILE": str(folder / "master.key"),
+        "LOG_JSON": "true",
+    }
+    return {**os.environ, **{f"EVERLEASE_MARKETPLACE_{name}": value for name, value in values.items()}}
+
+
+def test_sigterm_sends_nodes_and_streams_away(market: Market, postgres_url: str, tmp_path: Path) -> None:
+    market.stake()
+    port = free_port()
+    variables = environment(market, postgres_url, tmp_path, port)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "marketplace"], env=variables, stderr=log, stdout=log)
+    try:
+        settings = make_settings(market, postgres_url, tmp_path, port=port)
+        service = Service(settings.public_url, settings, None)  # type: ignore[arg-type]
+        _await_up(settings.public_url, process, tmp_path / "log")
+        client = service.client(market.tenant)
+        job_id = client.post("/v1/jobs", json=job_body(market)).json()["id"]
+        node = FakeNode(service, market, market.node, market.provider)
+        node.connect()
+        node.beat()
+        headers = {"Accept": "text/event-stream"}
+        with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as stream:
+            lines = stream.iter_lines()
+            while "job.created" not in next(lines):
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert list(lines) is not None
+        with pytest.raises(ConnectionClosed) as ended:
+            node.expect("nothing, until it ends")
+        assert ended.value.rcvd is not None
+        assert ended.value.rcvd.code == 1012
+        client.close()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+    written = (tmp_path / "log").read_text()
+    assert "marketplace down" in written
+    assert "s" * 32 not in written
+
+
+def test_settings_that_cannot_be_used_are_one_sentence(market: Market, postgres_url: str, tmp_path: Path) -> None:
+    variables = environment(market, postgres_url, tmp_path, 0)
+    variables["EVERLEASE_MARKETPLACE_WATCHER"] = "nobody"
+    done = subprocess.run(
+        [sys.executable, "-m", "marketplace"], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "watcher" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _await_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError("the marketplace did not come up: " + log.read_text())

@@ -1,0 +1,103 @@
+"""Cursors, rate limits, waits and wishes: the pure and nearly pure parts."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from everlease.domain import jobspec
+from everlease.domain.job import JobState
+from everlease.wire.spec import SpecModel
+from marketplace.followers import Followers
+from marketplace.gateway.admission import backoff
+from marketplace.pages import decode_cursor, encode_cursor
+from marketplace.problems import ProblemError
+from marketplace.services import wishes
+from marketplace.services.signin import RateLimit
+from marketplace.settings import MarketplaceSettings
+from tests.support.marketplace import SPEC
+
+
+def settings(**changes: object) -> MarketplaceSettings:
+    values: dict[str, object] = {
+        "deployments": "d.json",
+        "rpc_urls": ["http://127.0.0.1:1"],
+        "database_url": "postgresql+psycopg://x",
+        "watcher": "0x" + "11" * 20,
+        "store": "store",
+        "store_token_secret": "s" * 32,
+        "master_key_file": "master.key",
+    }
+    return MarketplaceSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+@given(st.integers(), st.text())
+def test_a_cursor_comes_back_as_it_went(number: int, text: str) -> None:
+    assert decode_cursor(encode_cursor(number, text), int, str) == [number, text]
+
+
+@given(st.text(max_size=60))
+def test_a_made_up_cursor_is_a_problem_and_no_crash(text: str) -> None:
+    with pytest.raises(ProblemError):
+        decode_cursor(text, int, str)
+
+
+def test_attempts_are_limited_per_client_and_minute() -> None:
+    now = [0.0]
+    limit = RateLimit(2, lambda: now[0])
+    limit.admit("a")
+    limit.admit("a")
+    limit.admit("b")
+    with pytest.raises(ProblemError, match="wait 61 s"):
+        limit.admit("a")
+    now[0] = 60.0
+    limit.admit("a")
+
+
+def test_each_loss_doubles_the_wait_up_to_a_bound() -> None:
+    chosen = settings(shun_base_s=5, shun_max_s=60)
+    assert [backoff(chosen, losses) for losses in (0, 1, 2, 3, 4, 5, 10_000)] == [5, 5, 10, 20, 40, 60, 60]
+
+
+def test_settings_derive_origin_domain_and_store() -> None:
+    chosen = settings(public_url="https://market.example/")
+    assert chosen.origin == "https://market.example"
+    assert chosen.sign_in_domain == "market.example"
+    assert chosen.store_url == "https://market.example/store"
+    assert chosen.secure_cookies
+    assert settings(store="http://store.example/").store_url == "http://store.example"
+    with pytest.raises(ValidationError, match="32 bytes"):
+        settings(store_token_secret="short")
+    assert "ssss" not in repr(chosen)
+
+
+@pytest.mark.parametrize("wish", wishes.WISHES)
+def test_every_wish_is_decided_in_every_state(wish: str) -> None:
+    allowed = {state for state in JobState if wishes._makes_sense(state, wish)}
+    assert allowed.isdisjoint({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+    assert (JobState.RUNNING in allowed) == (wish != "resume")
+    assert (JobState.HIBERNATED in allowed) == (wish in ("resume", "cancel"))
+
+
+def test_a_spec_on_the_wire_has_the_hash_of_the_domain() -> None:
+    spec = SpecModel.model_validate(SPEC).to_domain()
+    assert jobspec.from_dict(SPEC) == spec
+    assert jobspec.spec_hash(jobspec.from_dict(SPEC)) == jobspec.spec_hash(spec)
+
+
+def test_followers_are_woken_and_forgotten() -> None:
+    async def scene() -> None:
+        followers = Followers()
+        with followers.follow("a") as first, followers.follow("a") as second, followers.follow("b") as other:
+            followers.wake("a")
+            followers.wake("unknown")
+            assert first.is_set()
+            assert second.is_set()
+            assert not other.is_set()
+            followers.close()
+            assert other.is_set()
+        assert not followers._waiting
+
+    asyncio.run(scene())
