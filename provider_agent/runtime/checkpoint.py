@@ -158,7 +158,11 @@ class Checkpointer:
             if attempt == 1 and "unable to freeze" in said:
                 continue
             why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
-            reason = "CRIU was killed or took longer than the time limit" if code is None else why.sentence
+            reason = (
+                "it took too long, CRIU was killed, or the job's lease ended meanwhile"
+                if code is None
+                else why.sentence
+            )
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
     def settle(self, container: str) -> None:
@@ -259,9 +263,12 @@ def _end_session(folder: Path) -> None:
             continue
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
-    """The exit code. Raises TimeoutExpired past the limit, and soon after CRIU was killed: runc would wait for ever."""
-    give_up, lost = time.monotonic() + timeout, 0
+def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path) -> int:
+    """The exit code. Raises TimeoutExpired past the limit, and soon after CRIU was killed or the guard froze the tasks.
+
+    In both cases runc would wait: for a CRIU that is gone, or for tasks that no longer answer CRIU.
+    """
+    give_up, lost, fenced_before = time.monotonic() + timeout, 0, guards.fenced(folder)
     while True:
         try:
             return process.wait(0.2)
@@ -269,7 +276,8 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
             children = psutil.Process(process.pid).children()
             dead = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
             lost = lost + 1 if children and len(dead) == len(children) else 0
-            if time.monotonic() > give_up or lost > 5:
+            fenced = guards.fenced(folder) and not fenced_before
+            if time.monotonic() > give_up or lost > 5 or fenced:
                 raise
 
 
@@ -294,7 +302,7 @@ def _run_apart(
         )
     try:
         replace_file(str(folder / "dump.session"), str(process.pid))
-        return _wait(process, timeout)
+        return _wait(process, timeout, folder)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

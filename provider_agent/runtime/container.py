@@ -278,7 +278,7 @@ class ContainerEngine:
             raise ContainerFault("read the log of", container[:12], _explain(error), retryable=True) from error
         finally:
             if stream is not None:
-                stream.close()
+                _close(stream)
 
     def execute(self, container: str, command: tuple[str, ...], *, limit_bytes: int = 1 << 20) -> tuple[int, bytes]:
         """Run a command in the running container: (exit code, at most `limit_bytes` of its output). Gone after a
@@ -293,7 +293,7 @@ class ContainerEngine:
                 for chunk in stream:
                     output = (output + chunk)[:limit_bytes]
             finally:
-                stream.close()
+                _close(stream)
             return int(api.exec_inspect(started)["ExitCode"]), output
         except FAILURES as error:
             raise ContainerFault("run a command in", container[:12], _explain(error)) from error
@@ -345,6 +345,12 @@ class ContainerEngine:
         except FAILURES as error:
             raise ContainerFault("inspect", container[:12], _explain(error), retryable=True) from error
         return raw
+
+
+def _close(stream: Any) -> None:
+    """Docker's stream shuts its socket down but leaves the response's hold on it."""
+    stream.close()
+    stream._response.close()
 
 
 def _explain(error: Exception) -> str:
