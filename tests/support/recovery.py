@@ -230,6 +230,11 @@ class Stage:
         with self.database.transaction() as tx:
             return tx.get(LeaseRow, lease_id)
 
+    def lease_state(self, lease_id: str) -> str:
+        """A lease's mirrored state, NONE where the mirror has none."""
+        row = self.lease(lease_id)
+        return row.state if row is not None else "NONE"
+
     def has_open_auction(self, job: str) -> bool:
         """Whether bids are taken."""
         with self.database.transaction() as tx:

@@ -1,0 +1,117 @@
+"""The monitor on real PostgreSQL: suspicion, one probe, loss; and who is not lost."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from everlease.db import nodes
+from everlease.db.models.nodes import NodeRow
+from everlease.db.timers import hold_watch
+from recovery import watch
+from recovery.monitor import WATCH_KEY, Monitor
+from tests.support.recovery import Stage
+
+pytestmark = pytest.mark.anvil
+
+
+@pytest.fixture
+def job(stage: Stage) -> str:
+    stage.node(5)
+    found = stage.launch()
+    stage.run_on(found, 5)
+    stage.beat(found, 2, 0.1)
+    return found
+
+
+@pytest.fixture
+def probes(stage: Stage) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with psycopg.connect(stage.database.libpq_url, autocommit=True) as connection:
+        connection.execute("LISTEN everlease_probe")
+        yield connection
+
+
+def age(stage: Stage, node: str, **columns: datetime | None) -> None:
+    with stage.database.transaction() as tx:
+        row = tx.get_one(NodeRow, node)
+        for name, value in columns.items():
+            setattr(row, name, value)
+
+
+def look(stage: Stage, *, watching_for_s: float = 60.0) -> list[watch.Lost]:
+    now = time.time()
+    with stage.database.transaction() as tx:
+        return watch.look(tx, now, now - watching_for_s, stage.desk.policy.liveness)
+
+
+def test_silence_is_suspected_probed_once_and_then_lost(
+    stage: Stage, job: str, probes: "psycopg.Connection[tuple[object, ...]]"
+) -> None:
+    node = stage.award(job).node
+    assert look(stage) == []
+    age(stage, node, last_seen=datetime.now(UTC) - timedelta(seconds=3))
+    assert look(stage) == []
+    assert look(stage) == []
+    assert [found.payload for found in probes.notifies(timeout=0.5)] == [node]
+    age(stage, node, probe_sent_at=datetime.now(UTC) - timedelta(seconds=1.5))
+    lost = look(stage)
+    assert [found.node for found in lost] == [node]
+    assert watch.declare(stage.desk, lost) == 1
+    assert stage.job(job).state == "RECOVERING"
+    assert stage.job(job).recoveries == 1
+    assert watch.declare(stage.desk, lost) == 0, "a second monitor does it again: nothing happens"
+    with stage.database.transaction() as tx:
+        row = tx.get_one(NodeRow, node)
+        assert (row.liveness, row.losses) == ("LOST", 1)
+
+
+def test_a_node_that_is_heard_between_verdict_and_sentence_keeps_its_job(stage: Stage, job: str) -> None:
+    node = stage.award(job).node
+    stage.kill(node)
+    age(stage, node, disconnected_at=datetime.now(UTC) - timedelta(seconds=2))
+    lost = look(stage)
+    assert lost
+    with stage.database.transaction() as tx:
+        row = tx.get_one(NodeRow, node)
+        assert nodes.seen(tx, node, row.session or "")
+    assert watch.declare(stage.desk, lost) == 0
+    assert stage.job(job).state == "RUNNING"
+
+
+def test_a_monitor_that_was_away_gives_everyone_the_whole_time_again(stage: Stage, job: str) -> None:
+    node = stage.award(job).node
+    long_ago = datetime.now(UTC) - timedelta(seconds=50)
+    age(stage, node, last_seen=long_ago, disconnected_at=long_ago)
+    assert look(stage, watching_for_s=0.1) == []
+    assert [found.node for found in look(stage, watching_for_s=10)] == [node]
+
+
+def test_total_silence_of_several_nodes_is_the_gateways_not_theirs(stage: Stage, job: str) -> None:
+    other = stage.node(6)
+    for node in (stage.award(job).node, other):
+        age(stage, node, last_seen=datetime.now(UTC) - timedelta(seconds=10))
+    policy = stage.desk.policy.liveness
+    with stage.database.transaction() as tx:
+        assert watch.deaf(tx, time.time(), policy)
+        assert not watch.deaf(tx, time.time() + watch.DEAF_AT_MOST_S, policy), "not for ever"
+    age(stage, other, last_seen=datetime.now(UTC))
+    with stage.database.transaction() as tx:
+        assert not watch.deaf(tx, time.time(), policy)
+
+
+def test_only_one_monitor_is_active(stage: Stage, job: str) -> None:
+    stage.kill(stage.award(job).node)
+    monitor = Monitor(stage.desk)
+    with hold_watch(stage.database, WATCH_KEY) as first:
+        assert first is not None
+        with hold_watch(stage.database, WATCH_KEY) as second:
+            assert second is None
+        ended, deadline = 0, time.monotonic() + 10
+        while not ended and time.monotonic() < deadline:
+            ended = monitor.tick(first)
+            time.sleep(0.1)
+    assert ended == 1
+    with hold_watch(stage.database, WATCH_KEY) as third:
+        assert third is not None
