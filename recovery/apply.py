@@ -8,8 +8,9 @@ from typing import Any
 
 from everlease.chain.contracts import Call, EscrowCalls
 from everlease.chain.typed_data import bid_digest, lease_id
-from everlease.db import Database, Tx, auctions, awards, commands, jobs, journal, receipts, snapshots
+from everlease.db import Database, Tx, auctions, awards, checkpoints, commands, jobs, journal, receipts, snapshots
 from everlease.db.models.jobs import AwardRow, JobRow
+from everlease.db.outbox import emit
 from everlease.domain.job import JobEvent
 from everlease.domain.terms import Bid
 from recovery import moves as m
@@ -76,12 +77,22 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         award = awards.under_fence(tx, job_id, fence)
         if award is None or award.ended_at is not None:
             return False
+        emit(tx, "job.host_lost", {"job_id": job_id})
         awards.note(tx, job_id, fence, {}, {"last_seen_at": why.get("last_seen")})
+        if _outputs_are_in(tx, work.job, fence):
+            # The host died after its job: its outputs are the head, only word of the exit was lost.
+            awards.note_exit(tx, job_id, fence, "lost", 0, work.now)
+            return False
         if award.opened_at is not None:
             sign(tx, desk.watcher, award, work.job, final=False, now=work.now)
         _end(work, fence, "lost", recovery=True)
         jobs.apply_event(tx, work.job, JobEvent.LOST, fence=fence, node=award.node, epoch=award.epoch, **why)
         return True
+
+
+def _outputs_are_in(tx: Tx, job: JobRow, fence: int) -> bool:
+    head = checkpoints.by_manifest(tx, job.head_manifest) if job.head_manifest else None
+    return head is not None and head.final and head.fence == fence
 
 
 @singledispatch
