@@ -1,4 +1,4 @@
-"""Real agents as processes, each with a Docker daemon of its own in a network namespace of its own; a gateway and a block store."""
+"""Real agents as processes, each with its own Docker daemon in its own network namespace; a gateway, a block store."""
 
 import json
 import os
@@ -23,7 +23,6 @@ from everlease.chain.typed_data import bid_digest, job_id, lease_id, order_diges
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources, spec_hash
 from everlease.domain.terms import Order
 from everlease.store.block_service import BlockService
-from everlease.store.http import HttpBlockStore
 from everlease.store.local import LocalBlockStore
 from everlease.store.plain import upload_plain
 from everlease.store.service import create_block_app
@@ -54,7 +53,7 @@ for step in range(1, 100000):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and "world" in getattr(item, "fixturenames", ()):
             item.add_marker("docker")
             item.add_marker(pytest.mark.timeout(300))
 
@@ -340,7 +339,14 @@ def world(_stage: dict[str, Any]) -> Iterator[World]:
     for agent in agents.values():
         agent.kill()
     gateway.close()
+    _keep_logs(agents)
     _wipe(agents)
+
+
+def _keep_logs(agents: dict[str, Agent]) -> None:
+    for agent in agents.values():
+        print(f"--- agent {agent.name}", agent.log()[-6000:])
+        (agent.root / "agent.log").unlink(missing_ok=True)
 
 
 def _wipe(agents: dict[str, Agent]) -> None:

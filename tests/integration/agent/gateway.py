@@ -1,4 +1,4 @@
-"""A small gateway that speaks the node protocol for tests: real sockets, real signatures, state in memory, on a thread of its own."""
+"""A small gateway that speaks the node protocol for tests: real sockets and signatures, state in memory."""
 
 import asyncio
 import base64

@@ -1,0 +1,162 @@
+"""Links that break, fences that move on, checkpoints that are held or damaged, and how containers end."""
+
+import time
+
+from everlease.store.cid import parse_cid
+from everlease.wire.commands import Restart, TakeCheckpoint, Thaw
+from tests.integration.agent.conftest import World
+from tests.integration.agent.test_crashes import connected, goes_on
+from tests.integration.agent.test_move import numbers
+
+COUNTS_IN_A_FILE = """
+import os, time
+n = int(open('/checkpoint/n').read()) if os.environ.get('EVERLEASE_RESUME') else 0
+while True:
+    n += 1
+    print('step', n, flush=True)
+    open('/checkpoint/n', 'w').write(str(n))
+    time.sleep(0.1)
+"""
+FAILS = "import time, sys\nfor n in range(1, 40):\n print('step', n, flush=True); time.sleep(0.1)\nsys.exit(3)"
+
+
+def test_a_cut_off_host_freezes_and_goes_on_when_its_fence_is_confirmed(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    world.gateway.hang_up()
+    time.sleep(world.gateway.fence_after + 2)
+    world.gateway.hang_up(False)
+    world.gateway.until(lambda g: any(n.kind == "thawed" for n in g.notices))
+    goes_on(world, job)
+    job.stop(agent)
+
+
+def test_a_zombie_is_refused_and_cleans_up(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    assert world.gateway.do(agent.address, take).ok
+    world.gateway.hang_up()
+    time.sleep(world.gateway.fence_after + 1)
+    world.gateway.owner[job.id] = ("0x" + "99" * 20, job.fence + 1)
+    world.gateway.hang_up(False)
+    world.gateway.until(lambda g: {"heartbeat", "checkpoint", "receipt"} <= set(g.refused))
+    assert len(world.gateway.commits) == 1
+    folder = agent.root / "jobs" / job.id
+    world.gateway.until(lambda g: not folder.exists())
+
+
+def test_a_held_job_goes_on_where_it_was_frozen(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    hold = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("hold"), hold=True)
+    assert world.gateway.do(agent.address, hold).ok
+    held = len(job.lines())
+    time.sleep(2)
+    assert len(job.lines()) == held, "a held job says nothing more"
+    beat = world.gateway.beats[agent.address]
+    assert [line.serving for line in beat.jobs] == [False]
+    thaw = Thaw(job_id=job.id, fence=job.fence, step=job.step("thaw"), new_fence=job.fence)
+    assert world.gateway.do(agent.address, thaw).ok
+    goes_on(world, job)
+    job.stop(agent)
+
+
+def test_a_failed_store_leaves_the_held_job_running(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    agent.kill()
+    agent.environment["EVERLEASE_AGENT_STORE_URL"] = "http://127.0.0.1:9"
+    connected(world, agent)
+    hold = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("hold"), hold=True)
+    failed = world.gateway.do(agent.address, hold)
+    assert not failed.ok
+    assert failed.retryable
+    goes_on(world, job)
+    job.stop(agent)
+
+
+def test_a_damaged_block_is_named_and_nothing_runs(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    assert world.gateway.do(agent.address, take).ok
+    victim = parse_cid(world.gateway.commits[0].block_cids[0])
+    job.stop(agent)
+    world.blocks.delete([victim])
+    lease = job.award(agent)
+    assert world.gateway.do(agent.address, job.prepare()).ok
+    refused = world.gateway.do(agent.address, job.start(agent, lease))
+    assert not refused.ok
+    assert refused.result["damaged"] == victim
+    job.stop(agent)
+
+
+def test_a_failing_container_is_reported_and_restarted_from_its_checkpoint(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job(FAILS)
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    taken = world.gateway.do(agent.address, take)
+    assert taken.ok, taken
+    notice = world.gateway.until(lambda g: next((n for n in g.notices if n.kind == "exited"), None))
+    assert notice.data["code"] == 3
+    assert "step 39" in notice.data["log_tail"]
+    assert numbers(job.lines()) == list(range(1, 40))
+    head = world.gateway.heads[job.id][1]
+    restart = Restart(job_id=job.id, fence=job.fence, step=job.step("restart"), checkpoint=head)
+    restarted = world.gateway.do(agent.address, restart)
+    assert restarted.ok, restarted
+    world.gateway.until(lambda g: sum(n.kind == "exited" for n in g.notices) == 2)
+    job.stop(agent)
+
+
+def test_a_repeated_command_is_answered_from_the_journal(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    first = world.gateway.do(agent.address, take)
+    world.gateway.command(agent.address, take)
+    world.gateway.until(lambda g: g.answers[(job.id, take.step)] >= 2)
+    assert world.gateway.heads[job.id] == (1, first.result["manifest"])
+    job.stop(agent)
+
+
+def test_files_mode_starts_again_over_its_files(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job(COUNTS_IN_A_FILE)
+    lease = job.award(agent)
+    assert world.gateway.do(agent.address, job.prepare()).ok
+    assert world.gateway.do(agent.address, job.start(agent, lease, mode="files")).ok
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    taken = world.gateway.do(agent.address, take)
+    assert taken.ok, taken
+    assert taken.result["mode"] == "files"
+    job.stop(agent)
+    lease = job.award(agent)
+    assert world.gateway.do(agent.address, job.prepare()).ok
+    started = world.gateway.do(agent.address, job.start(agent, lease, mode="files"))
+    assert started.ok, started
+    world.gateway.until(lambda g: len(job.lines()) > 2)
+    assert numbers(job.lines())[0] > 4
+    job.stop(agent)
