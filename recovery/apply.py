@@ -235,7 +235,7 @@ def _(move: m.MarkDamaged, work: _Work) -> None:
 
 def _end(work: _Work, fence: int, outcome: str, *, recovery: bool) -> None:
     ended = awards.end(work.tx, work.job.id, fence, outcome, work.at)
-    if ended is None or not recovery:
+    if ended is None or not recovery or ended.started_at is None:
         return
     work.job.recoveries += 1
     progressed = work.job.head_seq > ended.restore_seq

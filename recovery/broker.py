@@ -38,7 +38,6 @@ def make_app(settings: RecoverySettings) -> Celery:
         worker_redirect_stdouts=False,
         enable_utc=True,
         beat_schedule=schedule(),
-        beat_schedule_filename="",
         beat_scheduler="celery.beat:Scheduler",
     )
     register(app, settings)

@@ -7,6 +7,7 @@ from typing import Any
 ADVANCE = "recovery.advance"
 PUMP = "recovery.pump"
 WAKE_WAITING = "recovery.wake_waiting"
+WAKE_MIGRATING = "recovery.wake_migrating"
 SWEEP_JOBS = "recovery.sweep_jobs"
 SWEEP_COMMANDS = "recovery.sweep_commands"
 SWEEP_LEASES = "recovery.sweep_leases"
@@ -32,6 +33,8 @@ def route(topic: str, payload: Mapping[str, Any]) -> list[Task]:
         return [Task(PUMP), *_advance(payload)]
     if topic == "node.connected":
         return [Task(WAKE_WAITING)]
+    if topic == "node.disconnected":
+        return [Task(WAKE_MIGRATING)]
     if topic == "chain.reverted":
         return _advance(payload) or [Task(SWEEP_JOBS)]
     return [] if topic in _QUIET else _advance(payload)

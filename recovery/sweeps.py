@@ -31,10 +31,10 @@ def job_ids(database: Database) -> Iterator[str]:
     yield from unsettled
 
 
-def waiting_ids(database: Database) -> list[str]:
-    """Jobs that wait for capacity."""
+def ids_in(database: Database, state: JobState) -> list[str]:
+    """Jobs in one state."""
     with database.transaction() as tx:
-        return list(timers.in_state(tx, JobState.WAITING_CAPACITY))
+        return list(timers.in_state(tx, state))
 
 
 def expire_commands(database: Database, now: float) -> int:

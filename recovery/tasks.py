@@ -1,6 +1,6 @@
 """The Celery tasks: each parses, calls one function and ends. All may run twice, late, or in parallel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from celery import Celery, Task
@@ -8,6 +8,7 @@ from celery import Celery, Task
 from everlease.chain.errors import ChainError
 from everlease.db import jobs
 from everlease.db.engine import DatabaseUnavailable
+from everlease.domain.job import JobState
 from recovery import apply, routes, sweeps
 from recovery.runtime import Runtime, build
 from recovery.settings import RecoverySettings
@@ -57,13 +58,15 @@ class Tasks:
 
     def wake_waiting(self) -> None:
         """A node connected: jobs that wait for capacity look again."""
-        for job_id in sweeps.waiting_ids(self.runtime.database):
-            self._app.send_task(routes.ADVANCE, args=(job_id,))
+        self._advance_all(sweeps.ids_in(self.runtime.database, JobState.WAITING_CAPACITY))
+
+    def wake_migrating(self) -> None:
+        """A node went away: jobs that were to move there look again."""
+        self._advance_all(sweeps.ids_in(self.runtime.database, JobState.MIGRATING))
 
     def sweep_jobs(self) -> None:
         """Look at every job that goes on, whatever events were lost."""
-        for job_id in sweeps.job_ids(self.runtime.database):
-            self._app.send_task(routes.ADVANCE, args=(job_id,))
+        self._advance_all(sweeps.job_ids(self.runtime.database))
 
     def sweep_commands(self) -> None:
         """Give up on commands without an answer."""
@@ -78,6 +81,10 @@ class Tasks:
         process, settings = self.runtime, self._settings
         sweeps.tidy(process.database, process.desk.clock(), settings.keep_checkpoints, settings.retention)
 
+    def _advance_all(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            self._app.send_task(routes.ADVANCE, args=(job_id,))
+
 
 def register(app: Celery, settings: RecoverySettings) -> Tasks:
     """Define the tasks on ``app``; all but the pump are tried again while the database is away."""
@@ -85,6 +92,7 @@ def register(app: Celery, settings: RecoverySettings) -> Tasks:
     plain: dict[str, Callable[..., None]] = {
         routes.ADVANCE: tasks.advance,
         routes.WAKE_WAITING: tasks.wake_waiting,
+        routes.WAKE_MIGRATING: tasks.wake_migrating,
         routes.SWEEP_JOBS: tasks.sweep_jobs,
         routes.SWEEP_COMMANDS: tasks.sweep_commands,
         routes.SWEEP_LEASES: tasks.sweep_leases,

@@ -49,6 +49,10 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
     receipts = _recent(tx, ReceiptRow, ReceiptRow.job_id == job.id, ReceiptRow.signed_at)
     nodes = {award.node for award in awards if award.ended_at is None}
     draining = tx.scalars(select(NodeRow.address).where(NodeRow.address.in_(nodes), NodeRow.draining)).all()
+    winners = {str(auction.winner["node"]) for auction in auctions[-1:] if auction.winner}
+    gone = tx.scalars(
+        select(NodeRow.address).where(NodeRow.address.in_(winners), NodeRow.disconnected_at.is_not(None))
+    ).all()
     newest = None
     if job.state == JobState.WAITING_CAPACITY:
         newest = tx.scalar(select(func.max(NodeRow.connected_at)).where(NodeRow.disconnected_at.is_(None)))
@@ -64,6 +68,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         checkpoints=_checkpoints(tx, job),
         receipts={row.lease_id: terms_of(row) for row in receipts},
         draining_nodes=frozenset(draining),
+        gone_nodes=frozenset(gone),
         newest_node_at=unix(newest),
     )
 

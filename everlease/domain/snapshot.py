@@ -208,6 +208,7 @@ class Snapshot:
     checkpoints: tuple[Checkpoint, ...] = ()
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
     draining_nodes: frozenset[str] = frozenset()
+    gone_nodes: frozenset[str] = frozenset()
     newest_node_at: float | None = None
 
     @property

@@ -148,7 +148,8 @@ def _decide(draft: Draft, auction: Auction) -> None:
         draft.event(JobEvent.FUNDS_OUT, "the escrow can't pay another minimum runtime: top it up")
         return
     draft.add(CloseAuction(auction.id, "awarded", winner), GiveAward(**winner, settle=settle_with_open(snapshot)))
-    draft.event(JobEvent.AWARDED, node=winner["node"], rate_per_hour=winner["rate_per_hour"], epoch=auction.epoch)
+    told = {"node": winner["node"], "rate_per_hour": winner["rate_per_hour"], "epoch": auction.epoch}
+    draft.event(JobEvent.AWARDED, fence=snapshot.job.fence + 1, **told)
 
 
 def settle_with_open(snapshot: Snapshot) -> SettleHow | Literal[""]:

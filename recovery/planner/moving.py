@@ -90,10 +90,10 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
         timeout = draft.policy.prepare_timeout_s
         draft.add(IssueCommand(winner["node"], award.fence, step, "prepare", payload, timeout))
         return
-    if preload.ok is None:
+    if preload.ok is None and winner["node"] not in snapshot.gone_nodes:
         return
     if not preload.ok:
-        _abandon(draft, auction, preload.error)
+        _abandon(draft, auction, preload.error or "the new host was lost while it prepared")
         return
     purpose = f"migrate-{auction.id}"
     answer = hold(draft, award, purpose)
@@ -107,7 +107,8 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     draft.add(NoteAward(award.fence, {"held_at": answer.finished_at}))
     draft.end(award, "migrated")
     draft.add(CloseAuction(auction.id, "moved", winner), GiveAward(**winner, settle="close"))
-    draft.event(JobEvent.AWARDED, node=winner["node"], from_node=award.node, epoch=auction.epoch)
+    told = {"node": winner["node"], "rate_per_hour": winner["rate_per_hour"], "epoch": auction.epoch}
+    draft.event(JobEvent.AWARDED, fence=award.fence + 1, from_node=award.node, **told)
 
 
 def _abandon(draft: Draft, auction: Auction, reason: str) -> None:

@@ -348,3 +348,28 @@ def test_a_failing_close_is_tried_again_later_each_time() -> None:
         world.now += 2 ** (attempt - 1)
         world.settle()
         assert len(settles(world)) == attempt + 1
+
+
+def test_a_new_host_that_is_lost_while_it_prepares_ends_the_migration_at_once() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    world.snapshot = replace(world.snapshot, gone_nodes=frozenset({B}))
+    world.settle()
+    assert world.job.state == "RUNNING"
+    assert "was lost while it prepared" in world.job.reason
+
+
+def test_hosts_that_die_before_the_job_ran_there_are_not_held_against_it() -> None:
+    world = running()
+    for node in (B, C, B, C):
+        world.lose()
+        world.settle()
+        world.offer(node)
+        world.now += 1
+        world.settle()
+    assert world.job.state == "ALLOCATING"
+    assert world.job.recoveries == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from recovery.broker import schedule
-from recovery.routes import ADVANCE, PUMP, SWEEP_JOBS, WAKE_WAITING, Task, route, unique
+from recovery.routes import ADVANCE, PUMP, SWEEP_JOBS, WAKE_MIGRATING, WAKE_WAITING, Task, route, unique
 
 JOB = {"job_id": "0xab"}
 
@@ -22,7 +22,7 @@ JOB = {"job_id": "0xab"}
         ("tx.mined", JOB, []),
         ("job.history", JOB, []),
         ("node.connected", {"node": "0x1"}, [Task(WAKE_WAITING)]),
-        ("node.disconnected", {"node": "0x1"}, []),
+        ("node.disconnected", {"node": "0x1"}, [Task(WAKE_MIGRATING)]),
         ("a.topic.of.tomorrow", JOB, [Task(ADVANCE, ("0xab",))]),
     ],
 )
