@@ -14,6 +14,7 @@ from marketplace.gateway.endpoint import Gateway
 from marketplace.middleware import HttpGuard
 from marketplace.parts import Parts, build_parts
 from marketplace.routers import auth, health, job_views, jobs, market, streams
+from marketplace.services.upkeep import keep_store
 from marketplace.settings import MarketplaceSettings
 
 _DESCRIPTION = """Everlease's marketplace. Amounts are base units of the settlement asset, rates base units per hour,
@@ -52,6 +53,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     beside = [
         asyncio.create_task(gateway.hub.listen()),
         asyncio.create_task(gateway.hub.sweep()),
+        asyncio.create_task(keep_store(parts)),
     ]
     for task in beside:
         task.add_done_callback(_report)

@@ -1,16 +1,18 @@
 """The block store as the marketplace uses it: asking what is there, and handing out tokens."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from starlette.applications import Starlette
 
 from everlease.domain.manifest import CID
-from everlease.store.block_service import BlockService, Session
+from everlease.store.block_service import BlockService, GcReport, Session
 from everlease.store.errors import StoreError
 from everlease.store.http import HttpBlockStore
 from everlease.store.local import LocalBlockStore
+from everlease.store.plain import read_plain
+from everlease.store.scrub import scrub_store
 from everlease.store.service import create_block_app
 from everlease.store.sessions import SessionLedger
 from everlease.store.tokens import Scope, issue_token, verify_token
@@ -64,6 +66,26 @@ class StoreGate:
         )
         return token, now + self._lifetime
 
+    def collect(self, live: Iterable[str]) -> GcReport:
+        """Garbage collection: ``live`` names every block to keep. Raises StoreError."""
+        kept = map(CID, live)
+        if self._service is not None:
+            return self._service.collect(kept)
+        assert self._remote is not None
+        return self._remote.collect(kept)
+
+    def scrub(self) -> tuple[str, ...]:
+        """Read a local store through and drop damaged blocks, so that the next upload stores them anew; names them.
+
+        A remote store is scrubbed where it runs.
+        """
+        return () if self._remote is not None else scrub_store(self._local, drop_corrupt=True).corrupt
+
+    def plain_blocks(self, cid: str) -> list[str]:
+        """A plain file's list and its blocks (an image). Raises StoreError."""
+        store = self._remote if self._remote is not None else self._local
+        return [cid, *(block for block, _ in read_plain(store, CID(cid)).blocks)]
+
     def ping(self) -> None:
         """Raise StoreError unless the store answers."""
         if self._remote is not None:
@@ -84,7 +106,7 @@ class StoreGate:
         return issue_token(
             self._secret,
             subject="marketplace",
-            scopes=_READ_WRITE,
+            scopes=(*_READ_WRITE, Scope.GC),
             session=session,
             now=self._clock(),
             ttl_s=_COMMIT_PIN_S,

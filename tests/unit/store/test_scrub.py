@@ -5,50 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from everlease.domain.manifest import Manifest
 from everlease.store.car import CarReader
-from everlease.store.cid import cid_of
 from everlease.store.errors import BlockCorrupt, BlockNotFound
 from everlease.store.local import LocalBlockStore
 from everlease.store.manifest import write_manifest
 from everlease.store.pipeline import SnapshotOptions, Source, snapshot
-from everlease.store.retention import CheckpointAge, RetentionPolicy, retained
 from everlease.store.scrub import export_checkpoint, scrub_checkpoint, scrub_store
 from everlease.store.sealing import JobKeys
-
-HOUR = 3600.0
-
-
-def ages(*hours_ago: float, now: float = 1e6 * HOUR) -> list[CheckpointAge]:
-    ordered = sorted(hours_ago, reverse=True)
-    return [CheckpointAge(cid_of(bytes([seq])), seq, now - ago * HOUR) for seq, ago in enumerate(ordered, 1)]
-
-
-def test_the_last_ones_and_one_per_hour_and_day_stay() -> None:
-    history = ages(*(number / 6 for number in range(60)))
-    kept = retained(history, RetentionPolicy(keep_last=2, keep_hourly=3, keep_daily=1), 1e6 * HOUR)
-    seqs = sorted(item.seq for item in history if item.manifest in kept)
-    assert seqs == [53, 59, 60]
-
-
-@given(st.lists(st.floats(0, 500), max_size=40), st.integers(2, 5), st.integers(0, 5), st.integers(0, 5))
-def test_the_head_and_its_fallback_always_stay_and_order_does_not_matter(
-    hours: list[float], last: int, hourly: int, daily: int
-) -> None:
-    history = ages(*hours)
-    policy = RetentionPolicy(last, hourly, daily)
-    kept = retained(history, policy, 1e6 * HOUR)
-    assert {item.manifest for item in history[-last:]} <= kept
-    assert kept == retained(history[::-1], policy, 1e6 * HOUR)
-    assert len(kept) <= last + hourly + daily
-
-
-def test_a_policy_without_a_fallback_is_refused() -> None:
-    with pytest.raises(ValueError, match="keep_last"):
-        RetentionPolicy(keep_last=1)
 
 
 def test_scrub_names_damaged_and_absent_blocks_and_export_holds_all(
