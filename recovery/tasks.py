@@ -1,5 +1,6 @@
 """The Celery tasks: each parses, calls one function and ends. All may run twice, late, or in parallel."""
 
+import threading
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -25,13 +26,15 @@ class Tasks:
         self._app = app
         self._settings = settings
         self._runtime: Runtime | None = None
+        self._building = threading.Lock()
 
     @property
     def runtime(self) -> Runtime:
         """This process's connections and key."""
-        if self._runtime is None:
-            self._runtime = build(self._settings)
-        return self._runtime
+        with self._building:
+            if self._runtime is None:
+                self._runtime = build(self._settings)
+            return self._runtime
 
     def advance(self, job_id: str) -> None:
         """Bring one job as far as it can go."""
