@@ -28,6 +28,8 @@ def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
         raise _malformed()
     if not all(type(value) is kind for value, kind in zip(key, kinds, strict=True)):
         raise _malformed()
+    if any(type(value) is str and not (value.isascii() and value.isprintable()) for value in key):
+        raise _malformed()
     return key
 
 

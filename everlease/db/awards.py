@@ -11,6 +11,9 @@ from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
 from everlease.domain.earning import Accrual, accrue
 
+_SHUT_OUT = ("lost", "voided")
+"""Outcomes that a node did not agree to; all others end in order, and its last words are welcome."""
+
 
 @dataclass(frozen=True, slots=True)
 class Beat:
@@ -60,10 +63,15 @@ def under_fence(tx: Tx, job_id: str, fence: int) -> AwardRow | None:
     return tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence))
 
 
-def was_held(tx: Tx, node: str, job_id: str, fence: int) -> bool:
-    """Whether this node was ever awarded the job under this fence: what it sends now is a late one's, not made up."""
+def of_node(tx: Tx, node: str, job_id: str, fence: int) -> AwardRow | None:
+    """The award under this fence if it was this node's; None for a fence that is made up."""
     award = under_fence(tx, job_id, fence)
-    return award is not None and award.node == node
+    return award if award is not None and award.node == node else None
+
+
+def is_zombie(award: AwardRow | None) -> bool:
+    """Whether a node was shut out under this award (lost, or void): what it still sends is a zombie's."""
+    return award is not None and award.ended_at is not None and award.outcome in _SHUT_OUT
 
 
 def held_by(tx: Tx, node: str) -> Sequence[AwardRow]:

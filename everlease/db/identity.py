@@ -10,6 +10,7 @@ from everlease.db.engine import Tx
 from everlease.db.models.identity import IdempotencyRow, NonceRow, TokenRow
 
 _now = func.clock_timestamp
+_ANSWERS_KEPT = timedelta(days=7)
 
 
 class KeyReused(Exception):
@@ -99,10 +100,7 @@ def recall(tx: Tx, address: str, key: str, request_digest: str) -> IdempotencyRo
 
 
 def remember(tx: Tx, address: str, key: str, request_digest: str, status: int, body: dict[str, Any]) -> None:
-    """Keep an answer, in the transaction that made it true."""
+    """Keep an answer, in the transaction that made it true; the caller's answers of over a week ago are dropped."""
+    outdated = IdempotencyRow.created_at < _now() - _ANSWERS_KEPT
+    tx.execute(delete(IdempotencyRow).where(IdempotencyRow.address == address, outdated))
     tx.add(IdempotencyRow(address=address, key=key, request_digest=request_digest, status=status, body=body))
-
-
-def forget_answers(tx: Tx, older_than: timedelta) -> None:
-    """Drop kept answers that are older than ``older_than``."""
-    tx.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < _now() - older_than))

@@ -97,24 +97,24 @@ def receipt(tx: Tx, lease_id: str) -> ReceiptRow | None:
 
 
 def is_preparing(tx: Tx, node: str, job_id: str, fence: int) -> bool:
-    """Whether this node prepares the job for a migration, under the fence of the host that still runs it."""
-    found = tx.scalar(
-        select(CommandRow.id)
-        .join(JobRow, (JobRow.id == CommandRow.job_id) & (JobRow.fence == CommandRow.fence))
-        .where(
-            CommandRow.node == node,
-            CommandRow.job_id == job_id,
-            CommandRow.fence == fence,
-            CommandRow.kind == "prepare",
-        )
-        .limit(1)
+    """Whether this node prepares the job ahead of a migration, under the fence of the host that still runs it.
+
+    It goes on preparing under that fence when the job has just been awarded to it and its next command is on the way.
+    """
+    told = select(CommandRow.id).where(
+        CommandRow.node == node,
+        CommandRow.job_id == job_id,
+        CommandRow.fence == fence,
+        CommandRow.kind == "prepare",
     )
-    return found is not None and not _was_awarded(tx, node, job_id, fence)
-
-
-def _was_awarded(tx: Tx, node: str, job_id: str, fence: int) -> bool:
-    awarded = select(AwardRow.id).where(AwardRow.job_id == job_id, AwardRow.fence == fence, AwardRow.node == node)
-    return tx.scalar(awarded) is not None
+    if tx.scalar(told.limit(1)) is None:
+        return False
+    mine = select(AwardRow.id).where(AwardRow.job_id == job_id, AwardRow.node == node)
+    if tx.scalar(mine.where(AwardRow.fence == fence)) is not None:
+        return False
+    if tx.scalar(select(JobRow.fence).where(JobRow.id == job_id)) == fence:
+        return True
+    return tx.scalar(mine.where(AwardRow.fence > fence, AwardRow.ended_at.is_(None)).limit(1)) is not None
 
 
 def node_authority(tx: Tx, node: str) -> NodeAuthRow | None:

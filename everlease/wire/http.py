@@ -1,12 +1,15 @@
 """Bodies of the marketplace's HTTP API. Amounts are base units, ``*_at`` unix seconds, ids and addresses 0x-hex."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from everlease.wire.base import Address, Cid, Hex32, Message, Short, Signature, Units
+from everlease.wire.base import Address, Cid, Hex32, Message, Signature, Units
 from everlease.wire.spec import SpecModel
 from everlease.wire.terms import OrderModel
+
+Plain = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+"""A line of text without control characters."""
 
 
 class Out(BaseModel):
@@ -42,7 +45,7 @@ class SignInRequest(Message):
 
     message: str = Field(max_length=4096)
     signature: Signature
-    label: Short = "cli"
+    label: Plain = "cli"
     cookie: bool = False
 
 
@@ -83,7 +86,7 @@ class JobRequest(Message):
 class WishRequest(Message):
     """Why, in words, for the job's history."""
 
-    reason: Short = ""
+    reason: Plain = ""
 
 
 class JobOut(Out):
@@ -270,7 +273,7 @@ class MarketOut(Out):
 
 
 class NodeOut(Out):
-    """Public facts of a node. ``mtbf_s``: mean seconds served between losses; null where none was seen."""
+    """Public facts of a node. ``mtbf_s``: expected seconds between losses, as auctions count them."""
 
     node: Address
     provider: Address
@@ -282,7 +285,7 @@ class NodeOut(Out):
     last_seen: float | None
     losses: int
     served_s: float
-    mtbf_s: float | None
+    mtbf_s: float
     stake: Units
     stake_locked: Units
 

@@ -54,8 +54,9 @@ def take_result(parts: Parts, node: str, message: CommandResult) -> str | None:
             return "this node was never given that step"
         current = jobs.get(tx, message.job_id).fence
         if row.fence != message.fence or (row.fence != current and row.kind not in _AFTER_THE_FENCE):
-            nodes.count_refusal(tx, message.job_id, node, row.fence, "result")
-            parts.metrics.refused.labels("result").inc()
+            if awards.is_zombie(awards.of_node(tx, node, message.job_id, row.fence)):
+                nodes.count_refusal(tx, message.job_id, node, row.fence, "result")
+                parts.metrics.refused.labels("result").inc()
             _fail(tx, row, f"answered under fence {message.fence} after the fence moved on to {current}", False)
             return f"fence {message.fence} is stale, {current} is current"
         commands.finish(

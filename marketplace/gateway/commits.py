@@ -165,5 +165,6 @@ def _advance(tx: Tx, node: str, message: CommitCheckpoint) -> None:
 
 def _count(parts: Parts, node: str, message: CommitCheckpoint) -> None:
     with parts.db.transaction() as tx:
-        nodes.count_refusal(tx, message.job_id, node, message.fence, "checkpoint")
-    parts.metrics.refused.labels("checkpoint").inc()
+        if awards.is_zombie(awards.of_node(tx, node, message.job_id, message.fence)):
+            nodes.count_refusal(tx, message.job_id, node, message.fence, "checkpoint")
+            parts.metrics.refused.labels("checkpoint").inc()

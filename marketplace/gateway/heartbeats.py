@@ -41,7 +41,7 @@ def _credit(parts: Parts, tx: Tx, node: str, beats: list[Beat]) -> tuple[str, ..
         if queries.is_preparing(tx, node, line.job_id, line.fence):
             continue
         refused.append(line.job_id)
-        if awards.was_held(tx, node, line.job_id, line.fence):
+        if awards.is_zombie(awards.of_node(tx, node, line.job_id, line.fence)):
             nodes.count_refusal(tx, line.job_id, node, line.fence, "heartbeat")
             parts.metrics.refused.labels("heartbeat").inc()
     return tuple(dict.fromkeys(refused))

@@ -28,8 +28,8 @@ def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:
 def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
     """Hand a notice to recovery, which writes it into the job's history; returns why it is refused, or None."""
     with parts.db.transaction() as tx:
-        late_word = message.kind in _AFTER_THE_FENCE and awards.was_held(tx, node, message.job_id, message.fence)
-        if not late_word:
+        award = awards.of_node(tx, node, message.job_id, message.fence)
+        if award is None or message.kind not in _AFTER_THE_FENCE:
             refusal = _refusal(parts, tx, node, message.job_id, message.fence, "notice")
             if refusal is not None:
                 return refusal
@@ -51,8 +51,10 @@ def take_drain(parts: Parts, node: str, reason: str) -> int:
 def grant_token(parts: Parts, node: str, message: TokenRequest) -> TokenGrant:
     """A fresh store token for a job that the node holds or prepares."""
     with parts.db.transaction() as tx:
-        holds = _refusal(parts, tx, node, message.job_id, message.fence, "token") is None
-        prepares = not holds and queries.is_preparing(tx, node, message.job_id, message.fence)
+        _refusal(parts, tx, node, message.job_id, message.fence, "token")
+        held = awards.current(tx, node, [message.job_id]).get(message.job_id, (None, None))[0]
+        holds = held is not None and held.fence == message.fence
+        prepares = queries.is_preparing(tx, node, message.job_id, message.fence)
     if not holds and not prepares:
         return TokenGrant(seq=0, request=message.request, ok=False, error="this node doesn't hold that job")
     session = f"{message.job_id}:{message.fence}"
@@ -98,15 +100,15 @@ def _receipts(rows: list[ReceiptRow]) -> Receipts:
 
 
 def _refusal(parts: Parts, tx: Tx, node: str, job_id: str, fence: int, kind: str) -> str | None:
-    """Why a message about a job is refused: not this node's fence, or a stale one (then it is counted).
+    """Why a message about a job is refused: a fence that was never this node's, or a zombie's (then it is counted).
 
-    The last fence's node may speak on after its award ended: the end of a log, the exit of a container.
+    After an end in order the node may speak on: the end of a log, the wish for its final receipt.
     """
-    if not awards.was_held(tx, node, job_id, fence):
+    award = awards.of_node(tx, node, job_id, fence)
+    if award is None:
         return f"this node was never awarded the job under fence {fence}"
-    current = jobs.get(tx, job_id).fence
-    if fence == current:
+    if not awards.is_zombie(award):
         return None
     nodes.count_refusal(tx, job_id, node, fence, kind)
     parts.metrics.refused.labels(kind).inc()
-    return f"fence {fence} is stale, {current} is current"
+    return f"fence {fence} is stale: this node was shut out ({award.outcome})"

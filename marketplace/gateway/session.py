@@ -109,7 +109,8 @@ async def receive_frame(socket: WebSocket) -> str:
         raise SessionOver(PROTOCOL, "only text frames are understood") from error
     if len(text) > MAX_FRAME_BYTES:
         raise SessionOver(TOO_LARGE, f"a frame has at most {MAX_FRAME_BYTES} bytes")
-    return text
+    # PostgreSQL keeps no NUL in text or jsonb, and a program's output may well hold one.
+    return text.replace("\\u0000", "\\ufffd")
 
 
 async def close_socket(socket: WebSocket, code: int, reason: str) -> None:

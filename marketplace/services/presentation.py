@@ -8,6 +8,7 @@ from everlease.db.models.mirror import LeaseRow, ProviderRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.queries import JobMoney
 from everlease.domain.lease import LeaseState
+from everlease.domain.liveness import mean_time_between_losses
 from everlease.domain.money import affordable_seconds, pay_for
 from everlease.wire.http import CheckpointOut, CostOut, EventOut, JobOut, LeaseOut, LogOut, NodeOut
 from everlease.wire.spec import SpecModel
@@ -156,7 +157,7 @@ def node_out(row: NodeRow, provider: ProviderRow | None) -> NodeOut:
         last_seen=maybe_unix(row.last_seen),
         losses=row.losses,
         served_s=row.served_s,
-        mtbf_s=row.served_s / row.losses if row.losses else None,
+        mtbf_s=mean_time_between_losses(row.served_s, row.losses),
         stake=provider.staked if provider else 0,
         stake_locked=provider.locked if provider else 0,
     )

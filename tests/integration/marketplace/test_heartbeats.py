@@ -1,14 +1,15 @@
 """Service is earned by heartbeats; everything under a stale fence is refused and counted."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from everlease.db import jobs
+from everlease.db import awards, commands, jobs
 from everlease.db.models.jobs import AwardRow
 from tests.support.deployed import key
 from tests.support.gateway import award, begin, command_row, commit_fields, line, refusals, started
-from tests.support.marketplace import FakeNode, Service, make_award
+from tests.support.marketplace import SPEC, FakeNode, Service, make_award
 
 pytestmark = pytest.mark.anvil
 
@@ -76,3 +77,37 @@ def test_a_made_up_fence_is_refused_and_not_counted(service: Service, node: Fake
     node.connect()
     assert node.beat({"job_id": job_id, "fence": 99, "serving": True}).refused == [job_id]
     assert refusals(service, job_id) == {}
+
+
+def test_a_host_that_left_in_order_is_no_zombie(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held = award(service, node, job_id)
+    with service.db.transaction() as tx:
+        awards.end(tx, job_id, held.fence, "migrated", datetime.now(UTC))
+    make_award(service.db, job_id, key(6), node.provider, epoch=2)
+    assert node.beat(line(held)).refused == [job_id]
+    node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=0, text="the last line\n")
+    node.send("receipt_request", job_id=job_id, fence=held.fence, lease_id=held.lease_id)
+    assert node.expect("receipts").receipts == []
+    assert refusals(service, job_id) == {}
+
+
+def test_a_node_that_prepares_ahead_of_a_migration_is_not_refused(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    elsewhere = make_award(service.db, job_id, key(6), node.provider)
+    deadline = datetime.now(UTC) + timedelta(seconds=60)
+    with service.db.transaction() as tx:
+        payload = {"spec": SPEC, "checkpoint": None}
+        commands.issue(tx, node.key.address, job_id, elsewhere.fence, "preload/1", "prepare", payload, deadline)
+    assert node.expect("command").command.fence == elsewhere.fence
+    ahead = line(elsewhere, serving=False)
+    assert node.beat(ahead).refused == []
+    node.send("token_request", request="p", job_id=job_id, fence=elsewhere.fence)
+    assert node.expect("token_grant").ok
+    mine = make_award(service.db, job_id, node.key, node.provider, epoch=2)
+    assert node.beat(ahead).refused == []
+    with service.db.transaction() as tx:
+        awards.end(tx, job_id, mine.fence, "lost", datetime.now(UTC))
+    assert node.beat(ahead).refused == [job_id]
