@@ -8,19 +8,18 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from everlease.domain.manifest import CID, Manifest
 from everlease.store.base import BlockStore, put_block
 from everlease.store.errors import AccessDenied, StoreError, StoreFull
 from everlease.store.manifest import commitment, sign_manifest
-from everlease.store.pipeline import Snapshot, Source, load_known, save_known, scan, snapshot
+from everlease.store.pipeline import load_known, save_known, snapshot
 from everlease.store.sealing import JobKeys
 from everlease.wire.node import MAX_FRAME_BYTES, CommitAnswer
-from provider_agent import outputs
+from provider_agent import commit, outputs
+from provider_agent.commit import Committed, Stored, sources_of
 from provider_agent.errors import CheckpointFailed, JobGone
 from provider_agent.host import Host
 from provider_agent.records import JobRecord, PendingCheckpoint
@@ -29,35 +28,6 @@ from provider_agent.runtime.errors import ContainerFault, DumpFailed
 from provider_agent.runtime.everlease_runc import replace_file
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Committed:
-    """A checkpoint that is the head of the job's chain now. Seconds and bytes."""
-
-    manifest: CID
-    seq: int
-    mode: str
-    pause_s: float
-    total_s: float
-    logical_bytes: int
-    new_bytes: int
-    held: bool
-
-    def as_result(self) -> dict[str, Any]:
-        """For a command's result or a notice."""
-        return dict(self.__dict__)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Blocks and manifest are in the store; the commit is still to be asked for."""
-
-    cid: CID
-    manifest: Manifest
-    digest: str
-    signature: str
-    found: Snapshot
 
 
 class Checkpoints:
@@ -209,7 +179,7 @@ class Checkpoints:
         known = load_known(self._host.folders.known(self._job_id))
         try:
             found = snapshot(sources_of(folder), store, self._keys, known=known, cancel=self._cancel)
-            manifest = self._manifest(record, pending, dump, found)
+            manifest = commit.manifest_of(self._host, record, pending, dump, found, self._keys.generation)
             payload = sign_manifest(manifest, self._host.identity.key.secret)
             cid = put_block(store, self._keys.seal(payload))
             save_known(self._host.folders.job(self._job_id) / "known.next", found.known)
@@ -222,63 +192,17 @@ class Checkpoints:
         digest, signature = commitment(payload)
         return Stored(cid, manifest, digest, signature, found)
 
-    def _manifest(self, record: JobRecord, pending: PendingCheckpoint, dump: DumpResult, found: Snapshot) -> Manifest:
-        assert record.start is not None
-        requirements = self._host.requirements if dump.mode == "process" else {}
-        return Manifest(
-            chain_id=self._host.chain_id,
-            contract=self._host.escrow,
-            job_id=record.job_id,
-            seq=pending.seq,
-            fence=record.fence,
-            epoch=record.start.epoch,
-            lease_id=record.start.lease_id,
-            node=self._host.identity.key.address,
-            mode="process" if dump.mode == "process" else "files",
-            generation=self._keys.generation,
-            predecessor=CID(record.head) if record.head else None,
-            created_at=round(self._host.clock.unix(), 3),
-            entries=found.entries,
-            requirements={**requirements, "image_config": record.start.spec["image_digest"]},
-            stats={
-                "logical_bytes": found.stats.logical_bytes,
-                "new_bytes": found.stats.new_bytes,
-                "pause_s": dump.pause_s,
-            },
-        )
-
     async def _commit(
         self, pending: PendingCheckpoint, dump: DumpResult, stored: Stored, total_s: float, final: bool
     ) -> CommitAnswer:
-        record, manifest = self._record(), stored.manifest
+        record = self._record()
         taken_at = record.pending.taken_at if record.pending else self._host.clock.unix()
-        body = {
-            "type": "commit_checkpoint",
-            "request": pending.request,
-            "job_id": record.job_id,
-            "fence": record.fence,
-            "checkpoint_seq": manifest.seq,
-            "manifest": stored.cid,
-            "predecessor": manifest.predecessor,
-            "manifest_digest": stored.digest,
-            "signature": stored.signature,
-            "block_cids": sorted(manifest.cids()),
-            "mode": manifest.mode,
-            "generation": manifest.generation,
-            "generations": sorted(manifest.generations()),
-            "logical_bytes": stored.found.stats.logical_bytes,
-            "new_bytes": stored.found.stats.new_bytes,
-            "pause_s": dump.pause_s,
-            "total_s": round(total_s, 3),
-            "taken_at": round(taken_at, 3),
-            "requirements": dict(manifest.requirements),
-            "final": final,
-        }
+        body = commit.request_of(record, pending, stored, dump, total_s, taken_at)
         text = json.dumps(body)
         if len(text) > MAX_FRAME_BYTES - 4096:
             raise CheckpointFailed("the checkpoint has too many blocks to be committed at once", retryable=False)
-        self._advance(pending, {"phase": "committing", "manifest": stored.cid})
         replace_file(str(self._host.folders.last_commit(self._job_id)), text)
+        self._advance(pending, {"phase": "committing", "manifest": stored.cid})
         self._host.messenger.post(f"commit:{pending.request}", body)
         self._host.crash.reach("checkpoint.requested")
         return await self._answer(pending.request)
@@ -328,11 +252,8 @@ class Checkpoints:
         if pending.phase != "committing" or pending.manifest is None:
             self._host.journal.put_job(record.model_copy(update={"pending": None}))
             return
+        # The agent may have been killed just before the request reached the outbox.
+        body = json.loads(self._host.folders.last_commit(self._job_id).read_text(encoding="utf-8"))
+        self._host.messenger.post(f"commit:{pending.request}", body)
         answer = await self._answer(pending.request)
         self._conclude(pending, answer, pending.manifest, {"pause_s": pending.pause_s})
-
-
-def sources_of(folder: Path) -> list[Source]:
-    """What of a dump goes into the store: all of it but the logs."""
-    sources, _ = scan(folder)
-    return [source for source in sources if source.path.split("/", 1)[0] in {"criu", "files", "dump.json"}]

@@ -9,18 +9,17 @@ from threading import Event
 from typing import Any
 
 from everlease.domain.jobspec import JobSpec
-from everlease.domain.manifest import CID
 from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop, TakeCheckpoint, Thaw
 from everlease.wire.node import HeldContainer, JobBeat
-from provider_agent import guards, terms
-from provider_agent.checkpointer import Checkpoints, Committed
+from provider_agent import guards, preparation, terms
+from provider_agent.checkpointer import Checkpoints
+from provider_agent.commit import Committed
 from provider_agent.errors import AgentError, CheckpointFailed, StepFailed
-from provider_agent.host import Host, disk_needed
-from provider_agent.images import ensure_image
+from provider_agent.host import Host
 from provider_agent.launch import Launched, launch
 from provider_agent.life import Life
 from provider_agent.records import JobRecord, LeaseRecord, LogPosition
-from provider_agent.runtime import network, oci
+from provider_agent.runtime import oci
 from provider_agent.runtime.errors import ContainerFault
 
 log = logging.getLogger(__name__)
@@ -145,53 +144,12 @@ class Job:
         raise StepFailed("this agent does not know the command")
 
     async def _prepare(self, command: Prepare) -> dict[str, Any]:
-        host = self.host
-        spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
-        room = host.free_disk() - disk_needed(spec, 2 * command.image_archive_bytes)
-        if room < 0:
-            raise StepFailed(f"this host lacks {-room} bytes of disk for the job", retryable=True)
-        self._token = command.store_token
-        kept = command.model_copy(update={"block_cids": []})
-        gpus = terms.free_gpus(host, self.job_id, spec.resources.gpus)
-        if host.journal.job(self.job_id) is not None:
+        preparation.check(self.host, command)
+        if self.host.journal.job(self.job_id) is not None:
             await self._end_life()
-            await asyncio.to_thread(host.engine.remove_job, self.job_id)
-        record = JobRecord(
-            job_id=self.job_id,
-            fence=command.fence,
-            phase="preparing",
-            prepare=kept,
-            accepted_at=host.clock.unix(),
-            gpus=gpus,
-        )
-        host.journal.put_job(record)
-        host.crash.reach("prepare.accepted")
-        began = host.clock.boottime()
-        image, imaged, blocks = await asyncio.to_thread(self._fetch, command, spec)
-        host.crash.reach("prepare.blocks")
-        await asyncio.to_thread(network.create_network, host.engine.client, self.job_id)
-        self._update(phase="prepared")
-        host.crash.reach("prepare.done")
-        ended = host.clock.boottime()
-        return {"image_bytes": image, "image_s": imaged - began, "blocks": blocks, "blocks_s": ended - imaged}
-
-    def _fetch(self, command: Prepare, spec: JobSpec) -> tuple[int, float, int]:
-        """Image, then the sealed blocks of the checkpoint; (image bytes, when it was there, blocks). In a thread."""
-        store = self.host.cached(lambda: self._token)
-        try:
-            image = ensure_image(self.host, command, spec, self.host.store(lambda: self._token), self.cancel)
-            imaged = self.host.clock.boottime()
-            self.host.crash.reach("prepare.image")
-            wanted = [CID(cid) for cid in command.block_cids]
-            wanted += [CID(command.checkpoint)] if command.checkpoint else []
-            fetched = 0
-            for place in range(0, len(wanted), _BATCH):
-                if self.cancel.is_set():
-                    raise StepFailed("the preparation was cancelled")
-                fetched += store.prefetch(wanted[place : place + _BATCH])
-            return image, imaged, fetched
-        finally:
-            store.close()
+            await asyncio.to_thread(self.host.engine.remove_job, self.job_id)
+        self._token = command.store_token
+        return await preparation.prepare(self.host, command, lambda: self._token, self.cancel)
 
     async def _start(self, command: Start) -> dict[str, Any]:
         host, record = self.host, self.record

@@ -10,7 +10,8 @@ import psutil
 from everlease.domain.jobspec import JobSpec
 from everlease.wire.node import JobBeat
 from provider_agent import guards, schedule
-from provider_agent.checkpointer import Checkpoints, Committed
+from provider_agent.checkpointer import Checkpoints
+from provider_agent.commit import Committed
 from provider_agent.errors import AgentError, CheckpointFailed, JobGone
 from provider_agent.guard import find_freezer
 from provider_agent.host import Host

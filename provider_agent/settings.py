@@ -43,6 +43,7 @@ class AgentSettings(BaseSettings):
     cpu_millis: int | None = Field(default=None, ge=1)
     memory_bytes: int | None = Field(default=None, ge=1)
     disk_reserve_bytes: int = Field(default=2 * GIB, ge=0)
+    cache_bytes: int = Field(default=20 * GIB, ge=0)
 
     docker_socket: Path | None = None
     docker_run_dir: Path | None = None

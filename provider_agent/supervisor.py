@@ -5,8 +5,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from everlease.store.errors import StoreError
-from everlease.wire.commands import Command, CommandResult, Freeze, Prepare, Stop
+from everlease.wire.commands import Command, Freeze, Prepare, Stop
 from everlease.wire.node import (
     CallForBids,
     Challenge,
@@ -22,15 +21,14 @@ from everlease.wire.node import (
     ToNode,
     Welcome,
 )
-from provider_agent import bidding
-from provider_agent.errors import AgentError, LinkDown, StepFailed
+from provider_agent import answers, bidding
+from provider_agent.errors import LinkDown, StepFailed
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
 from provider_agent.jobs import Job
 from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.orphans import sweep_host
-from provider_agent.runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)
 DROP_AFTER_S = 10.0
@@ -238,33 +236,18 @@ class Supervisor:
             self._spawn(self._carry_out(command))
 
     async def _carry_out(self, command: Command) -> None:
-        answer = {"job_id": command.job_id, "fence": command.fence, "step": command.step}
         try:
-            job = self._job_for(command)
-            result = CommandResult(**answer, ok=True, result=await job.carry_out(command)) if job else None
-            result = result or CommandResult(**answer, ok=True)
-        except StepFailed as error:
-            retryable, data = error.retryable, error.data
-            result = CommandResult(**answer, ok=False, error=error.sentence[:2000], retryable=retryable, result=data)
-        except (AgentError, RuntimeFault, StoreError) as error:
-            retryable = bool(getattr(error, "retryable", False))
-            data = {"log_tail": str(getattr(error, "log_tail", ""))[-4000:]}
-            result = CommandResult(
-                **answer,
-                ok=False,
-                error=str(error)[:2000],
-                retryable=retryable,
-                result=data if data["log_tail"] else {},
-            )
-        except OSError as error:
-            reason = f"this host failed: {error.strerror or type(error).__name__}"
-            result = CommandResult(**answer, ok=False, error=reason, retryable=True)
+            result = await answers.answer(command, self._do(command))
         finally:
             self._steps.discard((command.job_id, command.step))
         self._host.journal.finish(result)
         self._link.wake()
         if self._host.journal.job(command.job_id) is None:
             self.jobs.pop(command.job_id, None)
+
+    async def _do(self, command: Command) -> dict[str, Any]:
+        job = self._job_for(command)
+        return await job.carry_out(command) if job is not None else {}
 
     def _job_for(self, command: Command) -> Job | None:
         """The job a command is for. A command proves that its fence is current; None: there is nothing left to do."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,7 +203,9 @@ class Gateway:
         node = self.nodes.get(address)
         if node is not None:
             for target, command in list(self.unanswered.values()):
-                if target == address:
+                with suppress(ConnectionClosed):
+                    if target != address:
+                        continue
                     await self._send(node, {"type": "command", "command": command.model_dump(mode="json")})
 
     async def _send(self, node: Node, message: Any) -> None:

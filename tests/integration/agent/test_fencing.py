@@ -134,6 +134,7 @@ def test_a_repeated_command_is_answered_from_the_journal(world: World) -> None:
     job.run_on(agent)
     take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
     first = world.gateway.do(agent.address, take)
+    time.sleep(2)
     world.gateway.command(agent.address, take)
     world.gateway.until(lambda g: g.answers[(job.id, take.step)] >= 2)
     assert world.gateway.heads[job.id] == (1, first.result["manifest"])
