@@ -7,6 +7,7 @@ devices, firewall rules, user namespaces). Message numbers are those of CRIU 4.2
 
 import platform
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from provider_agent.runtime import seccomp
@@ -22,13 +23,22 @@ CAPABILITY_BITS = {
 ALLOWED_MASK = sum(1 << CAPABILITY_BITS[name] for name in KEPT_CAPABILITIES)
 CAPABILITY_FIELDS = {9: "inheritable", 10: "permitted", 11: "effective", 12: "bounding", 19: "ambient"}
 NO_NEW_PRIVS, SECCOMP_FILTER_MODE = 18, 2
-PE_PRESENT, PAGE = 4, 4096
+PE_PRESENT, PAGE, TSYNC = 4, 4096, 1
 FORBIDDEN = re.compile(
-    r"(netdev|ifaddr|route6?|rule|iptables|ip6tables|nftables|netns|conntrack|expect|autofs|userns|creds|bpfmap-.*)-\d+\.img"
-    r"|(tunfile|binfmt-misc.*|netns-ct.*)\.img"
+    r"(netdev|ifaddr|route6?|rule|iptables|ip6tables|nftables|netns|autofs|userns|creds|bpfmap-.*)-\d+\.img"
+    r"|(tunfile|binfmt-misc.*)\.img"
 )
 OWN_MOUNTS = {1: "proc", 2: "sysfs", 5: "tmpfs", 6: "devpts", 14: "mqueue"}
 OVERLAY, CGROUPS, EXTERNAL_KEY = 17, (12, 23), 18
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A seccomp filter: its program, the index of the filter below it, its SECCOMP_FILTER_FLAG_ bits."""
+
+    program: bytes
+    below: int | None
+    flags: int
 
 
 def check_images(images: Path) -> None:
@@ -37,7 +47,7 @@ def check_images(images: Path) -> None:
     """
     try:
         reason = _forbidden(images) or _mounts(images) or _tasks(images) or _pages(images)
-    except (ValueError, OSError) as error:
+    except (ValueError, IndexError, StopIteration, OSError) as error:
         raise CheckpointRefused(str(images), f"its images are damaged ({error})") from error
     if reason:
         raise CheckpointRefused(str(images), reason)
@@ -70,18 +80,35 @@ def _mounts(images: Path) -> str | None:
 
 def _tasks(images: Path) -> str | None:
     filters = _filters(images)
-    found = False
-    for path in images.glob("core-*.img"):
-        for core in messages(path):
-            found = True
-            thread = child(core, 5)
-            creds = child(thread, 10) if thread is not None else None
-            if thread is None or creds is None:
-                return f"{path.name} has no credentials"
-            reason = _rights(creds) or _seccomp(thread, filters)
+    processes = list(messages(images / "pstree.img"))
+    for process in processes:
+        leader = numbers(process, 1)[-1]
+        reason = _thread(images, leader, filters, synced=False)
+        if reason:
+            return reason
+        # CRIU stores no filter for threads that share their leader's; SECCOMP_FILTER_FLAG_TSYNC gives it to them.
+        top = numbers(child(_core(images, leader), 5) or b"", 12)[-1]
+        for thread in set(numbers(process, 5)) - {leader}:
+            reason = _thread(images, thread, filters, synced=bool(filters[top].flags & TSYNC))
             if reason:
-                return f"{path.name} {reason}"
-    return None if found else "it has no tasks"
+                return reason
+    return None if processes else "it has no tasks"
+
+
+def _core(images: Path, tid: int) -> bytes:
+    return next(messages(images / f"core-{tid}.img"))
+
+
+def _thread(images: Path, tid: int, filters: list[Filter], *, synced: bool) -> str | None:
+    """Why a thread may not run; `synced` when it gets its leader's filters."""
+    thread = child(_core(images, tid), 5)
+    creds = child(thread, 10) if thread is not None else None
+    if thread is None or creds is None:
+        return f"task {tid} has no credentials"
+    reason = _rights(creds)
+    if reason is None and not (synced and not numbers(thread, 11)):
+        reason = _seccomp(thread, filters)
+    return f"task {tid} {reason}" if reason else None
 
 
 def _pages(images: Path) -> str | None:
@@ -111,7 +138,7 @@ def _rights(creds: bytes) -> str | None:
     return None if numbers(creds, NO_NEW_PRIVS) == [1] else "may gain privileges (no_new_privs is off)"
 
 
-def _seccomp(thread: bytes, filters: list[tuple[bytes, int | None]]) -> str | None:
+def _seccomp(thread: bytes, filters: list[Filter]) -> str | None:
     if numbers(thread, 11) != [SECCOMP_FILTER_MODE] or not numbers(thread, 12):
         return "runs without a seccomp filter"
     chain: list[bytes] = []
@@ -119,16 +146,16 @@ def _seccomp(thread: bytes, filters: list[tuple[bytes, int | None]]) -> str | No
     while index is not None:
         if index >= len(filters) or len(chain) > 32:
             return "names a seccomp filter that is not there"
-        program, index = filters[index]
-        chain.append(program)
+        chain.append(filters[index].program)
+        index = filters[index].below
     if platform.machine() != "x86_64":
         return None
     passed = seccomp.allowed(chain)
     return f"has a seccomp filter that allows {', '.join(passed[:3])}" if passed else None
 
 
-def _filters(images: Path) -> list[tuple[bytes, int | None]]:
-    """(program, index of the filter below it) of each filter in seccomp.img."""
+def _filters(images: Path) -> list[Filter]:
+    """The filters of seccomp.img, by index."""
     if not (images / "seccomp.img").exists():
         return []
     found = []
@@ -136,5 +163,6 @@ def _filters(images: Path) -> list[tuple[bytes, int | None]]:
         for number, raw in fields(entry):
             if number == 1 and isinstance(raw, bytes):
                 below = numbers(raw, 2)
-                found.append((child(raw, 1) or b"", below[-1] if below else None))
+                flags = numbers(raw, 3)
+                found.append(Filter(child(raw, 1) or b"", below[-1] if below else None, flags[-1] if flags else 0))
     return found

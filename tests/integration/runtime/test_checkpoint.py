@@ -191,6 +191,13 @@ def test_a_restore_without_its_images_is_refused_and_leaves_nothing(fleet: Fleet
     folder = b.root / "checkpoints" / spec.name
     pages = result.path / "criu" / "pages-1.img"
     size = pages.stat().st_size
+    seccomp = result.path / "criu" / "seccomp.img"
+    filters = seccomp.read_bytes()
+    # The first instruction of the filter becomes "return SECCOMP_RET_ALLOW".
+    seccomp.write_bytes(filters.replace(bytes.fromhex("2000000004000000"), bytes.fromhex("060000000000ff7f"), 1))
+    with pytest.raises(CheckpointRefused, match="seccomp filter that allows"):
+        restore.prepare(b.engine, spec, result.path, folder)
+    seccomp.write_bytes(filters)
     os.truncate(pages, 4096)
     with pytest.raises(CheckpointRefused, match="shorter than its pagemap"):
         restore.prepare(b.engine, spec, result.path, folder)
