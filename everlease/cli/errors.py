@@ -6,6 +6,7 @@ import httpx
 from pydantic import ValidationError
 
 from everlease.chain.errors import CallReverted, ChainError, InsufficientFunds, KeyRefused, RpcUnavailable
+from everlease.demo.errors import DemoStuck, ReferenceFailed
 from everlease.domain.money import InvalidAmount
 from everlease.stack.errors import AlreadyUp, NotUp, StackError
 from everlease.store.errors import StoreError, StoreUnavailable
@@ -85,6 +86,8 @@ def explain(error: Exception) -> CliError | None:
         return CliError(ExitCode.REFUSED, str(error))
     if isinstance(error, StackError):
         return CliError(ExitCode.UNAVAILABLE, str(error))
+    if isinstance(error, DemoStuck | ReferenceFailed):
+        return CliError(ExitCode.PROMISE_BROKEN, str(error))
     if isinstance(error, httpx.HTTPError):
         return CliError(ExitCode.UNAVAILABLE, f"a server could not be reached: {error}")
     return None

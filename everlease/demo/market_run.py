@@ -14,6 +14,7 @@ from everlease.cli.launch import launch
 from everlease.cli.market import Market, TokenCache
 from everlease.cli.outputs import fetch_outputs
 from everlease.db import Database, evidence
+from everlease.demo.errors import DemoStuck
 from everlease.demo.params import DemoParams
 from everlease.demo.reference import LOSS_FILE
 from everlease.demo.steps import Step, from_pieces
@@ -27,17 +28,6 @@ from everlease.stack.plan import StackState
 
 PATIENCE_S = 240.0
 POLL_S = 0.25
-
-
-class DemoStuck(Exception):
-    """Something that should have happened did not; the logs say why."""
-
-    retryable = False
-
-    def __init__(self, awaited: str, waited: float, state: str) -> None:
-        super().__init__(
-            f"waited {waited:.0f} s for {awaited}; the job is {state}: see the logs of worker, marketplace, agent"
-        )
 
 
 class MarketRun:
@@ -98,14 +88,14 @@ class MarketRun:
             return from_pieces(evidence.output(tx, self.job_id))
 
     def work_in_peace(self, steps: int) -> None:
-        """Until this host has done so many steps and committed two checkpoints that are not its first steps'."""
+        """Until this host has committed a checkpoint and done so many steps after it."""
         fence = self.fence()
 
         def enough() -> bool:
-            done = [step for step in self.steps() if step.fence == fence]
-            return len(done) >= steps and self._checkpoints_of(fence) >= 2
+            committed = self._first_commit(fence)
+            return committed is not None and sum(s.fence == fence and s.at > committed for s in self.steps()) >= steps
 
-        self._wait(f"{steps} steps and two checkpoints on {self._names[self.node().lower()]}", enough)
+        self._wait(f"a checkpoint and {steps} more steps on {self._names[self.node().lower()]}", enough, may_end=False)
 
     def await_next_host(self, fence: int) -> int:
         """Until the job works under a later fence than this; returns that fence."""
@@ -114,11 +104,11 @@ class MarketRun:
             current = self.fence()
             return (
                 current > fence
-                and self._job_state() in (JobState.RUNNING, JobState.SUCCEEDED)
+                and self._job_state() == JobState.RUNNING
                 and any(step.fence == current for step in self.steps())
             )
 
-        self._wait("the job on its next host", works)
+        self._wait("the job on its next host", works, may_end=False)
         last = self.steps()[-1]
         self._timeline.note("good", f"{self._names[self.node().lower()]} goes on, at step {last.number}")
         return self.fence()
@@ -186,21 +176,24 @@ class MarketRun:
         with self.database.transaction() as tx:
             return JobState(evidence.job(tx, self.job_id)["state"])
 
-    def _checkpoints_of(self, fence: int) -> int:
+    def _first_commit(self, fence: int) -> float | None:
         with self.database.transaction() as tx:
-            return sum(row["fence"] == fence for row in evidence.checkpoints(tx, self.job_id))
+            rows = [row for row in evidence.checkpoints(tx, self.job_id) if row["fence"] == fence]
+        return float(rows[0]["committed_at"]) if rows else None
 
     def _refused(self) -> dict[str, int]:
         with self.database.transaction() as tx:
             return {row["kind"]: row["refused"] for row in evidence.refusals(tx, self.job_id)}
 
-    def _wait(self, awaited: str, done: Callable[[], bool], patience: float = PATIENCE_S) -> None:
+    def _wait(
+        self, awaited: str, done: Callable[[], bool], patience: float = PATIENCE_S, *, may_end: bool = True
+    ) -> None:
         began = time.monotonic()
         while not done():
             self._tell()
             state = self._job_state()
-            ended_badly = state in ENDED and state != JobState.SUCCEEDED
-            if ended_badly or time.monotonic() - began > patience:
+            ended = state in ENDED and (state != JobState.SUCCEEDED or not may_end)
+            if ended or time.monotonic() - began > patience:
                 raise DemoStuck(awaited, time.monotonic() - began, state.value)
             time.sleep(POLL_S)
         self._tell()

@@ -7,7 +7,8 @@ from everlease.wire.jobfile import JobFile
 
 @dataclass(frozen=True, slots=True)
 class DemoParams:
-    """``causes``: what is done to the job's host, in this order. ``between_steps``: steps that a host does in peace."""
+    """``causes``: what is done to the job's host, in this order. ``between_steps``: steps that a
+    host does in peace after its first checkpoint."""
 
     nodes: int
     causes: tuple[str, ...]
@@ -40,15 +41,15 @@ class DemoParams:
         return ["python", "train.py", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
-LONGEST_LOSS_S = 45
+LONGEST_LOSS_S = 30
 """The tenant's bound on lost work, seconds."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 FULL = DemoParams(
-    nodes=4, causes=("killed", "cut off", "drained"), steps=1200, samples=240_000, hidden=1024, pause=0.05,
-    memory="2GiB", between_steps=150, answer_window_s=30,
+    nodes=4, causes=("killed", "cut off", "drained"), steps=1600, samples=240_000, hidden=1024, pause=0.05,
+    memory="2GiB", between_steps=100, answer_window_s=30,
 )  # fmt: skip
 SMALL = DemoParams(
-    nodes=2, causes=("killed",), steps=500, samples=16_000, hidden=256, pause=0.12,
-    memory="512MiB", between_steps=60, answer_window_s=10,
+    nodes=2, causes=("killed",), steps=400, samples=16_000, hidden=256, pause=0.12,
+    memory="512MiB", between_steps=40, answer_window_s=10,
 )  # fmt: skip

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import docker
 
+from everlease.demo.errors import ReferenceFailed
 from everlease.demo.params import ENVIRONMENT, DemoParams
 
 LOSS_FILE = "/work/loss.csv"
-
-
-class ReferenceFailed(Exception):
-    """The training loop itself failed; its output says why."""
-
-    retryable = False
 
 
 def run_reference(socket: Path, image: str, params: DemoParams) -> bytes:
