@@ -139,6 +139,7 @@ class Agent:
             for record in self.journal.jobs():
                 with suppress(RuntimeFault):
                     self.engine.remove_job(record.job_id)
+                    self.journal.drop_job(record.job_id)
             if self.firewall is not None:
                 self.firewall.remove()
             if self.docker is not None:
@@ -152,7 +153,7 @@ def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
         facts = facts | {"cores": max(settings.cpu_millis // 1000, 1)}
     if settings.memory_bytes is not None:
         facts = facts | {"memory_bytes": min(settings.memory_bytes, int(facts["memory_bytes"]))}
-    return facts | {"disk_free_bytes": max(int(facts["disk_free_bytes"]) - settings.disk_reserve_bytes, 0)}
+    return facts
 
 
 def as_text(requirements: dict[str, Any]) -> dict[str, str]:

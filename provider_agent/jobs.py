@@ -123,7 +123,8 @@ class Job:
         """Do one command; its result's data. Raises StepFailed, AgentError, RuntimeFault, StoreError."""
         if isinstance(command, Freeze):
             await self.freeze_now()
-            self._update(phase="held")
+            if self.life is not None:
+                self._update(phase="held")
             return {}
         if isinstance(command, Stop):
             self.cancel.set()
@@ -146,8 +147,10 @@ class Job:
     async def _prepare(self, command: Prepare) -> dict[str, Any]:
         preparation.check(self.host, command)
         if self.host.journal.job(self.job_id) is not None:
+            # A newer fence, or the same preparation again: what is here of an older award is void.
             await self._end_life()
             await asyncio.to_thread(self.host.engine.remove_job, self.job_id)
+            await asyncio.to_thread(shutil.rmtree, self.host.folders.job(self.job_id), True)
         self._token = command.store_token
         return await preparation.prepare(self.host, command, lambda: self._token, self.cancel)
 
@@ -270,7 +273,7 @@ class Job:
                 "checkpoint_seq": record.head_seq if command.checkpoint == record.head else 0,
                 "step": command.step,
                 "not_before": 0.0,
-                "mode": record.start.mode,
+                "mode": record.start.mode if record.mode == "none" else record.mode,
             }
         )
         again = record.start.step == command.step

@@ -79,10 +79,8 @@ def _mark_files(dump: Path) -> None:
 
 
 def _check(manifest: Manifest, start: Start) -> None:
-    """The manifest must be the one this award names: place in the chain and mode, and not from a later award."""
+    """The manifest must be the one this award names, and not from a later award."""
     if manifest.seq != start.checkpoint_seq and start.checkpoint_seq:
         raise ManifestInvalid(f"the checkpoint is number {manifest.seq}, the award names {start.checkpoint_seq}")
     if manifest.fence > start.fence:
         raise ManifestInvalid(f"the checkpoint was taken under fence {manifest.fence}, this award is {start.fence}")
-    if start.mode == "process" and manifest.mode != "process":
-        raise ManifestInvalid("the award restores a process, the checkpoint holds files alone")

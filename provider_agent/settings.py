@@ -56,4 +56,3 @@ class AgentSettings(BaseSettings):
     teardown: bool = False
     crash_at: str | None = None
     log_level: str = "INFO"
-    log_json: bool = False

@@ -135,8 +135,8 @@ class Supervisor:
     # --- the link's listener ---
 
     def facts(self) -> dict[str, Any]:
-        """The host's facts for Hello."""
-        return self._host.facts
+        """The host's facts for Hello, with the disk as it is now."""
+        return {**self._host.facts, "disk_free_bytes": max(self._host.free_disk(), 0)}
 
     def held(self) -> list[HeldContainer]:
         """Every job of this node for Hello."""
@@ -256,7 +256,8 @@ class Supervisor:
             return None
         if record is not None and command.fence < record.fence:
             raise StepFailed(f"fence {command.fence} is older than {record.fence}, which this node holds")
-        if isinstance(command, Prepare) and record is not None and record.phase in ("starting", "running", "held"):
+        running = record is not None and record.phase in ("starting", "running", "held")
+        if isinstance(command, Prepare) and running and record is not None and record.fence == command.fence:
             raise StepFailed(f"this node already runs the job under fence {record.fence}")
         if job is None or (job.cancel.is_set() and isinstance(command, Prepare)):
             job = self.jobs[command.job_id] = Job(self._host, command.job_id)

@@ -3,7 +3,7 @@
 import time
 
 from everlease.store.cid import parse_cid
-from everlease.wire.commands import Restart, TakeCheckpoint, Thaw
+from everlease.wire.commands import Freeze, Restart, TakeCheckpoint, Thaw
 from tests.integration.agent.conftest import World
 from tests.integration.agent.test_crashes import connected, goes_on
 from tests.integration.agent.test_move import numbers
@@ -14,7 +14,9 @@ n = int(open('/checkpoint/n').read()) if os.environ.get('EVERLEASE_RESUME') else
 while True:
     n += 1
     print('step', n, flush=True)
-    open('/checkpoint/n', 'w').write(str(n))
+    with open('/checkpoint/new', 'w') as file:
+        file.write(str(n))
+    os.replace('/checkpoint/new', '/checkpoint/n')
     time.sleep(0.1)
 """
 FAILS = "import time, sys\nfor n in range(1, 40):\n print('step', n, flush=True); time.sleep(0.1)\nsys.exit(3)"
@@ -160,4 +162,40 @@ def test_files_mode_starts_again_over_its_files(world: World) -> None:
     assert started.ok, started
     world.gateway.until(lambda g: len(job.lines()) > 2)
     assert numbers(job.lines())[0] > 4
+    job.stop(agent)
+
+
+def test_a_void_award_is_frozen_and_the_next_one_starts_over(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    freeze = Freeze(job_id=job.id, fence=job.fence, step=job.step("freeze"))
+    assert world.gateway.do(agent.address, freeze).ok
+    time.sleep(1.5)
+    still = len(job.lines())
+    time.sleep(1.5)
+    assert len(job.lines()) == still
+    job.run_on(agent)
+    goes_on(world, job)
+    job.stop(agent)
+
+
+def test_nothing_starts_that_was_not_bid_on(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job, other = world.job(), world.job()
+    lease = job.award(agent)
+    never = world.gateway.do(agent.address, other.prepare(fence=1))
+    assert not never.ok
+    assert "never bid" in never.error
+    changed = dict(job.prepare().spec, image_digest="sha256:" + "00" * 32)
+    assert "not the one of the order" in world.gateway.do(agent.address, job.prepare(spec=changed)).error
+    assert world.gateway.do(agent.address, job.prepare()).ok
+    dearer = world.gateway.do(agent.address, job.start(agent, lease, rate_per_hour=1))
+    assert "lease" in dearer.error
+    wrong = {job.generation: world.gateway.sealed(agent.address, job.id, 0)[:-8] + "AAAAAAA="}
+    assert "not sealed to this node" in world.gateway.do(agent.address, job.start(agent, lease, keys=wrong)).error
+    assert world.gateway.do(agent.address, job.start(agent, lease)).ok
     job.stop(agent)
