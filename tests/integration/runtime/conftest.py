@@ -192,7 +192,7 @@ def host_maker(tools: HostTools, image: Path, internet: str) -> Iterator[Callabl
 
 @pytest.fixture(scope="session")
 def all_hosts(host_maker: Callable[[str, int], Host]) -> Fleet:
-    hosts = {name: host_maker(name, number) for name, number in (("a", 11), ("b", 12))}
+    hosts = {name: host_maker(name, number) for name, number in (("a", 11), ("b", 12), ("c", 14))}
     return Fleet(hosts, hosts["a"].root.parent)
 
 

@@ -134,20 +134,20 @@ def test_capabilities_say_process_mode_or_why_not(fleet: Fleet) -> None:
 
 
 def test_a_lost_host_leaves_nothing_running_or_mounted(host_maker: Callable[[str, int], Host], fleet: Fleet) -> None:
-    c = host_maker("c", 13)
-    job = c.launch(fleet.raw_spec("python", "-c", LISTEN))
-    until(lambda: c.steps(job.id) == ["up"])
-    c.engine.close()
-    c.docker.kill()
-    assert c.docker.processes() == []
+    host = host_maker("d", 13)
+    job = host.launch(fleet.raw_spec("python", "-c", LISTEN))
+    until(lambda: host.steps(job.id) == ["up"])
+    host.engine.close()
+    host.docker.kill()
+    assert host.docker.processes() == []
     assert not Path(f"/proc/{job.pid}").exists()
-    assert str(c.root) not in Path("/proc/self/mountinfo").read_text()
+    assert str(host.root) not in Path("/proc/self/mountinfo").read_text()
     # The host comes back: its daemon starts again and still knows the container.
-    c.engine.client = c.docker.start()
-    (found,) = c.engine.list(job_id=job.job_id)
+    host.engine.client = host.docker.start()
+    (found,) = host.engine.list(job_id=job.job_id)
     assert found.status == "exited"
     with socket.socket(socket.AF_UNIX) as knock:
-        knock.connect(str(c.docker.paths.socket))
+        knock.connect(str(host.docker.paths.socket))
     c.engine.remove_job(job.job_id)
     c.docker.stop()
     assert c.docker.processes() == []
