@@ -148,6 +148,6 @@ def test_a_lost_host_leaves_nothing_running_or_mounted(host_maker: Callable[[str
     assert found.status == "exited"
     with socket.socket(socket.AF_UNIX) as knock:
         knock.connect(str(host.docker.paths.socket))
-    c.engine.remove_job(job.job_id)
-    c.docker.stop()
-    assert c.docker.processes() == []
+    host.engine.remove_job(job.job_id)
+    host.docker.stop()
+    assert host.docker.processes() == []
