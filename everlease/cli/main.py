@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from everlease import __version__
@@ -51,7 +50,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Settings: flag, then environment (EVERLEASE_MARKET_URL, …), then everlease.toml of the project, then the user's."""
+    """Settings: flag, environment (EVERLEASE_MARKET_URL, …), the project's everlease.toml, the user's."""
     flags = {
         "market_url": market,
         "rpc_url": rpc,
@@ -67,10 +66,11 @@ def main() -> None:
     """Run one command and leave with its exit code (everlease.cli.errors.ExitCode)."""
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        # Typer shows usage errors itself; the class that can is private to it.
+        getattr(error, "show", lambda: errors.print(str(error)))()
         sys.exit(ExitCode.USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:

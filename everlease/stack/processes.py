@@ -94,9 +94,10 @@ class ProcessTable:
                 user=user,
                 start_new_session=True,
             )
+        # It outlives us on purpose: `_wait` reaps it, and Popen has no complaint when it is forgotten.
+        process.returncode = 0
         birth = birth_of(process.pid)
         if birth is None:
-            process.wait()
             raise NotReady(name, "ended at once", log)
         record = ProcessRecord(name, process.pid, birth, tuple(words), str(log), int(stop_signal))
         self._save([*(old for old in self.records() if old.name != name), record])
