@@ -67,8 +67,12 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        # Typer shows usage errors itself; the class that can is private to it.
-        getattr(error, "show", lambda: errors.print(str(error)))()
+        # The class that shows itself is private to typer.
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
+        else:
+            errors.print(str(error))
         sys.exit(ExitCode.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         errors.print("interrupted")
