@@ -64,6 +64,11 @@ def checkpoints(found: Evidence) -> list[dict[str, Any]]:
     return [{name: row[name] for name in names} for row in found.checkpoints]
 
 
+def auctions(found: Evidence) -> list[dict[str, Any]]:
+    """Each auction: what for, how many were asked, who couldn't take the job and why."""
+    return [{name: row[name] for name in ("plan", "asked", "outcome", "unfit")} for row in found.auctions]
+
+
 def zombies(found: Evidence) -> dict[str, Any]:
     """Refusals by kind, and how many acts under a stale fence were accepted all the same (there must be none)."""
     refused: dict[str, int] = {}

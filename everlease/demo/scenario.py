@@ -146,6 +146,7 @@ class _Demo:
             "checkpoints": measure.checkpoints(found),
             "zombie": {**measure.zombies(found), "frozen": self.frozen},
             "chain": transactions(self.state.rpc_url, self.market.wallet.deployment),
+            "auctions": measure.auctions(found),
             "leases": measure.leases(found, names),
             "slashes": measure.slashes(found, names),
             "balances": {
