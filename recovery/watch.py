@@ -14,7 +14,7 @@ from recovery.apply import Desk, lose
 log = structlog.get_logger()
 
 DEAF_AT_MOST_S = 30.0
-"""How long total silence is taken for a gateway that is away rather than for hosts that all died at once."""
+"""How long total silence before a gateway that is up is taken for its network's rather than for all hosts' death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> l
 
 
 def deaf(tx: Tx, now: float, policy: LivenessPolicy) -> bool:
-    """Whether no node at all is heard though several are connected: the gateway is away, not the hosts."""
+    """Whether it is the gateway that is away and not the hosts: none is up, or none of several nodes is heard."""
+    if not nodes.gateway_present(tx):
+        return True
     count, last = nodes.heard(tx)
     silence = now - last.timestamp() if last is not None else 0.0
     return count >= 2 and policy.suspect_after <= silence < DEAF_AT_MOST_S

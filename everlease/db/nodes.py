@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from everlease.db.engine import Tx
@@ -151,6 +151,20 @@ def mark_lost(tx: Tx, node: str, last_seen: datetime | None) -> bool:
         .returning(NodeRow.address)
     ).one_or_none()
     return found is not None
+
+
+GATEWAY_KEY = 0x6761_7465_7761_7973
+"""PostgreSQL advisory lock that each gateway shares while it takes connections ("gateways")."""
+_PRESENT = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid::bigint = :high AND objid::bigint = :low)"
+)
+
+
+def gateway_present(tx: Tx) -> bool:
+    """Whether any gateway is up: without one no node can be heard, whatever became of its host."""
+    return bool(tx.scalar(_PRESENT, {"high": GATEWAY_KEY >> 32, "low": GATEWAY_KEY & 0xFFFF_FFFF}))
 
 
 def heard(tx: Tx) -> tuple[int, datetime | None]:

@@ -58,8 +58,12 @@ def listen(libpq_url: str, channels: Sequence[str], *, tick_s: float = 5.0) -> I
             yield EVERYTHING
 
 
-async def listen_async(libpq_url: str, channels: Sequence[str], *, tick_s: float = 5.0) -> AsyncIterator[Notification]:
-    """``listen`` for an event loop."""
+async def listen_async(
+    libpq_url: str, channels: Sequence[str], *, tick_s: float = 5.0, presence: int | None = None
+) -> AsyncIterator[Notification]:
+    """``listen`` for an event loop. ``presence``: an advisory lock that is shared for as long as one listens; it goes
+    with the connection, so others can tell whether anybody is there (see nodes.gateway_present).
+    """
     wait = _FIRST_WAIT_S
     while True:
         try:
@@ -67,6 +71,8 @@ async def listen_async(libpq_url: str, channels: Sequence[str], *, tick_s: float
             async with connection:
                 for channel in channels:
                     await connection.execute(_listen(channel))
+                if presence is not None:
+                    await connection.execute("SELECT pg_advisory_lock_shared(%s)", [presence])
                 wait = _FIRST_WAIT_S
                 yield EVERYTHING
                 while True:

@@ -75,6 +75,9 @@ class Gateway:
         over = await self._run(session)
         await close_socket(socket, over.code, over.reason)
         _log.info("node left", node=session.node, code=over.code, reason=over.reason)
+        if over.sent_away or self._closing:
+            # Its silence counts from its last heartbeat, not as a closed socket.
+            return
         with suppress(DatabaseUnavailable):
             await to_thread.run_sync(self._note_gone, session)
 

@@ -26,6 +26,7 @@ class Hub:
         self._parts = parts
         self._sessions: dict[str, NodeSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
         self.channels: dict[str, Callable[[str], None]] = {
             commands.CHANNEL: self._on_command,
             auctions.CHANNEL: self._on_auction,
@@ -50,7 +51,12 @@ class Hub:
         self._parts.metrics.nodes.set(len(self._sessions))
 
     def end_all(self) -> None:
-        """Send every node away (they connect again elsewhere, or later)."""
+        """Send every node away (they connect again elsewhere, or later) and be no gateway any more.
+
+        The monitor must know at once that it is we who are away: until another gateway is there, it judges nobody.
+        """
+        if self._listening is not None:
+            self._listening.cancel()
         for session in list(self._sessions.values()):
             session.end(RESTART, "the marketplace restarts")
 
@@ -62,7 +68,9 @@ class Hub:
 
     async def listen(self) -> None:
         """Turn PostgreSQL's notifications into work, until cancelled."""
-        async for note in listen_async(self._parts.db.libpq_url, list(self.channels)):
+        self._listening = asyncio.current_task()
+        channels = list(self.channels)
+        async for note in listen_async(self._parts.db.libpq_url, channels, presence=nodes.GATEWAY_KEY):
             if note == EVERYTHING:
                 self.resync()
             else:

@@ -15,6 +15,7 @@ PROTOCOL = 4002
 REFUSED = 4001
 REPLACED = 4000
 RESTART = 1012
+GONE = 1001
 SLOW = 1013
 TOO_LARGE = 1009
 
@@ -28,6 +29,11 @@ class SessionOver(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+    @property
+    def sent_away(self) -> bool:
+        """Whether the end was our own doing: it says nothing about the host, and the node comes back at once."""
+        return self.code == RESTART
 
 
 class NodeSession:
@@ -79,7 +85,7 @@ class NodeSession:
                 self.end(SLOW, "this node doesn't read what it is sent")
                 return
             except (WebSocketDisconnect, RuntimeError, OSError):
-                self.end(RESTART, "the socket is gone")
+                self.end(GONE, "the socket is gone")
                 return
 
     async def receive(self) -> str:
@@ -104,7 +110,8 @@ async def receive_frame(socket: WebSocket) -> str:
     try:
         text = await socket.receive_text()
     except WebSocketDisconnect as error:
-        raise SessionOver(error.code, "the node closed the connection") from error
+        # Whatever code the node gives: it must not be able to pass for one that we sent away.
+        raise SessionOver(GONE, f"the node closed the connection ({error.code})") from error
     except (KeyError, RuntimeError) as error:
         raise SessionOver(PROTOCOL, "only text frames are understood") from error
     if len(text) > MAX_FRAME_BYTES:

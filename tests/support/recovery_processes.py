@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.anvil import KEYS
+from tests.support.presence import gateway_up
 from tests.support.recovery import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,7 @@ def service(stage: Stage, folder: Path, broker_url: str) -> Iterator[Path]:
     worker = ("celery", "-A", "recovery.app", "worker", "-B", "-P", "threads", "-c", "2", "-l", "INFO")
     beat = ("-s", str(folder / "beat"), "--without-gossip", "--without-mingle")
     with (
+        gateway_up(stage.database),
         running(settings, folder / "worker.log", *worker, *beat),
         running(settings, folder / "monitor.log", "recovery.monitor"),
     ):

@@ -5,16 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from everlease.db import Database, nodes
 from everlease.db.engine import DatabaseUnavailable
+from everlease.domain.liveness import LivenessPolicy
+from recovery import watch
 from tests.support.deployed import Market
 from tests.support.gateway import award, issue, line
-from tests.support.marketplace import SPEC, FakeNode, Service, free_port, job_body, make_settings, served
+from tests.support.marketplace import SPEC, FakeNode, Service, free_port, job_body, make_award, make_settings, served
 from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anvil
@@ -126,6 +131,68 @@ def test_sigterm_sends_nodes_and_streams_away(market: Market, postgres_url: str,
     written = (tmp_path / "log").read_text()
     assert "marketplace down" in written
     assert "s" * 32 not in written
+
+
+def test_a_restart_of_the_marketplace_costs_no_node_its_award(
+    market: Market, postgres_url: str, tmp_path: Path
+) -> None:
+    """SIGTERM is no sign of a dead host; the process that comes back confirms the fence of the container."""
+    market.stake()
+    port = free_port()
+    variables = environment(market, postgres_url, tmp_path, port)
+    settings = make_settings(market, postgres_url, tmp_path, port=port)
+    service = Service(settings.public_url, settings, None)  # type: ignore[arg-type]
+    database, policy = Database(postgres_url), LivenessPolicy()
+    with process(variables, tmp_path / "first", settings.public_url) as first:
+        client = service.client(market.tenant)
+        job_id = client.post("/v1/jobs", json=job_body(market)).json()["id"]
+        client.close()
+        node = FakeNode(service, market, market.node, market.provider)
+        node.connect()
+        held = make_award(database, job_id, node.key, node.provider)
+        assert node.beat(line(held)).refused == []
+        with database.transaction() as tx:
+            assert not watch.deaf(tx, time.time(), policy)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(15) == 0
+    with database.transaction() as tx:
+        row = nodes.get(tx, node.key.address)
+        assert row is not None
+        assert (row.disconnected_at, row.liveness) == (None, "ALIVE")
+        assert watch.deaf(tx, time.time() + 600, policy), "with no gateway up nobody is judged, however long"
+    with process(variables, tmp_path / "second", settings.public_url):
+        again = FakeNode(service, market, node.key, node.provider)
+        welcome = again.connect(({"job_id": job_id, "fence": held.fence, "state": "frozen"},))
+        assert welcome.confirmed == {job_id: held.fence}
+        assert welcome.resume_after_s == 0
+        assert again.beat(line(held)).refused == []
+        with database.transaction() as tx:
+            assert watch.look(tx, time.time(), time.time() - 60, policy) == []
+        # A host that dies is still seen at once.
+        again.close()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with database.transaction() as tx:
+                row = nodes.get(tx, node.key.address)
+                if row is not None and row.disconnected_at is not None:
+                    break
+            time.sleep(0.05)
+        assert row is not None
+        assert row.disconnected_at is not None
+    database.close()
+
+
+@contextmanager
+def process(variables: dict[str, str], log: Path, url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A marketplace of its own process, up; killed at the end if it still runs."""
+    with log.open("wb") as output:
+        running = subprocess.Popen([sys.executable, "-m", "marketplace"], env=variables, stderr=output, stdout=output)
+    try:
+        _await_up(url, running, log)
+        yield running
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_settings_that_cannot_be_used_are_one_sentence(market: Market, postgres_url: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from everlease.db.models.nodes import NodeRow
 from everlease.db.timers import hold_watch
 from recovery import watch
 from recovery.monitor import WATCH_KEY, Monitor
+from tests.support.presence import gateway_up
 from tests.support.recovery import Stage
 
 pytestmark = pytest.mark.anvil
@@ -93,18 +94,41 @@ def test_total_silence_of_several_nodes_is_the_gateways_not_theirs(stage: Stage,
     for node in (stage.award(job).node, other):
         age(stage, node, last_seen=datetime.now(UTC) - timedelta(seconds=10))
     policy = stage.desk.policy.liveness
-    with stage.database.transaction() as tx:
-        assert watch.deaf(tx, time.time(), policy)
-        assert not watch.deaf(tx, time.time() + watch.DEAF_AT_MOST_S, policy), "not for ever"
-    age(stage, other, last_seen=datetime.now(UTC))
-    with stage.database.transaction() as tx:
-        assert not watch.deaf(tx, time.time(), policy)
+    with gateway_up(stage.database):
+        with stage.database.transaction() as tx:
+            assert watch.deaf(tx, time.time(), policy)
+            assert not watch.deaf(tx, time.time() + watch.DEAF_AT_MOST_S, policy), "not for ever"
+        age(stage, other, last_seen=datetime.now(UTC))
+        with stage.database.transaction() as tx:
+            assert not watch.deaf(tx, time.time(), policy)
+
+
+def test_nobody_is_lost_while_no_gateway_is_up_however_long_and_then_has_the_whole_time_again(
+    stage: Stage, job: str
+) -> None:
+    """A single node, silent for an hour: without a gateway that says nothing about its host."""
+    node = stage.award(job).node
+    age(stage, node, last_seen=datetime.now(UTC) - timedelta(hours=1))
+    monitor = Monitor(stage.desk)
+    with hold_watch(stage.database, WATCH_KEY) as hold:
+        assert hold is not None
+        for _ in range(3):
+            assert monitor.tick(hold) == 0
+        assert stage.job(job).state == "RUNNING"
+        with gateway_up(stage.database):
+            assert monitor.tick(hold) == 0
+            with stage.database.transaction() as tx:
+                row = tx.get_one(NodeRow, node)
+                assert row.liveness == "ALIVE", "it has not even been suspected yet"
+                assert nodes.seen(tx, node, row.session or "")
+            assert monitor.tick(hold) == 0
+    assert stage.job(job).state == "RUNNING"
 
 
 def test_only_one_monitor_is_active(stage: Stage, job: str) -> None:
     stage.kill(stage.award(job).node)
     monitor = Monitor(stage.desk)
-    with hold_watch(stage.database, WATCH_KEY) as first:
+    with gateway_up(stage.database), hold_watch(stage.database, WATCH_KEY) as first:
         assert first is not None
         with hold_watch(stage.database, WATCH_KEY) as second:
             assert second is None
