@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from everlease.stack.errors import NotReady
 
@@ -37,6 +39,14 @@ def birth_of(pid: int) -> str | None:
         return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{fields[19]}@{boot}"
+
+
+def identity(user: str | None) -> dict[str, Any]:
+    """Popen's arguments to run as this system user with their own group alone; none for None."""
+    if user is None:
+        return {}
+    entry = pwd.getpwnam(user)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 class ProcessTable:
@@ -91,7 +101,7 @@ class ProcessTable:
                 stderr=subprocess.STDOUT,
                 env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
                 cwd=cwd or self.folder,
-                user=user,
+                **identity(user),
                 start_new_session=True,
             )
         # It outlives us on purpose: `_wait` reaps it, and Popen has no complaint when it is forgotten.

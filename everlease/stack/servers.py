@@ -20,7 +20,7 @@ import redis
 from everlease.stack.errors import MissingTool, NotReady, StackError
 from everlease.stack.keys import ACCOUNTS, MNEMONIC
 from everlease.stack.ports import free_port, listening
-from everlease.stack.processes import ProcessTable
+from everlease.stack.processes import ProcessTable, identity
 
 DATABASE = "everlease"
 DATABASE_USER = "pgserver"
@@ -129,7 +129,7 @@ def _initialise(paths: PostgresPaths, user: str | None, password: str) -> None:
         str(paths.bin / "initdb"), "-D", str(paths.data), "-U", "postgres", "--auth=scram-sha-256", "--encoding=UTF8",
         "--locale=C", f"--pwfile={secret}",
     ]  # fmt: skip
-    done = subprocess.run(argv, user=user, cwd=paths.data, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, **identity(user), cwd=paths.data, capture_output=True, text=True, check=False)
     secret.unlink()
     if done.returncode:
         raise StackError(f"PostgreSQL's initdb failed: {done.stderr.strip().splitlines()[-1]}")
