@@ -1,7 +1,7 @@
 """Look through CRIU's images before CRIU does: a stranger's host wrote them, and CRIU restores what they say as root.
 
 Refused are images that would give a task rights beyond the job's spec: capabilities, no seccomp or a weaker one, no
-no_new_privs, mounts of anything but the container's own kinds, and image kinds that configure the host (network
+no_new_privs, walls left out (enclosure.py), real-time scheduling, and image kinds that configure the host (network
 devices, firewall rules, user namespaces). Message numbers are those of CRIU 4.2's images/*.proto.
 """
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from provider_agent.runtime import seccomp
+from provider_agent.runtime import enclosure, seccomp
 from provider_agent.runtime.container import KEPT_CAPABILITIES
 from provider_agent.runtime.errors import CheckpointRefused
 from provider_agent.runtime.wire_images import child, fields, messages, numbers
@@ -26,10 +26,9 @@ NO_NEW_PRIVS, SECCOMP_FILTER_MODE = 18, 2
 PE_PRESENT, PAGE, TSYNC = 4, 4096, 1
 FORBIDDEN = re.compile(
     r"(netdev|ifaddr|route6?|rule|iptables|ip6tables|nftables|netns|autofs|userns|creds|bpfmap-.*)-\d+\.img"
-    r"|(tunfile|binfmt-misc.*)\.img"
+    r"|(tunfile|apparmor|binfmt-misc.*)\.img"
 )
-OWN_MOUNTS = {1: "proc", 2: "sysfs", 5: "tmpfs", 6: "devpts", 14: "mqueue"}
-OVERLAY, CGROUPS, EXTERNAL_KEY = 17, (12, 23), 18
+ORDINARY_SCHEDULING = {0, 3, 5}  # other, batch, idle: a real-time task would take the CPU from its host
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,17 @@ def check_images(images: Path) -> None:
     damaged.
     """
     try:
-        reason = _forbidden(images) or _mounts(images) or _tasks(images) or _pages(images)
+        processes = [numbers(process, 1)[-1] for process in messages(images / "pstree.img")]
+        living = [pid for pid in processes if not _dead(images, pid)]
+        reason = (
+            _forbidden(images)
+            or (None if processes[:1] == living[:1] else "its first task is dead")
+            or enclosure.namespaces(images, living)
+            or enclosure.mounts(images)
+            or enclosure.files(images)
+            or _tasks(images)
+            or _pages(images)
+        )
     except (ValueError, IndexError, StopIteration, OSError) as error:
         raise CheckpointRefused(str(images), f"its images are damaged ({error})") from error
     if reason:
@@ -62,27 +71,13 @@ def _forbidden(images: Path) -> str | None:
     return None
 
 
-def _mounts(images: Path) -> str | None:
-    found = False
-    for path in images.glob("mountpoints-*.img"):
-        for entry in messages(path):
-            found = True
-            values = dict(fields(entry))
-            kind, mountpoint = values.get(1), values.get(7)
-            external = isinstance(values.get(EXTERNAL_KEY), bytes)
-            root = kind == OVERLAY and values.get(7) == b"/"
-            if not (external or root or kind in OWN_MOUNTS):
-                return f"it mounts a file system of kind {kind!r} at {mountpoint!r}"[:200]
-            if kind in CGROUPS and not external:
-                return "it mounts cgroups of its own"
-    return None if found else "it has no mount points"
-
-
 def _tasks(images: Path) -> str | None:
     filters = _filters(images)
     processes = list(messages(images / "pstree.img"))
     for process in processes:
         leader = numbers(process, 1)[-1]
+        if process is not processes[0] and _dead(images, leader):
+            continue
         reason = _thread(images, leader, filters, synced=False)
         if reason:
             return reason
@@ -95,16 +90,26 @@ def _tasks(images: Path) -> str | None:
     return None if processes else "it has no tasks"
 
 
+def _dead(images: Path, pid: int) -> bool:
+    """A zombie has neither credentials nor namespaces: CRIU lets it exit again before it runs anything."""
+    return numbers(child(_core(images, pid), 3) or b"", 1) in ([2], [6])
+
+
 def _core(images: Path, tid: int) -> bytes:
     return next(messages(images / f"core-{tid}.img"))
 
 
 def _thread(images: Path, tid: int, filters: list[Filter], *, synced: bool) -> str | None:
     """Why a thread may not run; `synced` when it gets its leader's filters."""
-    thread = child(_core(images, tid), 5)
+    core = _core(images, tid)
+    if child(core, 4) is not None:
+        return f"task {tid} names its namespaces twice"
+    thread = child(core, 5)
     creds = child(thread, 10) if thread is not None else None
     if thread is None or creds is None:
         return f"task {tid} has no credentials"
+    if set(numbers(thread, 4)) - ORDINARY_SCHEDULING:
+        return f"task {tid} runs in real time"
     reason = _rights(creds)
     if reason is None and not (synced and not numbers(thread, 11)):
         reason = _seccomp(thread, filters)

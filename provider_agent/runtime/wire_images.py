@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAX_MESSAGE = 64 << 20
+COMMON_MAGIC = (bytes.fromhex("19435654"), bytes.fromhex("40591055"))
 Field = tuple[int, int | bytes]
 
 
@@ -48,6 +49,9 @@ def messages(path: Path) -> Iterator[bytes]:
     ValueError.
     """
     raw = path.read_bytes()
+    if raw[:4] not in COMMON_MAGIC:
+        # CRIU would read such an image as one of an older form, and see other messages than we do.
+        raise ValueError(f"{path.name} has no image's magic number")
     at = 8
     while at < len(raw):
         if at + 4 > len(raw):

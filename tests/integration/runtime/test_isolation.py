@@ -12,7 +12,8 @@ import pytest
 from provider_agent.runtime import network
 from provider_agent.runtime.capability import capabilities
 from provider_agent.runtime.daemon import connect, use_existing
-from provider_agent.runtime.errors import DaemonUnavailable, ImageMissing, RuntimeNotRegistered
+from provider_agent.runtime.errors import CheckpointRefused, DaemonUnavailable, ImageMissing, RuntimeNotRegistered
+from provider_agent.runtime.wire_images import fields, messages
 from tests.integration.runtime.conftest import INTERNET, Fleet, Host, until
 
 DIAL = """
@@ -151,3 +152,34 @@ def test_a_lost_host_leaves_nothing_running_or_mounted(host_maker: Callable[[str
     host.engine.remove_job(job.job_id)
     host.docker.stop()
     assert host.docker.processes() == []
+
+
+ZOMBIE = """
+import os, time
+if not os.fork():
+    os._exit(3)
+for n in range(10 ** 6):
+    print("ok", n, flush=True)
+    time.sleep(0.02)
+"""
+
+
+def test_images_with_a_hole_in_their_walls_are_refused_and_sound_ones_restored(fleet: Fleet) -> None:
+    """A hostile host leaves out the read-only /proc/sys, through which root of a container owns the machine."""
+    a, b = fleet.hosts["a"], fleet.hosts["b"]
+    spec = fleet.raw_spec("python", "-c", ZOMBIE)
+    first = a.launch(spec)
+    until(lambda: len(a.steps(first.id)) > 3)
+    dump = a.checkpointer.dump(first.id, fleet.dump_path(), stay_frozen=True).path
+    (table,) = (dump / "criu").glob("mountpoints-*.img")
+    sound = table.read_bytes()
+    kept = [entry for entry in messages(table) if dict(fields(entry)).get(7) != b"/proc/sys"]
+    table.write_bytes(sound[:8] + b"".join(len(entry).to_bytes(4, "little") + entry for entry in kept))
+    with pytest.raises(CheckpointRefused, match="leaves /proc/sys writable"):
+        b.receive(replace(spec, fence=2), dump)
+    assert b.engine.list(job_id=spec.job_id) == ()
+    table.write_bytes(sound)
+    second = b.receive(replace(spec, fence=3), dump)
+    until(lambda: len(b.steps(second.id)) > 3)
+    code, output = b.engine.execute(second.id, ("sh", "-c", "echo 1 >/proc/sys/kernel/core_pattern"))
+    assert (code != 0, b"Read-only" in output) == (True, True)
