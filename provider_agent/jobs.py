@@ -270,7 +270,8 @@ class Job:
         start = record.start.model_copy(
             update={
                 "checkpoint": command.checkpoint,
-                "checkpoint_seq": record.head_seq if command.checkpoint == record.head else 0,
+                "checkpoint_seq": command.checkpoint_seq,
+                "checkpoint_node": command.checkpoint_node,
                 "step": command.step,
                 "not_before": 0.0,
                 "mode": record.start.mode if record.mode == "none" else record.mode,

@@ -10,7 +10,7 @@ from threading import Event
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import CID, Manifest
 from everlease.store.errors import BlockCorrupt, BlockNotFound, KeyMissing, ManifestInvalid
-from everlease.store.manifest import read_manifest
+from everlease.store.manifest import SignedManifest, read_manifest
 from everlease.store.pipeline import restore, save_known
 from everlease.store.sealing import JobKeys
 from everlease.store.wrappers import CachingStore
@@ -44,8 +44,7 @@ def fetch_checkpoint(
     shutil.rmtree(target, ignore_errors=True)
     try:
         began = time.monotonic()
-        manifest = read_manifest(store, checkpoint, keys).manifest
-        _check(manifest, start)
+        manifest = _check(read_manifest(store, checkpoint, keys), start)
         if start.mode == "files":
             manifest = files_alone(manifest)
         wanted = sorted(manifest.cids())
@@ -78,9 +77,13 @@ def _mark_files(dump: Path) -> None:
     replace_file(str(dump / "dump.json"), json.dumps(record | {"mode": "files"}))
 
 
-def _check(manifest: Manifest, start: Start) -> None:
-    """The manifest must be the one this award names, and not from a later award."""
-    if manifest.seq != start.checkpoint_seq and start.checkpoint_seq:
+def _check(signed: SignedManifest, start: Start) -> Manifest:
+    """The manifest must be the one this award names: signed by the node that committed it, and not of a later award."""
+    manifest = signed.manifest
+    if start.checkpoint_node is None or signed.signer.lower() != start.checkpoint_node:
+        raise ManifestInvalid(f"the checkpoint is signed by {signed.signer}, {start.checkpoint_node} committed it")
+    if manifest.seq != start.checkpoint_seq:
         raise ManifestInvalid(f"the checkpoint is number {manifest.seq}, the award names {start.checkpoint_seq}")
     if manifest.fence > start.fence:
         raise ManifestInvalid(f"the checkpoint was taken under fence {manifest.fence}, this award is {start.fence}")
+    return manifest

@@ -17,7 +17,7 @@ def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
     if kind == "exited":
         if data.get("outputs_error"):
             awards.note(tx, job_id, fence, {}, {"final_commit_failed": str(data["outputs_error"])[:2000]})
-        container = str(data.get("container") or event.id)
+        container = str(data.get("container") or event.id)[:100]
         awards.note_exit(tx, job_id, fence, container, int(data["code"]), now)
     elif kind == "trial_dump" and not data.get("ok"):
         awards.note(tx, job_id, fence, {}, {"undumpable": detail or "the trial dump failed"})

@@ -9,6 +9,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from everlease.db import Database, Tx, jobs, outbox
+from everlease.db.engine import ValueRefused, savepoint
 from everlease.db.outbox import OutboxEvent
 from recovery import facts
 from recovery.routes import ADVANCE, Task, route, unique
@@ -46,9 +47,11 @@ class CeleryOutlet:
 
 
 def _keep(tx: Tx, event: OutboxEvent, now: float) -> None:
+    """One node's nonsense must not stop the others' events: what can't be kept is undone and passed over."""
     try:
-        facts.keep(tx, event, now)
-    except (KeyError, TypeError, ValueError) as error:
+        with savepoint(tx):
+            facts.keep(tx, event, now)
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, ValueRefused) as error:
         log.error("notice.malformed", id=event.id, error=str(error))
 
 

@@ -113,11 +113,16 @@ def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow
     return row
 
 
+_MOST_EXITS = 64
+"""More containers than any award starts: a node that reports more makes them up."""
+
+
 def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: float) -> None:
-    """Keep a container's exit until the planner has acted on it; the same container ends once."""
+    """Keep a container's exit until the planner has acted on it; the same container ends once, and there are few."""
     row = under_fence(tx, job_id, fence)
-    if row is not None and container not in row.facts.get("exits", ()):
-        exits = [*row.facts.get("exits", ()), container]
+    known = row.facts.get("exits", ()) if row is not None else ()
+    if row is not None and container not in known and len(known) < _MOST_EXITS:
+        exits = [*known, container]
         note(tx, job_id, fence, {}, {"exits": exits, "exit_code": code, "exited_at": at})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 Tx = Session
@@ -15,6 +15,22 @@ class DatabaseUnavailable(Exception):
     """PostgreSQL can't be reached or went away mid-transaction; nothing was committed."""
 
     retryable = True
+
+
+class ValueRefused(Exception):
+    """PostgreSQL can't hold a value: a number out of range, a character that text lacks."""
+
+    retryable = False
+
+
+@contextmanager
+def savepoint(tx: Tx) -> Iterator[None]:
+    """What the block wrote is undone alone when it raises; the transaction goes on. Raises ValueRefused."""
+    try:
+        with tx.begin_nested():
+            yield
+    except DataError as error:
+        raise ValueRefused(str(error.orig).strip().split("\n")[0]) from error
 
 
 class Database:

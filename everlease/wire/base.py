@@ -1,6 +1,7 @@
 """Field types and the strict base of every message: unknown fields are refused, sizes are bounded."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -16,7 +17,32 @@ Short = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2000)]
 
 
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number that fits PostgreSQL's bigint."""
+MAX_OPEN_BYTES = 64 * 1024
+
+
+def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+    """Small, and without the numbers that a reader or PostgreSQL trips over: huge ones, NaN, infinities."""
+    if len(json.dumps(value, allow_nan=False)) > MAX_OPEN_BYTES:
+        raise ValueError(f"an open object has at most {MAX_OPEN_BYTES} bytes")
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+        elif isinstance(item, int | float) and abs(item) >= 2**63:
+            raise ValueError("a number is out of range")
+    return value
+
+
+Open = Annotated[dict[str, Any], AfterValidator(_bounded)]
+"""An object whose fields its sender chooses: facts, results, requirements."""
+
+
 class Message(BaseModel):
     """Frozen, strict about names, never larger than its fields allow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

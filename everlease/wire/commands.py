@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from everlease.wire.base import Cid, Hex32, Message, Sentence, Short, Units
+from everlease.wire.base import Address, Cid, Count, Hex32, Message, Open, Sentence, Short, Units
 
 
 class Command(Message):
@@ -32,7 +32,8 @@ class Start(Command):
     """Run the workload: fresh, or from the checkpoint whose manifest is ``checkpoint``.
 
     ``keys`` maps generations to keys sealed to this node's X25519 key (libsodium sealed box, base64);
-    ``dedup_secret`` is sealed alike. New checkpoints are sealed under ``generation``.
+    ``dedup_secret`` is sealed alike. New checkpoints are sealed under ``generation``. ``checkpoint_node`` is who
+    committed the checkpoint: its manifest must bear that node's signature.
     """
 
     kind: Literal["start"] = "start"
@@ -42,6 +43,7 @@ class Start(Command):
     spec: dict[str, Any]
     checkpoint: Cid | None = None
     checkpoint_seq: int = 0
+    checkpoint_node: Address | None = None
     mode: Literal["process", "files"]
     generation: int = Field(ge=1)
     keys: dict[int, str]
@@ -84,6 +86,8 @@ class Restart(Command):
 
     kind: Literal["restart"] = "restart"
     checkpoint: Cid | None = None
+    checkpoint_seq: int = 0
+    checkpoint_node: Address | None = None
 
 
 AnyCommand = Annotated[Prepare | Start | TakeCheckpoint | Thaw | Freeze | Stop | Restart, Field(discriminator="kind")]
@@ -94,9 +98,9 @@ class CommandResult(Message):
 
     type: Literal["result"] = "result"
     job_id: Hex32
-    fence: int
+    fence: Count
     step: Short
     ok: bool
     error: Sentence = ""
     retryable: bool = False
-    result: dict[str, Any] = Field(default_factory=dict)
+    result: Open = Field(default_factory=dict)

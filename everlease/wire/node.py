@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from everlease.wire.base import Address, Cid, Hex32, Message, Sentence, Short, Signature
+from everlease.wire.base import Address, Cid, Count, Hex32, Message, Open, Sentence, Short, Signature
 from everlease.wire.commands import AnyCommand, CommandResult
 from everlease.wire.terms import OrderModel, SignedBid, SignedReceipt
 
@@ -33,7 +33,7 @@ class Hello(Message):
     nonce: Hex32
     sealing_key: str = Field(max_length=64)
     version: Short
-    facts: dict[str, Any]
+    facts: Open
     containers: list["HeldContainer"] = Field(default_factory=list, max_length=256)
     signature: Signature
 
@@ -42,7 +42,7 @@ class HeldContainer(Message):
     """A container the node holds: the gateway confirms its fence or tells the node to drop it."""
 
     job_id: Hex32
-    fence: int
+    fence: Count
     state: Literal["running", "frozen", "preparing", "exited"]
 
 
@@ -60,19 +60,19 @@ class JobBeat(Message):
     """One job in a heartbeat. ``serving``: the workload ran, unfrozen, since the last heartbeat."""
 
     job_id: Hex32
-    fence: int
+    fence: Count
     serving: bool
-    pid_count: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
+    pid_count: Count = 0
+    memory_bytes: Count = 0
+    disk_bytes: Count = 0
     loss_bound_s: float | None = None
 
 
 class Heartbeat(Message):
     type: Literal["heartbeat"] = "heartbeat"
-    seq: int
+    seq: Count
     jobs: list[JobBeat] = Field(max_length=256)
-    disk_free: int = 0
+    disk_free: Count = 0
     load: float = 0.0
 
 
@@ -80,15 +80,15 @@ class HeartbeatAck(Message):
     """Acknowledges heartbeat ``ack``; ``refused`` lists jobs whose fence is stale: freeze them now and drop them."""
 
     type: Literal["heartbeat_ack"] = "heartbeat_ack"
-    seq: int
-    ack: int
+    seq: Count
+    ack: Count
     refused: list[Hex32] = Field(default_factory=list)
 
 
 class CallForBids(Message):
     type: Literal["call_for_bids"] = "call_for_bids"
-    seq: int
-    auction_id: int
+    seq: Count
+    auction_id: Count
     order: OrderModel
     order_hash: Hex32
     order_signature: Signature
@@ -105,28 +105,28 @@ class BidMessage(Message):
     """``missing_bytes``: what this node would still have to fetch of image and checkpoint."""
 
     type: Literal["bid"] = "bid"
-    seq: int
-    auction_id: int
+    seq: Count
+    auction_id: Count
     signed: SignedBid
-    missing_bytes: int = Field(ge=0)
+    missing_bytes: Count
 
 
 class Decline(Message):
     type: Literal["decline"] = "decline"
-    seq: int
-    auction_id: int
+    seq: Count
+    auction_id: Count
     reason: Sentence
 
 
 class CommandMessage(Message):
     type: Literal["command"] = "command"
-    seq: int
+    seq: Count
     command: AnyCommand
 
 
 class ResultMessage(Message):
     type: Literal["command_result"] = "command_result"
-    seq: int
+    seq: Count
     result: CommandResult
 
 
@@ -134,31 +134,31 @@ class CommitCheckpoint(Message):
     """Ask the gateway to make ``manifest`` the head of the job's chain; all its blocks are already in the store."""
 
     type: Literal["commit_checkpoint"] = "commit_checkpoint"
-    seq: int
+    seq: Count
     request: Short
     job_id: Hex32
-    fence: int
-    checkpoint_seq: int
+    fence: Count
+    checkpoint_seq: Count
     manifest: Cid
     predecessor: Cid | None
     manifest_digest: Hex32
     signature: Signature
     block_cids: list[Cid] = Field(max_length=200_000)
     mode: Literal["process", "files"]
-    generation: int
-    generations: list[int] = Field(max_length=10_000)
-    logical_bytes: int = Field(ge=0)
-    new_bytes: int = Field(ge=0)
+    generation: Count
+    generations: list[Count] = Field(max_length=10_000)
+    logical_bytes: Count
+    new_bytes: Count
     pause_s: float = Field(ge=0)
     total_s: float = Field(ge=0)
     taken_at: float
-    requirements: dict[str, Any]
+    requirements: Open
     final: bool = False
 
 
 class CommitAnswer(Message):
     type: Literal["commit_answer"] = "commit_answer"
-    seq: int
+    seq: Count
     request: Short
     ok: bool
     error: Sentence = ""
@@ -168,7 +168,7 @@ class CommitAnswer(Message):
 
 class Receipts(Message):
     type: Literal["receipts"] = "receipts"
-    seq: int
+    seq: Count
     receipts: list[SignedReceipt] = Field(max_length=256)
 
 
@@ -176,11 +176,11 @@ class LogChunk(Message):
     """Output of a job: ``offset`` counts bytes of that stream since the container's start; a repeat is dropped."""
 
     type: Literal["log"] = "log"
-    seq: int
+    seq: Count
     job_id: Hex32
-    fence: int
+    fence: Count
     stream: Literal["stdout", "stderr"]
-    offset: int = Field(ge=0)
+    offset: Count
     text: str = Field(max_length=256 * 1024)
 
 
@@ -188,27 +188,27 @@ class JobNotice(Message):
     """Something happened at the node: exited, trial dump findings, a failed checkpoint, a full disk, fenced."""
 
     type: Literal["notice"] = "notice"
-    seq: int
+    seq: Count
     job_id: Hex32
-    fence: int
+    fence: Count
     kind: Literal[
         "exited", "trial_dump", "checkpoint_failed", "disk_full", "oom_killed", "fenced", "thawed", "progress"
     ]
     detail: Sentence = ""
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Open = Field(default_factory=dict)
 
 
 class Drain(Message):
     """The provider wants this node empty: every job migrates, no more bids."""
 
     type: Literal["drain"] = "drain"
-    seq: int
+    seq: Count
     reason: Sentence = ""
 
 
 class DrainStatus(Message):
     type: Literal["drain_status"] = "drain_status"
-    seq: int
+    seq: Count
     jobs_left: int
 
 
@@ -216,15 +216,15 @@ class TokenRequest(Message):
     """Ask for a fresh block store token for one job; answered by TokenGrant."""
 
     type: Literal["token_request"] = "token_request"
-    seq: int
+    seq: Count
     request: Short
     job_id: Hex32
-    fence: int
+    fence: Count
 
 
 class TokenGrant(Message):
     type: Literal["token_grant"] = "token_grant"
-    seq: int
+    seq: Count
     request: Short
     ok: bool
     token: str = ""
@@ -235,9 +235,9 @@ class ReceiptRequest(Message):
     """Ask for the newest receipt of a lease this node serves; answered by Receipts, or Refusal under a stale fence."""
 
     type: Literal["receipt_request"] = "receipt_request"
-    seq: int
+    seq: Count
     job_id: Hex32
-    fence: int
+    fence: Count
     lease_id: Hex32
 
 
@@ -245,20 +245,20 @@ class Ping(Message):
     """The monitor's probe; answered by Pong at once."""
 
     type: Literal["ping"] = "ping"
-    seq: int
+    seq: Count
 
 
 class Pong(Message):
     type: Literal["pong"] = "pong"
-    seq: int
-    ping: int
+    seq: Count
+    ping: Count
 
 
 class Refusal(Message):
     """The gateway refuses one message (stale fence, unknown job) and says why; the socket stays open."""
 
     type: Literal["refusal"] = "refusal"
-    seq: int
+    seq: Count
     of: Short
     job_id: Hex32 | None = None
     reason: Sentence

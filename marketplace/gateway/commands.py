@@ -106,6 +106,8 @@ def _complete(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> AnyCom
         fields |= _prepare_extras(parts, tx, row)
     elif row.kind == "start":
         fields |= _start_extras(parts, tx, row, sealing_key)
+    if row.kind in ("start", "restart"):
+        fields |= _author(tx, row)
     try:
         return _command.validate_python(fields)
     except ValidationError as error:
@@ -147,6 +149,17 @@ def _start_extras(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> di
         "keys": sealed,
         "store_token": token,
     }
+
+
+def _author(tx: Tx, row: CommandRow) -> dict[str, Any]:
+    """Which node committed the checkpoint to restore from, and as which number; raises NotSendable."""
+    wanted = row.payload.get("checkpoint")
+    if not wanted:
+        return {}
+    found = checkpoints.by_manifest(tx, wanted)
+    if found is None or found.job_id != row.job_id:
+        raise NotSendable(f"checkpoint {wanted} is not one of this job's", retryable=False)
+    return {"checkpoint_node": found.node, "checkpoint_seq": found.seq}
 
 
 def _entitled(tx: Tx, row: CommandRow) -> AwardRow:

@@ -34,7 +34,7 @@ def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
             if refusal is not None:
                 return refusal
         facts = {"node": node, "fence": message.fence, "kind": message.kind, "detail": message.detail}
-        emit(tx, "node.notice", {"job_id": message.job_id, **facts, "data": {"node": node, **message.data}})
+        emit(tx, "node.notice", {"job_id": message.job_id, **facts, "data": {**message.data, "node": node}})
     return None
 
 

@@ -168,6 +168,7 @@ class Launch:
             "spec": asdict(self.spec),
             "checkpoint": head,
             "checkpoint_seq": seq,
+            "checkpoint_node": self.gateway.authors.get(head or ""),
             "mode": "process",
             "generation": self.generation,
             "keys": {number: self.gateway.sealed(agent.address, self.id, number) for number in generations},

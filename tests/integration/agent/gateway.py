@@ -64,6 +64,7 @@ class Gateway:
     nodes: dict[str, Node] = field(default_factory=dict)
     owner: dict[str, tuple[str, int]] = field(default_factory=dict)
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
+    authors: dict[str, str] = field(default_factory=dict)
     keys: dict[tuple[str, int], bytes] = field(default_factory=dict)
     results: dict[tuple[str, str], CommandResult] = field(default_factory=dict)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -276,5 +277,6 @@ class Gateway:
             if (message.checkpoint_seq, message.predecessor) != (seq + 1, head):
                 return answer | {"ok": False, "error": "it does not follow the head"}
             self.heads[message.job_id] = (message.checkpoint_seq, message.manifest)
+            self.authors[message.manifest] = address
             self.commits.append(message)
         return CommitAnswer(seq=0, request=message.request, ok=True, head=message.manifest).model_dump(mode="json")

@@ -121,8 +121,20 @@ def test_a_failing_container_is_reported_and_restarted_from_its_checkpoint(world
     assert notice.data["code"] == 3
     assert "step 39" in notice.data["log_tail"]
     assert numbers(job.lines()) == list(range(1, 40))
-    head = world.gateway.heads[job.id][1]
-    restart = Restart(job_id=job.id, fence=job.fence, step=job.step("restart"), checkpoint=head)
+    seq, head = world.gateway.heads[job.id]
+    restart = Restart(
+        job_id=job.id,
+        fence=job.fence,
+        step=job.step("restart"),
+        checkpoint=head,
+        checkpoint_seq=seq,
+        checkpoint_node="0x" + "ab" * 20,
+    )
+    forged = world.gateway.do(agent.address, restart)
+    assert not forged.ok, "another node than the one that signed the manifest is said to have committed it"
+    assert "committed it" in forged.error
+    assert forged.result["damaged"] == head
+    restart = restart.model_copy(update={"step": job.step("restart"), "checkpoint_node": agent.address})
     restarted = world.gateway.do(agent.address, restart)
     assert restarted.ok, restarted
     world.gateway.until(lambda g: sum(n.kind == "exited" for n in g.notices) == 2)

@@ -83,6 +83,7 @@ def test_a_later_award_gets_the_earlier_generations_and_one_of_its_own(
     assert node.expect("commit_answer").ok
     second, two = started(service, node, job_id)
     assert set(two.keys) == {first.generation, second.generation}
+    assert (two.checkpoint_node, two.checkpoint_seq) == (node.key.address, 1)
     assert node.unseal(one.keys[first.generation]) == node.unseal(two.keys[first.generation])
     assert node.unseal(one.dedup_secret) == node.unseal(two.dedup_secret)
     reader = PrivateKey.generate()

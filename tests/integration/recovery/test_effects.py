@@ -158,3 +158,31 @@ def test_what_the_broker_does_not_take_stays_in_the_outbox(stage: Stage) -> None
     assert relay.forward() == 3
     assert outlet.tasks == [Task(ADVANCE, ("0x1",))]
     assert relay.forward() == 0
+
+
+@pytest.mark.parametrize("data", [{"code": 10**400}, {"code": []}, {}, {"code": "x", "container": ["a"]}])
+def test_a_nodes_nonsense_does_not_stop_the_relay(stage: Stage, data: dict[str, Any]) -> None:
+    """Its events come through the same outbox as everybody's: one that can't be kept is passed over."""
+    outlet = Outlet()
+    relay = Relay(stage.database, outlet, time.time)
+    while relay.forward():
+        pass
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    while relay.forward():
+        pass
+    outlet.tasks.clear()
+    notice = {
+        "job_id": job,
+        "node": "0x",
+        "fence": stage.award(job).fence,
+        "kind": "exited",
+        "detail": "",
+        "data": data,
+    }
+    with stage.database.transaction() as tx:
+        emit(tx, "node.notice", notice)
+        emit(tx, "job.wished", {"job_id": "another"})
+    assert relay.forward() == 2
+    assert Task(ADVANCE, ("another",)) in outlet.tasks
