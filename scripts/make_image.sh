@@ -16,7 +16,7 @@ if [ "$newest" = "$output" ]; then
     echo "image is already in $output"
     exit 0
 fi
-mkdir -p "$(dirname "$output")"
+mkdir -p "$(dirname -- "$output")"
 "$python" "$root/scripts/image/rootfs.py" --train "$root/scripts/trainer/train.py" --output "$output.part"
 mv "$output.part" "$output"
 echo "image everlease/trainer:local is in $output ($(du -m "$output" | cut -f 1) MB)"

@@ -19,7 +19,7 @@ if ! command -v mmdebstrap >/dev/null; then
     exit 1
 fi
 
-mkdir -p "$(dirname "$prefix")"
+mkdir -p "$(dirname -- "$prefix")"
 work=$(mktemp -d "$prefix.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 

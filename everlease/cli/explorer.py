@@ -65,7 +65,7 @@ def leases(
     as_json: Json = False,
 ) -> None:
     """Leases, newest first."""
-    columns = ("lease_id", "job_id", "epoch", "node", "state", "rate", "earned_s", "paid")
+    columns = ("lease_id", "job_id", "epoch", "node", "state", "rate", "earned", "paid")
     _page(ctx, "leases", columns, as_json=as_json, limit=limit, cursor=cursor, state=state)
 
 

@@ -22,7 +22,7 @@ _now = func.clock_timestamp
 
 @dataclass(frozen=True, slots=True)
 class OpenAuction:
-    """An auction that still takes bids, its job, the head it restores from, and seconds until it closes."""
+    """An auction that still takes bids, its job, the head it restores from, and seconds until its window ends."""
 
     auction: AuctionRow
     job: JobRow
@@ -31,7 +31,7 @@ class OpenAuction:
 
 
 def open_auctions(tx: Tx, auction_id: int | None = None) -> list[OpenAuction]:
-    """Auctions that take bids now, or the one with this id if it does."""
+    """Auctions that take bids now, or the one with this id if it does: until recovery closes it, not by the clock."""
     closes_in = func.extract("epoch", AuctionRow.closes_at - _now())
     wanted = (
         select(AuctionRow, JobRow, CheckpointRow, closes_in)
@@ -40,12 +40,12 @@ def open_auctions(tx: Tx, auction_id: int | None = None) -> list[OpenAuction]:
             CheckpointRow,
             (CheckpointRow.job_id == JobRow.id) & (CheckpointRow.manifest == JobRow.head_manifest),
         )
-        .where(AuctionRow.closed_at.is_(None), AuctionRow.closes_at > _now())
+        .where(AuctionRow.closed_at.is_(None))
         .order_by(AuctionRow.id)
     )
     if auction_id is not None:
         wanted = wanted.where(AuctionRow.id == auction_id)
-    return [OpenAuction(auction, job, head, float(left)) for auction, job, head, left in tx.execute(wanted)]
+    return [OpenAuction(auction, job, head, max(float(left), 0.0)) for auction, job, head, left in tx.execute(wanted)]
 
 
 def note_asked(tx: Tx, auction_id: int, asked: int, unfit: dict[str, str]) -> None:

@@ -95,9 +95,20 @@ def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerm
     )
 
 
-def ready(snapshot: Snapshot, auction: Auction, now: float) -> bool:
-    """Whether the window is over or every node that was asked has answered."""
-    return now >= auction.closes_at or 0 < auction.asked <= len(snapshot.offers) + auction.declined
+def undecided(draft: Draft, auction: Auction) -> bool:
+    """Whether to wait on: until all who were asked have answered, else until the window's end.
+
+    With no bid by then it waits a little longer for a gateway or a node that is slow: better late than nobody.
+    """
+    offers = len(draft.snapshot.offers)
+    if 0 < auction.asked <= offers + auction.declined:
+        return False
+    end = auction.closes_at
+    if draft.now >= end and not offers:
+        end += draft.policy.patience_s
+    if draft.now < end:
+        draft.wait_until(end)
+    return draft.now < end
 
 
 def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
@@ -134,8 +145,7 @@ def nobody(auction: Auction, offers: int) -> str:
 
 def _decide(draft: Draft, auction: Auction) -> None:
     snapshot = draft.snapshot
-    if not ready(snapshot, auction, draft.now):
-        draft.wait_until(auction.closes_at)
+    if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
     if winner is None:

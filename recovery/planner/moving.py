@@ -3,7 +3,7 @@
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Auction, Award
 from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
-from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_terms, ready, winner_of
+from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_terms, undecided, winner_of
 from recovery.planner.draft import Draft
 from recovery.planner.leases import watch_lease
 from recovery.planner.placing import prepare_payload
@@ -68,8 +68,7 @@ def _hibernations(draft: Draft, award: Award) -> int:
 
 
 def _decide(draft: Draft, auction: Auction) -> None:
-    if not ready(draft.snapshot, auction, draft.now):
-        draft.wait_until(auction.closes_at)
+    if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
     if winner is None:

@@ -15,6 +15,7 @@ class Policy:
     auction_window_s: float = 1.0
     recovery_window_s: float = 0.3
     migration_window_s: float = 1.0
+    patience_s: float = 2.0
     prepare_timeout_s: float = 900
     start_timeout_s: float = 900
     checkpoint_timeout_s: float = 900

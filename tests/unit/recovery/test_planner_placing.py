@@ -71,6 +71,17 @@ def test_the_auction_ends_as_soon_as_every_asked_node_has_answered() -> None:
     assert world.job.state == "ALLOCATING"
 
 
+def test_with_no_bid_at_the_end_of_its_window_an_auction_waits_for_the_slow() -> None:
+    world = World()
+    world.settle()
+    world.now += POLICY.auction_window_s
+    world.settle()
+    assert (world.job.state, world.job.due_at) == ("AUCTIONING", world.now + POLICY.patience_s)
+    world.offer(A)
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+
+
 def test_the_winner_is_paid_the_second_price() -> None:
     world = World()
     world.settle()
@@ -136,14 +147,14 @@ def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
 def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_connects() -> None:
     world = World()
     world.settle()
-    world.now += 2
+    world.now += 2 + POLICY.patience_s
     world.settle()
     assert world.job.state == "WAITING_CAPACITY"
     assert "no node" in world.job.reason
     assert world.job.due_at == world.now + POLICY.capacity_wait_s
     world.now = world.job.due_at
     world.settle()
-    world.now += 2
+    world.now += 2 + POLICY.patience_s
     world.settle()
     assert world.job.due_at == world.now + 2 * POLICY.capacity_wait_s
     world.now += POLICY.capacity_wake_s
@@ -156,7 +167,7 @@ def test_files_mode_comes_after_the_whole_wait_and_only_if_the_order_allows() ->
     for allowed, mode in ((True, "files"), (False, "process")):
         world = World(Snapshot(job=new_job(spec=spec(fall_back=allowed)), escrow=escrow()))
         world.settle()
-        world.now += 2
+        world.now += 2 + POLICY.patience_s
         world.settle()
         assert world.job.due_at is not None
         world.now = world.job.due_at

@@ -165,7 +165,7 @@ def test_a_migration_that_nobody_wants_leaves_the_job_running() -> None:
     world = running()
     world.set_job(wish="migrate")
     world.settle()
-    world.now += 2
+    world.now += 2 + POLICY.patience_s
     world.settle()
     assert world.job.state == "RUNNING"
     assert not issued(world, "checkpoint")
@@ -191,7 +191,7 @@ def test_a_drained_node_is_left_and_tried_again_later() -> None:
     world.snapshot = replace(world.snapshot, draining_nodes=frozenset({A}))
     world.settle()
     assert world.job.state == "MIGRATING"
-    world.now += 2
+    world.now += 2 + POLICY.patience_s
     world.settle()
     assert world.job.state == "RUNNING"
     world.now += POLICY.drain_retry_s
