@@ -64,10 +64,13 @@ def add_bid(
     tx: Tx, auction: AuctionRow, node: str, provider: str, bid: dict[str, Any], signature: str, missing_bytes: int
 ) -> None:
     """Keep a verified bid, a node's first one; emits ``auction.answered`` when it was the last answer."""
+    row = _lock_open(tx, auction.id)
+    if row is None:
+        return
     tx.execute(
         insert(BidRow)
         .values(
-            auction_id=auction.id,
+            auction_id=row.id,
             node=node,
             provider=provider,
             bid=bid,
@@ -76,29 +79,35 @@ def add_bid(
         )
         .on_conflict_do_nothing(index_elements=["auction_id", "node"])
     )
-    _note_answer(tx, auction.id, {})
+    _note_answer(tx, row)
 
 
 def add_decline(tx: Tx, auction: AuctionRow, node: str, reason: str) -> None:
     """Note that an asked node doesn't want the job; emits ``auction.answered`` when it was the last answer."""
-    _note_answer(tx, auction.id, {node: DECLINED + reason})
+    row = _lock_open(tx, auction.id)
+    if row is None:
+        return
+    row.unfit = {**row.unfit, node: DECLINED + reason}
+    _note_answer(tx, row)
 
 
-def _note_answer(tx: Tx, auction_id: int, unfit: dict[str, str]) -> None:
-    row = tx.scalar(
+def _lock_open(tx: Tx, auction_id: int) -> AuctionRow | None:
+    """The auction's row, locked before anything refers to it (a bid's foreign key shares the lock: two bids at once
+    would wait for each other); None where it is closed.
+    """
+    return tx.scalar(
         select(AuctionRow)
-        .where(AuctionRow.id == auction_id)
+        .where(AuctionRow.id == auction_id, AuctionRow.closed_at.is_(None))
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    if row is None or row.closed_at is not None:
-        return
-    if unfit:
-        row.unfit = {**row.unfit, **unfit}
-    bids = tx.scalar(select(func.count()).select_from(BidRow).where(BidRow.auction_id == auction_id)) or 0
+
+
+def _note_answer(tx: Tx, row: AuctionRow) -> None:
+    bids = tx.scalar(select(func.count()).select_from(BidRow).where(BidRow.auction_id == row.id)) or 0
     declined = sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED))
     if row.asked and bids + declined >= row.asked:
-        emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": auction_id})
+        emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": row.id})
 
 
 def bids_of(tx: Tx, auction_id: int) -> Sequence[BidRow]:
