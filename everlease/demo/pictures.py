@@ -61,7 +61,7 @@ def gantt(found: Evidence, incidents: Sequence[Incident], names: Mapping[str, st
     axes.set_yticks(range(len(hosts)), hosts)
     axes.invert_yaxis()
     axes.set_xlabel("seconds since the demo began")
-    axes.legend(fontsize=8, frameon=False, loc="upper right")
+    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return _svg(figure)
 
 
