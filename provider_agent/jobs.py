@@ -20,6 +20,7 @@ from provider_agent.launch import Launched, launch
 from provider_agent.life import Life
 from provider_agent.records import JobRecord, LeaseRecord, LogPosition
 from provider_agent.runtime import oci
+from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.errors import ContainerFault
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Job:
             # A newer fence, or the same preparation again: what is here of an older award is void.
             await self._end_life()
             await asyncio.to_thread(self.host.engine.remove_job, self.job_id)
-            await asyncio.to_thread(shutil.rmtree, self.host.folders.job(self.job_id), True)
+            await asyncio.to_thread(remove_tree, self.host.folders.job(self.job_id))
         self._token = command.store_token
         return await preparation.prepare(self.host, command, lambda: self._token, self.cancel)
 
@@ -319,6 +320,6 @@ class Job:
         self.cancel.set()
         await self._end_life()
         await asyncio.to_thread(self.host.engine.remove_job, self.job_id)
-        await asyncio.to_thread(shutil.rmtree, self.host.folders.job(self.job_id), True)
+        await asyncio.to_thread(remove_tree, self.host.folders.job(self.job_id))
         self.host.crash.reach("stop.removed")
         self.host.journal.drop_job(self.job_id)

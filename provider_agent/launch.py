@@ -17,6 +17,7 @@ from provider_agent.host import Host
 from provider_agent.records import JobRecord
 from provider_agent.restorer import Fetched, fetch_checkpoint
 from provider_agent.runtime import oci, restore
+from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.container import ContainerSpec, JobContainer, Limits
 
 LONGEST_WAIT_S = 600.0
@@ -57,7 +58,7 @@ async def launch(
     mounted = host.folders.mounted(record.job_id, record.fence)
     fetched: Fetched | None = None
     if start.checkpoint is None:
-        shutil.rmtree(mounted, ignore_errors=True)
+        remove_tree(mounted)
         container = await asyncio.to_thread(host.engine.create, wanted, mounted)
     else:
         fetched = await asyncio.to_thread(_fetch, host, start, spec, keys, token, cancel)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from subprocess import SubprocessError
 from typing import Any, Protocol
 
 import psutil
@@ -261,8 +262,10 @@ class Life:
             record = self._owner.record
             try:
                 self._disk = await asyncio.to_thread(self._host.engine.disk_used, record.container or "")
-            except (AgentError, RuntimeFault, OSError):
-                return
+            except (AgentError, RuntimeFault, OSError, SubprocessError) as error:
+                log.debug("the disk of %s was not measured: %s", record.job_id[:10], error)
+                await asyncio.sleep(DISK_EVERY_S)
+                continue
             if self._disk > self._spec.resources.disk_bytes and not told and record.phase == "running":
                 told = True
                 self._owner.notice("disk_full", f"the job wrote {self._disk} bytes, more than its order allows")

@@ -1,10 +1,10 @@
 """After a start of the agent: what a killed one left behind and no journal entry names."""
 
 import logging
-import shutil
 
 from provider_agent.host import Host
 from provider_agent.images import sweep_archives
+from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,6 @@ def sweep_host(host: Host) -> None:
     jobs = host.folders.root / "jobs"
     for folder in jobs.iterdir() if jobs.is_dir() else ():
         if folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
     if host.folders.images.is_dir():
         sweep_archives(host.folders.images)

@@ -10,17 +10,17 @@ from everlease.db.jobs import CHANNEL
 from everlease.db.models.jobs import JobEventRow, JobLogRow
 
 
-def append(tx: Tx, job_id: str, fence: int, stream: str, offset: int, piece: str) -> bool:
-    """Add a piece of output; False for a repeat."""
+def append(tx: Tx, job_id: str, fence: int, stream: str, offset: int, piece: str) -> int | None:
+    """Add a piece of output; its row's id, or None for a repeat."""
     added = tx.execute(
         insert(JobLogRow)
         .values(job_id=job_id, fence=fence, stream=stream, offset=offset, text=piece)
         .on_conflict_do_nothing(index_elements=["job_id", "fence", "stream", "offset"])
         .returning(JobLogRow.id)
-    ).one_or_none()
+    ).scalar_one_or_none()
     if added is not None:
         tx.execute(text("SELECT pg_notify(:channel, :job)"), {"channel": CHANNEL, "job": job_id})
-    return added is not None
+    return added
 
 
 def trim(tx: Tx, job_id: str, keep_bytes: int) -> None:

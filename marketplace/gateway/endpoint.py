@@ -6,6 +6,8 @@ before it is safe. Only commits (they wait for their own answer) and bids (they 
 
 import asyncio
 import secrets
+import time
+from collections import Counter
 from contextlib import suppress
 
 import structlog
@@ -32,7 +34,7 @@ from marketplace.gateway.session import (
 from marketplace.parts import Parts
 
 HELLO_TIMEOUT_S = 10.0
-MAX_GREETINGS = 256
+MAX_GREETINGS, MAX_GREETINGS_OF_ONE = 256, 64
 BEAT_THREADS = 4
 IDLE_S = 30.0
 """A connection over which nothing comes is cut: the node's side of it may be gone without a word."""
@@ -55,7 +57,7 @@ class Gateway:
         self._parts = parts
         self.hub = Hub(parts)
         self._beat_threads = CapacityLimiter(BEAT_THREADS)
-        self._greeting = 0
+        self._greeting: Counter[str] = Counter()
         self._closing = False
 
     def close(self) -> None:
@@ -82,9 +84,11 @@ class Gateway:
             await to_thread.run_sync(self._note_gone, session)
 
     async def _greet(self, socket: WebSocket) -> NodeSession:
-        if self._closing or self._greeting >= MAX_GREETINGS:
+        caller = socket.client.host if socket.client else ""
+        crowded = self._greeting.total() >= MAX_GREETINGS or self._greeting[caller] >= MAX_GREETINGS_OF_ONE
+        if self._closing or crowded:
             raise SessionOver(RESTART if self._closing else SLOW, "come back later")
-        self._greeting += 1
+        self._greeting[caller] += 1
         try:
             nonce = "0x" + secrets.token_hex(32)
             settings, deployment = self._parts.settings, self._parts.deployment
@@ -106,7 +110,9 @@ class Gateway:
         except DatabaseUnavailable as error:
             raise SessionOver(RESTART, "the database is away: try again") from error
         finally:
-            self._greeting -= 1
+            self._greeting[caller] -= 1
+            if not self._greeting[caller]:
+                del self._greeting[caller]
         shunned_s = admission.welcome.resume_after_s
         _log.info("node admitted", node=admission.node, provider=admission.provider, shunned_s=shunned_s)
         return NodeSession(socket, admission.node, admission.provider, admission.session, hello.sealing_key)
@@ -147,6 +153,8 @@ class Gateway:
             except ValidationError as error:
                 raise SessionOver(PROTOCOL, f"a message is malformed: {_first(error)}") from error
             session.check_number(message.seq)
+            if (delay := session.pace.delay(len(text), time.monotonic())) > 0:
+                await asyncio.sleep(delay)
             self._parts.metrics.messages.labels(message.type).inc()
             try:
                 await dispatcher.handle(message)

@@ -36,6 +36,21 @@ class SessionOver(Exception):
         return self.code == RESTART
 
 
+class Pace:
+    """A bucket that fills with time. A node that says more than it holds is heard later, and no other node waits."""
+
+    def __init__(self, now: float, per_second: float = 200.0, most: float = 2000.0) -> None:
+        self._per_second, self._most = per_second, most
+        self._left, self._at = most, now
+
+    def delay(self, size: int, now: float) -> float:
+        """Seconds to wait before a message of ``size`` characters is handled; one unit each and one per 16 KiB."""
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        self._left -= 1 + size / 16_384
+        return max(0.0, -self._left / self._per_second)
+
+
 class NodeSession:
     """An admitted node. ``send`` may be called from the event loop at any time and never blocks."""
 
@@ -50,6 +65,7 @@ class NodeSession:
         self.dispatching = asyncio.Lock()
         self.draining = False
         self.jobs_left: int | None = None
+        self.pace = Pace(self.began)
         self._socket = socket
         self._waiting: asyncio.Queue[Message] = asyncio.Queue(MAX_WAITING)
         self._end: asyncio.Future[SessionOver] = asyncio.get_running_loop().create_future()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import structlog
 from anyio import create_task_group, to_thread
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -11,6 +12,7 @@ from everlease.db.engine import DatabaseUnavailable
 from everlease.store.errors import StoreError
 from marketplace.dependencies import PartsDep
 
+_log = structlog.get_logger("marketplace.health")
 router = APIRouter(tags=["health"])
 
 
@@ -22,7 +24,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(parts: PartsDep) -> Response:
-    """Database, store and chain answer; 503 and the reasons where one doesn't."""
+    """Database, store and chain answer; 503 and which one doesn't."""
     found: dict[str, str] = {}
 
     async def probe(name: str, check: Callable[[], None]) -> None:
@@ -46,5 +48,7 @@ def _outcome(check: Callable[[], None]) -> str:
     try:
         check()
     except (DatabaseUnavailable, StoreError, ChainError) as error:
-        return str(error)
+        # Hosts, users and paths are for the log; anybody may ask here.
+        _log.warning("not ready", reason=str(error))
+        return "unavailable"
     return "ok"

@@ -14,6 +14,7 @@ from everlease.db import Tx, jobs, logs
 from everlease.wire.http import EventList, LogList
 from marketplace.dependencies import CallerDep, JobIdDep, PartsDep
 from marketplace.parts import Parts
+from marketplace.problems import ProblemError
 from marketplace.routers.jobs import own_job
 from marketplace.services.presentation import event_out, log_out
 
@@ -82,6 +83,8 @@ async def _stream(parts: Parts, job_id: str, start: int, read: Read, show: Show,
     over = ended is not None and ended > _ENDED_GRACE_S
     if over and not await to_thread.run_sync(_read, parts, read, job_id, start, 1):
         return Response(status_code=204)
+    if parts.followers.full(job_id):
+        raise ProblemError(429, "too-many-streams", "too many streams are open: close one of them", Retry_After="5")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_follow(parts, job_id, start, read, show, name), media_type=_STREAM, headers=headers)
 

@@ -42,6 +42,8 @@ def check(archive: Path) -> None:
                 target = PurePosixPath(member.linkname)
                 if member.islnk() and (target.is_absolute() or ".." in target.parts):
                     raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} links outside the folder")
+                if member.islnk() and str(target) in links:
+                    links.add(str(name))
                 if member.issym():
                     links.add(str(name))
     except (tarfile.TarError, EOFError, ValueError) as error:

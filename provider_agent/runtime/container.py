@@ -18,6 +18,7 @@ from requests.exceptions import RequestException
 
 from provider_agent.guard import find_freezer
 from provider_agent.runtime import network, oci
+from provider_agent.runtime.commands import tree_bytes
 from provider_agent.runtime.errors import ContainerFault, ImageMissing
 from provider_agent.runtime.oci import Capture
 
@@ -304,15 +305,7 @@ class ContainerEngine:
         Docker enforces a quota only on xfs with pquota, so the agent compares this with Limits.disk_bytes from time
         to time.
         """
-        total = 0
-        for capture in oci.captures_of(self.state, container):
-            for folder, _, names in os.walk(capture.path):
-                for name in names:
-                    try:
-                        total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-                    except FileNotFoundError:
-                        continue
-        return total
+        return tree_bytes(capture.path for capture in oci.captures_of(self.state, container))
 
     def load_image(self, archive: Path) -> tuple[str, ...]:
         """Load a `docker save` archive; the ids of its images. Ids survive save and load, so hosts agree on them."""

@@ -74,7 +74,8 @@ def test_without_a_database_nothing_is_acknowledged_and_the_connection_lives(
     with service.client() as client:
         away = client.get("/v1/nodes")
         assert (away.status_code, away.json()["type"]) == (503, "urn:everlease:problem:database-unavailable")
-        assert client.get("/readyz").status_code == 503
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "unavailable"), "no hosts, no users"
         assert client.get("/healthz").status_code == 200
     postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert node.beat().refused == []

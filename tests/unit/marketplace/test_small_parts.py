@@ -1,6 +1,7 @@
 """Cursors, rate limits, waits and wishes: the pure and nearly pure parts."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,9 @@ from pydantic import ValidationError
 from everlease.domain import jobspec
 from everlease.domain.job import JobState
 from everlease.wire.spec import SpecModel
-from marketplace.followers import Followers
+from marketplace.followers import MOST_OF_ONE_JOB, Followers
 from marketplace.gateway.admission import backoff
+from marketplace.gateway.session import Pace
 from marketplace.pages import decode_cursor, encode_cursor
 from marketplace.problems import ProblemError
 from marketplace.services import wishes
@@ -101,3 +103,24 @@ def test_followers_are_woken_and_forgotten() -> None:
         assert not followers._waiting
 
     asyncio.run(scene())
+
+
+def test_streams_are_bounded_by_job_and_altogether() -> None:
+    followers = Followers()
+    with ExitStack() as stack:
+        for _ in range(MOST_OF_ONE_JOB):
+            assert not followers.full("a")
+            stack.enter_context(followers.follow("a"))
+        assert followers.full("a")
+        assert not followers.full("b")
+    assert not followers.full("a")
+
+
+def test_a_node_that_floods_is_slowed_down_and_an_ordinary_one_never_is() -> None:
+    flood, calm = Pace(0.0), Pace(0.0)
+    waits = [flood.delay(100, 0.001 * number) for number in range(5000)]
+    assert waits[0] == 0
+    assert waits[-1] > 5
+    assert flood.delay(100, 60.0) == 0, "quiet for a while, it is heard at once again"
+    assert all(calm.delay(2000, 0.1 * number) == 0 for number in range(5000))
+    assert Pace(0.0, most=10).delay(4 << 20, 0.0) > 1, "large frames count for more"
