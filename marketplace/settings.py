@@ -38,6 +38,8 @@ class MarketplaceSettings(ServiceSettings):
     store_public_url: str = ""
     store_token_secret: SecretStr
     store_token_lifetime_s: int = Field(default=6 * 3600, ge=60)
+    upload_quota_bytes: int = Field(default=64 << 30, ge=1 << 20)
+    max_pending_jobs: int = Field(default=100, ge=1)
     collect_every_s: float = Field(default=900.0, gt=0)
     scrub_every_s: float = Field(default=86_400.0, gt=0)
     master_key_file: Path

@@ -29,10 +29,11 @@ class ServiceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An upload session and when it ends (unix seconds)."""
+    """An upload session, when it ends (unix seconds), and how much it may store if less than others."""
 
     name: str
     expires_at: float
+    quota_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ class BlockService:
         known = self.store.has([cid for cid, _ in blocks])
         fresh = [(cid, data) for cid, data in blocks if cid not in known]
         size = sum(len(data) for _, data in fresh)
-        self._ledger.charge(session.name, size, self.limits.session_quota_bytes, expires)
+        most = self.limits.session_quota_bytes
+        quota = most if session.quota_bytes is None else min(session.quota_bytes, most)
+        self._ledger.charge(session.name, size, quota, expires)
         self.store.put_many(fresh)
         return len(fresh)
 

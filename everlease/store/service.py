@@ -188,7 +188,7 @@ class _BlockApi:
         return claims
 
     def _session(self, token: StoreToken) -> Session:
-        return Session(f"{token.subject}/{token.session}", token.expires_at)
+        return Session(f"{token.subject}/{token.session}", token.expires_at, token.quota_bytes)
 
     def _stored(self, cid: CID) -> bytes:
         try:

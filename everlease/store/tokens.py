@@ -25,13 +25,17 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoreToken:
-    """A verified token. `subject` is a node's or tenant's address; `expires_at` is in unix seconds."""
+    """A verified token. `subject` is a node's or tenant's address; `expires_at` is in unix seconds.
+
+    `quota_bytes` bounds what its session may store, below the service's own limit.
+    """
 
     subject: str
     scopes: frozenset[Scope]
     expires_at: float
     session: str
     job: str | None = None
+    quota_bytes: int | None = None
 
     def require(self, scope: Scope) -> None:
         """Raise AccessDenied unless the token has `scope`."""
@@ -48,6 +52,7 @@ def issue_token(
     now: float,
     ttl_s: float,
     job: str | None = None,
+    quota_bytes: int | None = None,
 ) -> str:
     """A signed token that is valid for `ttl_s` seconds from `now` (unix seconds). The secret has 32 bytes or more."""
     _check_secret(secret)
@@ -61,6 +66,8 @@ def issue_token(
     }
     if job is not None:
         claims["job"] = job
+    if quota_bytes is not None:
+        claims["quota"] = quota_bytes
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
@@ -74,12 +81,14 @@ def verify_token(secret: bytes, token: str, *, now: float) -> StoreToken:
         claims = jwt.decode(token, secret, algorithms=["HS256"], audience=AUDIENCE, options=options)
         expires_at = float(claims["exp"])
         scopes = frozenset(Scope(word) for word in str(claims["scope"]).split())
+        quota = None if claims.get("quota") is None else int(claims["quota"])
     except (jwt.PyJWTError, ValueError, TypeError) as error:
         raise AccessDenied("the store token is invalid; ask the marketplace for a new one") from error
     if expires_at <= now:
         raise AccessDenied("the store token has expired; ask the marketplace for a new one")
     job = claims.get("job")
-    return StoreToken(str(claims["sub"]), scopes, expires_at, str(claims["session"]), None if job is None else str(job))
+    job = None if job is None else str(job)
+    return StoreToken(str(claims["sub"]), scopes, expires_at, str(claims["session"]), job, quota)
 
 
 def _check_secret(secret: bytes) -> None:

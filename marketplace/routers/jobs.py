@@ -16,6 +16,7 @@ from everlease.wire.terms import OrderModel
 from marketplace.dependencies import CallerDep, IdempotencyKey, JobIdDep, PartsDep
 from marketplace.examples import JOB_REQUEST
 from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
+from marketplace.problems import ProblemError
 from marketplace.services.idempotency import once
 from marketplace.services.orders import CheckedOrder
 from marketplace.services.presentation import job_out
@@ -43,6 +44,11 @@ def create(
         known = tx.get(JobRow, checked.job_id)
         if known is not None:
             return 200, job_out(tx, known)
+        most = parts.settings.max_pending_jobs
+        if len(queries.jobs_of(tx, caller, JobState.PENDING, None, most)) >= most:
+            raise ProblemError(
+                429, "too-many-pending-jobs", f"{most} of your jobs wait for their deposit: fund them first"
+            )
         return 201, job_out(tx, _add_job(tx, checked, request))
 
     with parts.db.transaction() as tx:

@@ -58,5 +58,6 @@ def nodes(parts: PartsDep, cursor: CursorQuery = None, limit: Limit = 50) -> Nod
 @router.post("/store/tokens", tags=["store"])
 def store_token(parts: PartsDep, caller: CallerDep) -> StoreTokenOut:
     """A token to upload an image's blocks with, before there is a job."""
-    token, expires_at = parts.store.token(caller, f"upload:{caller}", write=True)
+    quota = parts.settings.upload_quota_bytes
+    token, expires_at = parts.store.token(caller, f"upload:{caller}", write=True, quota_bytes=quota)
     return StoreTokenOut(store_url=parts.store.url, store_token=token, expires_at=expires_at)

@@ -52,17 +52,23 @@ class StoreGate:
         assert self._remote is not None
         return set[str](wanted) - self._remote.has(wanted)
 
-    def token(self, subject: str, session: str, *, write: bool, job: str | None = None) -> tuple[str, float]:
-        """A token for a node or tenant, and when it expires (unix seconds)."""
+    def token(
+        self, subject: str, session: str, *, write: bool, job: str | None = None, quota_bytes: int | None = None
+    ) -> tuple[str, float]:
+        """A token for a node or tenant, and when it expires (unix seconds).
+
+        Sessions are counted anew in each lifetime of a token: quotas bound a rate and not a long job's whole life.
+        """
         now = self._clock()
         token = issue_token(
             self._secret,
             subject=subject,
             scopes=_READ_WRITE if write else (Scope.READ,),
-            session=session,
+            session=f"{session}/{int(now // self._lifetime)}",
             now=now,
             ttl_s=self._lifetime,
             job=job,
+            quota_bytes=quota_bytes,
         )
         return token, now + self._lifetime
 

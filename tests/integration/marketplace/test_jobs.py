@@ -269,3 +269,15 @@ def test_the_store_takes_the_tokens_that_we_hand_out(tenant: httpx.Client) -> No
     cid = put_block(store, b"an image's block")
     assert get_block(store, cid) == b"an image's block"
     store.close()
+
+
+def test_jobs_without_a_deposit_are_few(service: Service, tenant: httpx.Client, market: Market) -> None:
+    """Announcing costs nothing: a tenant must not be able to fill the database with it."""
+    most = service.settings.max_pending_jobs
+    first = tenant.post("/v1/jobs", json=job_body(market, nonce=1)).json()
+    refused = None
+    for number in range(2, most + 2):
+        refused = tenant.post("/v1/jobs", json=job_body(market, nonce=number))
+    assert refused is not None
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:everlease:problem:too-many-pending-jobs")
+    assert tenant.post("/v1/jobs", json=job_body(market, nonce=1)).json()["id"] == first["id"]

@@ -245,3 +245,16 @@ def test_an_unsigned_token_is_refused() -> None:
     claims = {"aud": "everlease-store", "sub": "x", "scope": "gc", "session": "s", "exp": NOW + 60}
     with pytest.raises(AccessDenied):
         verify_token(SECRET, jwt.encode(claims, "", algorithm="none"), now=NOW)
+
+
+def test_a_token_may_bound_its_session_below_the_services_limit(served: tuple[LocalService, str]) -> None:
+    _, url = served
+    small = issue_token(
+        SECRET, subject="0xtenant", scopes=list(Scope), session="u", now=NOW, ttl_s=60, quota_bytes=100_000
+    )
+    assert verify_token(SECRET, small, now=NOW).quota_bytes == 100_000
+    store = HttpBlockStore(url, lambda: small)
+    put_block(store, b"a" * 60_000)
+    with pytest.raises(StoreFull):
+        put_block(store, b"b" * 60_000)
+    store.close()
