@@ -1,6 +1,7 @@
 """A checkpoint from the store onto this host's disk: every block verified before CRIU may see a byte of it."""
 
 import json
+import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from provider_agent.runtime.everlease_runc import replace_file
 
 _BATCH = 256
 _SLACK_BYTES = 1 << 30
+_MAX_RECORD_BYTES = 64 * 1024
+_PLACES = re.compile(r"dump\.json|criu|criu/[^/]+|files|files/[^/]+\.tar")
 
 
 @dataclass(frozen=True)
@@ -86,4 +89,18 @@ def _check(signed: SignedManifest, start: Start) -> Manifest:
         raise ManifestInvalid(f"the checkpoint is number {manifest.seq}, the award names {start.checkpoint_seq}")
     if manifest.fence > start.fence:
         raise ManifestInvalid(f"the checkpoint was taken under fence {manifest.fence}, this award is {start.fence}")
+    check_shape(manifest)
     return manifest
+
+
+def check_shape(manifest: Manifest) -> None:
+    """A dump is plain files at known places: a link would have us read other files of this host, or another job's.
+
+    Raises ManifestInvalid.
+    """
+    for entry in manifest.entries:
+        wanted = "directory" if entry.path in ("criu", "files") else "file"
+        if not _PLACES.fullmatch(entry.path) or entry.kind != wanted:
+            raise ManifestInvalid(f"the checkpoint has a {entry.kind} {entry.path[:80]!r}, which no dump has")
+        if entry.path == "dump.json" and entry.size > _MAX_RECORD_BYTES:
+            raise ManifestInvalid(f"the dump's record has {entry.size} bytes")

@@ -64,7 +64,8 @@ def _open_keys(grant: OutputsOut, job_id: str, reader: PrivateKey) -> JobKeys:
 
 def _archives_only(manifest: Manifest) -> Manifest:
     """The manifest without the process images: memory of a job is nothing for a tenant's disk."""
-    entries = tuple(entry for entry in manifest.entries if entry.path.startswith(ARCHIVES) or entry.path == "files")
+    wanted = (entry for entry in manifest.entries if entry.kind == "file" and entry.path.startswith(ARCHIVES))
+    entries = tuple(wanted)
     return replace(manifest, entries=entries)
 
 

@@ -7,6 +7,7 @@ from provider_agent.runtime.commands import last_line, run
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault
 
 EXTRACT_TIMEOUT_S = 1800.0
+MAX_LINKS = 1_000_000
 
 
 def put_back(archive: Path, folder: Path) -> None:
@@ -32,6 +33,10 @@ def check(archive: Path) -> None:
     try:
         with tarfile.open(archive, "r:") as members:
             for member in members:
+                # tarfile would keep all of them.
+                members.members = []  # type: ignore[attr-defined]
+                if len(links) > MAX_LINKS:
+                    raise CheckpointRefused(str(archive), f"it has more than {MAX_LINKS} links")
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
                     raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} lies outside the folder")

@@ -11,6 +11,7 @@ from pathlib import Path
 from provider_agent.runtime.wire_images import child, fields, messages, numbers
 
 INVENTORY_MAGIC, IMAGES_V1_1 = 0x58313116, 2
+MAX_INVENTORY = 1 << 20
 # task_kobj_ids_entry; user and cgroup namespaces are the host's, as runc has it without remapping on cgroup v1.
 NAMESPACES = {5: "pid", 6: "network", 7: "ipc", 8: "uts", 9: "mount"}
 READ_ONLY, OVERLAY, EXTERNAL_KEY = 1, 17, 18
@@ -78,7 +79,8 @@ def files(images: Path) -> str | None:
 
 def _inventory(path: Path) -> bytes:
     """The one message of inventory.img, which has one magic number where the other images have two."""
-    raw = path.read_bytes()
+    with path.open("rb") as file:
+        raw = file.read(MAX_INVENTORY)
     magic, size = struct.unpack_from("<II", raw)
     if magic != INVENTORY_MAGIC or len(raw) != 8 + size:
         raise ValueError("inventory.img is no inventory")

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_MESSAGE = 64 << 20
+MAX_MESSAGE, MAX_IMAGE = 64 << 20, 256 << 20
 COMMON_MAGIC = (bytes.fromhex("19435654"), bytes.fromhex("40591055"))
 Field = tuple[int, int | bytes]
 
@@ -48,6 +48,9 @@ def messages(path: Path) -> Iterator[bytes]:
     """The messages of an image file: two magic numbers (u32 each), then each message after its length (u32). Raises
     ValueError.
     """
+    if path.stat().st_size > MAX_IMAGE:
+        # A sparse file costs its author nothing and us all our memory.
+        raise ValueError(f"{path.name} is larger than {MAX_IMAGE} bytes")
     raw = path.read_bytes()
     if raw[:4] not in COMMON_MAGIC:
         # CRIU would read such an image as one of an older form, and see other messages than we do.
