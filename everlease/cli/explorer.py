@@ -9,49 +9,39 @@ from everlease.cli.options import Json, Limit
 from everlease.cli.output import console, emit_json, money, plain, short, table
 
 app = typer.Typer(no_args_is_help=True, help="Leases, events, providers and slashes as the chain has them.")
-Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a page: its next_cursor.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a page: the value of its 'next'.")]
 
 
 def _page(
     ctx: typer.Context,
     path: str,
     columns: tuple[str, ...],
+    in_dollars: frozenset[str] = frozenset(),
     *,
     as_json: bool,
     limit: int,
     cursor: str | None,
     **filters: object,
 ) -> None:
-    answer = of(ctx).explorer(path, limit=limit, cursor=cursor, **filters)
+    answer = of(ctx).explorer(path, limit=limit, after=cursor, **filters)
     if as_json:
         emit_json(answer)
         return
     items = answer.get("items", [])
-    rows = [[_cell(name, item.get(name)) for name in columns] for item in items] if isinstance(items, list) else []
+    rows = (
+        [[_cell(item.get(name), name in in_dollars) for name in columns] for item in items]
+        if isinstance(items, list)
+        else []
+    )
     table([name.upper() for name in columns], rows, empty="Nothing yet.")
-    if answer.get("next_cursor"):
-        console.print(f"[dim]more: --cursor {answer['next_cursor']}[/dim]", soft_wrap=True)
+    if answer.get("next"):
+        console.print(f"[dim]more: --cursor {answer['next']}[/dim]", soft_wrap=True)
 
 
-_MONEY = {
-    "rate",
-    "collateral",
-    "paid",
-    "slashed",
-    "staked",
-    "locked",
-    "earned",
-    "to_job",
-    "to_caller",
-    "to_insurance",
-    "amount",
-}
-
-
-def _cell(name: str, value: Any) -> str:
+def _cell(value: Any, in_dollars: bool) -> str:
     if value is None:
         return "-"
-    if name in _MONEY and str(value).isdigit():
+    if in_dollars:
         return money(int(value))
     return short(value) if isinstance(value, str) and value.startswith("0x") else str(value)
 
@@ -66,7 +56,7 @@ def leases(
 ) -> None:
     """Leases, newest first."""
     columns = ("lease_id", "job_id", "epoch", "node", "state", "rate", "earned", "paid")
-    _page(ctx, "leases", columns, as_json=as_json, limit=limit, cursor=cursor, state=state)
+    _page(ctx, "leases", columns, frozenset({"rate", "paid"}), as_json=as_json, limit=limit, cursor=cursor, state=state)
 
 
 @app.command(epilog="Example: everlease explorer events --name LeaseFailed")
@@ -86,14 +76,15 @@ def events(
 def providers(ctx: typer.Context, limit: Limit = 50, cursor: Cursor = None, as_json: Json = False) -> None:
     """Providers with stake and record."""
     columns = ("provider", "staked", "locked", "slashed", "leases", "failed", "earned")
-    _page(ctx, "providers", columns, as_json=as_json, limit=limit, cursor=cursor)
+    in_dollars = frozenset({"staked", "locked", "slashed", "earned"})
+    _page(ctx, "providers", columns, in_dollars, as_json=as_json, limit=limit, cursor=cursor)
 
 
 @app.command(epilog="Example: everlease explorer slashes --json")
 def slashes(ctx: typer.Context, limit: Limit = 50, cursor: Cursor = None, as_json: Json = False) -> None:
     """Leases that failed, and where the slash went."""
     columns = ("lease_id", "provider", "answered", "slashed", "to_job", "to_caller", "to_insurance")
-    _page(ctx, "slashes", columns, as_json=as_json, limit=limit, cursor=cursor)
+    _page(ctx, "slashes", columns, frozenset(columns[3:]), as_json=as_json, limit=limit, cursor=cursor)
 
 
 @app.command(epilog="Example: everlease explorer job 0xabc…")

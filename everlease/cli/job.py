@@ -184,7 +184,7 @@ def resume(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json = 
 @app.command(epilog="Example: everlease job cancel train-mlp")
 def cancel(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json = False) -> None:
     """Stop the job; what is left of the deposit can be refunded."""
-    _wish(ctx, job, "cancel", reason, as_json, "cancelled")
+    _wish(ctx, job, "cancel", reason, as_json, "cancellation asked for")
 
 
 @app.command(epilog="Example: everlease job cost train-mlp")

@@ -1,9 +1,11 @@
 """Money is integers of base units of the settlement asset; rates are base units per hour, times are seconds."""
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 SECONDS_PER_HOUR = 3600
 ASSET_DECIMALS = 6
+_EXACT = Context(prec=120)
+"""Enough digits for any EVM word and its decimals."""
 
 
 class InvalidAmount(ValueError):
@@ -17,21 +19,19 @@ class InvalidAmount(ValueError):
 def to_units(amount: str | int | float | Decimal, decimals: int = ASSET_DECIMALS) -> int:
     """Turn a human amount ("0.50") into base units; raises InvalidAmount where it does not fit exactly."""
     try:
-        scaled = Decimal(str(amount)).scaleb(decimals)
+        scaled = Decimal(str(amount)).scaleb(decimals, _EXACT)
     except InvalidOperation as error:
         raise InvalidAmount(amount) from error
-    if not scaled.is_finite() or scaled < 0 or scaled != scaled.to_integral_value():
+    if not scaled.is_finite() or scaled < 0 or scaled != scaled.to_integral_value(context=_EXACT):
         raise InvalidAmount(amount)
     return int(scaled)
 
 
 def from_units(units: int, decimals: int = ASSET_DECIMALS) -> str:
-    """Base units as a decimal string with at least two decimals, for people."""
-    value = Decimal(units).scaleb(-decimals).normalize()
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent > -2:
-        value = value.quantize(Decimal("0.01"), rounding=ROUND_HALF_EVEN)
-    return f"{value:f}"
+    """Base units as a decimal string with at least two decimals, exactly, for people."""
+    whole, part = divmod(abs(units), 10**decimals)
+    fraction = f"{part:0{decimals}d}".rstrip("0") if decimals else ""
+    return f"{'-' if units < 0 else ''}{whole}.{fraction:0<2}"
 
 
 def pay_for(rate_per_hour: int, seconds: int) -> int:

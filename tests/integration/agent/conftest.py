@@ -10,7 +10,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ class Agent:
         return path.read_text() if path.exists() else ""
 
 
+AUCTIONS = count(1)
+"""Every call for bids has a number of its own."""
+
+
 @dataclass
 class Launch:
     """A job of a test: its order, spec, and what is needed to command it."""
@@ -113,17 +118,15 @@ class Launch:
     epoch: int = 0
     generation: int = 0
     steps: int = 0
-    auctions: int = field(default_factory=lambda: int(time.time() * 1000) % 10**9)
 
     def step(self, kind: str) -> str:
         self.steps += 1
         return f"{kind}-{self.steps}"
 
     def call(self, agent: Agent, **changes: Any) -> CallForBids:
-        self.auctions += 1
         fields: dict[str, Any] = {
             "seq": 0,
-            "auction_id": self.auctions,
+            "auction_id": next(AUCTIONS),
             "order": OrderModel.from_domain(self.order),
             "order_hash": self.id,
             "order_signature": TENANT.sign(order_digest(self.deployment.escrow_domain, self.order)),

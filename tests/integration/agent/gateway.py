@@ -204,15 +204,15 @@ class Gateway:
         node = self.nodes.get(address)
         if node is not None:
             for target, command in list(self.unanswered.values()):
-                with suppress(ConnectionClosed):
-                    if target != address:
-                        continue
+                if target == address:
                     await self._send(node, {"type": "command", "command": command.model_dump(mode="json")})
 
     async def _send(self, node: Node, message: Any) -> None:
         body = message if isinstance(message, dict) else message.model_dump(mode="json")
         node.sent += 1
-        await node.socket.send(json.dumps(body | {"seq": node.sent}))
+        # An agent that was killed a moment ago gets it again when it is back, as from the real gateway.
+        with suppress(ConnectionClosed):
+            await node.socket.send(json.dumps(body | {"seq": node.sent}))
 
     async def _handle(self, node: Node, text: str) -> None:
         message = from_node.validate_json(text)
