@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
 
-from everlease.store.errors import StoreFull
+from everlease.store.sqlite import exclusive
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS block (
@@ -100,14 +100,5 @@ class PackIndex:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                    raise StoreFull("the store's disk is full: its index can't grow") from error
-                raise
+        with self._lock, exclusive(self._db, "its index can't grow") as db:
+            yield db

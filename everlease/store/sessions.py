@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import RLock
 
 from everlease.store.errors import StoreFull
+from everlease.store.sqlite import exclusive
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pin (
@@ -101,14 +102,5 @@ class SessionLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                    raise StoreFull("the store's disk is full: pins can't be recorded") from error
-                raise
+        with self._lock, exclusive(self._db, "pins can't be recorded") as db:
+            yield db
