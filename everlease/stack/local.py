@@ -16,6 +16,7 @@ from everlease.stack import keys as dev
 from everlease.stack import servers
 from everlease.stack.accounts import Accounts, ProviderKeys
 from everlease.stack.errors import AlreadyUp
+from everlease.stack.healing import heal
 from everlease.stack.network import HostNetwork, forwarding, free_subnet, tag_of
 from everlease.stack.nodes import RUN, Node, check_host
 from everlease.stack.plan import NodeState, StackPlan, StackState
@@ -40,9 +41,12 @@ class LocalStack:
         return StackState.load(self._state_file)
 
     def up(self, plan: StackPlan, note: Note = lambda _: None) -> StackState:
-        """Start everything; on any failure, and on Ctrl-C, stop what was started. Raises StackError."""
+        """Start everything; on any failure, and on Ctrl-C, stop what was started. Raises StackError.
+
+        Where some of it runs, only what has died is started again; AlreadyUp where nothing has.
+        """
         if self._state_file.exists() and any(self.table.alive(record) for record in self.table.records()):
-            raise AlreadyUp(self.home)
+            return self._heal(plan, note)
         self.down()
         if plan.nodes:
             check_host()
@@ -52,6 +56,17 @@ class LocalStack:
         except BaseException:
             self.down()
             raise
+
+    def _heal(self, plan: StackPlan, note: Note) -> StackState:
+        state = self.state()
+        dead = [record.name for record in self.table.records() if not self.table.alive(record)]
+        # Without a market's URL the first `up` is still at work, or was killed at it.
+        if not dead or not state.market_url or plan.nodes not in (0, len(state.nodes)):
+            raise AlreadyUp(self.home)
+        note(f"starting again what has died: {', '.join(dead)}")
+        by_process = {node.process_name: node for node in self.nodes(state)} if state.nodes else {}
+        heal(self.table, state, lambda name: self._connected(state, by_process[name]))
+        return state
 
     def _up(self, plan: StackPlan, note: Note) -> StackState:
         tag, forwarded = tag_of(self.home), forwarding()
@@ -88,6 +103,7 @@ class LocalStack:
             market_url=market_url,
             explorer_url=explorer_url,
             database_url=database_url,
+            broker_url=broker_url,
             deployments=str(deployments),
             tenant=dev.development_key(dev.TENANT).address,
             watcher=dev.development_key(dev.WATCHER).address,
@@ -146,6 +162,7 @@ class LocalStack:
             market_url="",
             explorer_url="",
             database_url="",
+            broker_url="",
             deployments="",
             tenant="",
             watcher="",

@@ -45,7 +45,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """Where everything is. ``database_url`` carries a password, so the file is for its owner alone."""
+    """Where everything is. The URLs of database and broker carry passwords, so the file is for its owner alone."""
 
     home: str
     tag: str
@@ -56,15 +56,16 @@ class StackState:
     market_url: str
     explorer_url: str
     database_url: str
+    broker_url: str
     deployments: str
     tenant: str
     watcher: str
     nodes: tuple[NodeState, ...]
 
     def document(self) -> dict[str, Any]:
-        """What may be shown: all but the database's URL."""
+        """What may be shown: all but the URLs with passwords."""
         shown = asdict(self)
-        del shown["database_url"]
+        del shown["database_url"], shown["broker_url"]
         return shown
 
     def save(self, path: Path) -> None:

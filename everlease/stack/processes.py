@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process. ``birth`` is its start in clock ticks since boot with the boot's id: a recycled pid differs."""
+    """One process. ``birth`` is its start in clock ticks since boot with the boot's id: a recycled pid differs.
+
+    ``env`` (what it was given beside the caller's environment; it holds passwords), ``cwd`` and ``user`` are what a
+    second start of the same takes.
+    """
 
     name: str
     pid: int
@@ -27,6 +31,9 @@ class ProcessRecord:
     argv: tuple[str, ...]
     log: str
     stop_signal: int
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    cwd: str = ""
+    user: str | None = None
 
 
 def birth_of(pid: int) -> str | None:
@@ -87,31 +94,23 @@ class ProcessTable:
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> ProcessRecord:
         """Start in a session of its own, output to its log. EVERLEASE_* of the caller's environment isn't passed on."""
-        log = self.log_of(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
         if netns is not None:
             words = ["nsenter", f"--net=/run/netns/{netns}", "--", *words]
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("EVERLEASE_")}
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
-                cwd=cwd or self.folder,
-                **identity(user),
-                start_new_session=True,
-            )
-        # It outlives us on purpose: `_wait` reaps it, and Popen has no complaint when it is forgotten.
-        process.returncode = 0
-        birth = birth_of(process.pid)
-        if birth is None:
-            raise NotReady(name, "ended at once", log)
-        record = ProcessRecord(name, process.pid, birth, tuple(words), str(log), int(stop_signal))
-        self._save([*(old for old in self.records() if old.name != name), record])
-        return record
+        log = self.log_of(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        record = ProcessRecord(
+            name, 0, "", tuple(words), str(log), int(stop_signal), dict(env or {}), str(cwd or self.folder), user
+        )
+        started = _spawn(record)
+        self._save([*(old for old in self.records() if old.name != name), started])
+        return started
+
+    def restart(self, record: ProcessRecord) -> ProcessRecord:
+        """Start a process that has ended once more, just as it was; it keeps its place in the order."""
+        started = _spawn(record)
+        self._save([started if old.name == record.name else old for old in self.records()])
+        return started
 
     def await_ready(self, record: ProcessRecord, check: Callable[[], bool], *, timeout: float = 60.0) -> None:
         """Poll ``check`` until it is true; raises NotReady when the process ends first or time is up."""
@@ -156,8 +155,33 @@ class ProcessTable:
     def _save(self, records: list[ProcessRecord]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_suffix(".part")
-        temporary.write_text(json.dumps([asdict(record) for record in records], indent=1), encoding="utf-8")
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump([asdict(record) for record in records], file, indent=1)
         os.replace(temporary, self._file)
+
+
+def _spawn(record: ProcessRecord) -> ProcessRecord:
+    """Start what the record describes; the record with its pid and birth. Raises NotReady."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("EVERLEASE_")}
+    with Path(record.log).open("ab") as output:
+        process = subprocess.Popen(
+            record.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**inherited, "PYTHONUNBUFFERED": "1", **record.env},
+            cwd=record.cwd,
+            **identity(record.user),
+            start_new_session=True,
+        )
+    # It outlives us on purpose: `_wait` reaps it, and Popen has no complaint when it is forgotten.
+    process.returncode = 0
+    birth = birth_of(process.pid)
+    if birth is None:
+        raise NotReady(record.name, "ended at once", Path(record.log))
+    return replace(record, pid=process.pid, birth=birth)
 
 
 def _send(pid: int, number: int) -> None:

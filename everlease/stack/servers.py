@@ -85,7 +85,7 @@ def start_postgres(table: ProcessTable, keys: Path) -> str:
     ]  # fmt: skip
     record = table.start("postgres", argv, user=user, cwd=paths.data, stop_signal=signal.SIGINT)
     admin = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-    table.await_ready(record, lambda: _answers(admin), timeout=60)
+    table.await_ready(record, lambda: postgres_answers(admin), timeout=60)
     with psycopg.connect(admin, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             connection.execute(f"CREATE DATABASE {DATABASE}")
@@ -144,7 +144,8 @@ def _readable(path: Path) -> None:
                 folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
 
 
-def _answers(url: str) -> bool:
+def postgres_answers(url: str) -> bool:
+    """Whether a database lets us in (``postgresql://…``)."""
     try:
         with psycopg.connect(url, connect_timeout=2):
             return True
@@ -169,11 +170,12 @@ def start_valkey(table: ProcessTable, keys: Path) -> str:
     config.chmod(0o600)
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     record = table.start("valkey", [binary, config])
-    table.await_ready(record, lambda: _pings(url), timeout=30)
+    table.await_ready(record, lambda: valkey_answers(url), timeout=30)
     return url
 
 
-def _pings(url: str) -> bool:
+def valkey_answers(url: str) -> bool:
+    """Whether a broker answers (``redis://…``)."""
     try:
         with redis.Redis.from_url(url, socket_timeout=2) as client:
             return bool(client.ping())

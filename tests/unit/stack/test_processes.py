@@ -80,6 +80,24 @@ def test_settings_of_the_callers_environment_are_not_inherited(tmp_path: Path, m
     table.stop_all()
 
 
+def test_a_dead_process_is_started_again_as_it_was_and_its_secrets_stay_private(tmp_path: Path) -> None:
+    table = ProcessTable(tmp_path)
+    script = "import os, time; print('up', os.environ['EVERLEASE_X'], flush=True); time.sleep(600)"
+    first = table.start("first", [sys.executable, "-c", script], env={"EVERLEASE_X": "secret"})
+    started(table, "second", SLEEP)
+    table.await_ready(first, lambda: "up secret" in table.log_of("first").read_text(), timeout=30)
+    table.kill(first)
+    while table.alive(first):
+        time.sleep(0.01)
+    again = ProcessTable(tmp_path).restart(first)
+    table.await_ready(again, lambda: table.log_of("first").read_text().count("up secret") == 2, timeout=30)
+    assert [record.name for record in table.records()] == ["first", "second"]
+    assert table.get("first") == again
+    assert "secret" not in repr(again)
+    assert (tmp_path / "processes.json").stat().st_mode & 0o777 == 0o600
+    table.stop_all()
+
+
 def test_two_checkouts_have_two_names_and_subnets(tmp_path: Path) -> None:
     one, two = tag_of(tmp_path / "a"), tag_of(tmp_path / "b")
     assert one != two
