@@ -1,12 +1,14 @@
 """Everything that can be done before a job may run here: image, sealed blocks, network; no key is needed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from threading import Event
 from typing import Any, NamedTuple
 
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import CID
+from everlease.store.errors import BlockCorrupt, BlockNotFound
 from everlease.wire.commands import Prepare
 from provider_agent import terms
 from provider_agent.errors import StepFailed
@@ -15,6 +17,7 @@ from provider_agent.images import ensure_image
 from provider_agent.records import JobRecord
 from provider_agent.runtime import network
 
+log = logging.getLogger(__name__)
 _BATCH = 256
 
 
@@ -77,7 +80,12 @@ def _fetch(host: Host, command: Prepare, spec: JobSpec, token: Callable[[], str]
         for place in range(0, len(wanted), _BATCH):
             if cancel.is_set():
                 raise StepFailed("the preparation was cancelled")
-            fetched += sealed.prefetch(wanted[place : place + _BATCH])
+            try:
+                fetched += sealed.prefetch(wanted[place : place + _BATCH])
+            except (BlockCorrupt, BlockNotFound) as error:
+                # Only a restore judges a checkpoint: it names the block, and the one before is used.
+                log.warning("job %s: a block of its checkpoint is damaged: %s", command.job_id[:10], error)
+                break
         sealed.trim(host.settings.cache_bytes)
         return _Fetched(image, imaged, fetched)
     finally:

@@ -218,11 +218,16 @@ def _mode(draft: Draft, plan: str) -> str:
 
 
 def _damaged(draft: Draft) -> bool:
-    """A head that two nodes failed to restore, or one found corrupt, gives way to its predecessor; then FAILED."""
+    """A head that two nodes failed to restore gives way to its predecessor; then FAILED.
+
+    One node's word that a block is damaged is enough where no other node is there to try: another may hold the block
+    in its cache, and a node that lies must not take a job back alone.
+    """
     snapshot = draft.snapshot
     failed = _since_started(snapshot, {"restore_failed"})
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    if not of_head or (len(of_head) < 2 and not any(_corrupt(snapshot, award) for award in of_head)):
+    alone = _dry(snapshot.auction) and any(_corrupt(snapshot, award) for award in of_head)
+    if not of_head or (len(of_head) < 2 and not alone):
         return False
     head = snapshot.head
     seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}

@@ -105,12 +105,28 @@ def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_the
     assert "criu said no" in world.job.reason
 
 
-def test_a_checkpoint_that_is_found_corrupt_is_not_tried_twice() -> None:
+def test_a_damaged_block_is_tried_on_another_node_which_may_hold_it_in_its_cache() -> None:
     world = running()
     world.commit()
     world.lose()
     recover(world, B, ok=False, damaged=True)
-    assert world.job.head_seq == 1
+    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
+    recover(world, C)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
+
+
+def test_a_damaged_block_gives_way_to_the_checkpoint_before_where_no_other_node_is_there() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False, damaged=True)
+    world.settle()
+    world.now += POLICY.recovery_window_s + POLICY.patience_s + 1
+    world.settle()
+    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 2)
+    world.now += POLICY.capacity_wait_s + 1
+    recover(world, B)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
 
 
 def test_three_recoveries_without_progress_end_the_job() -> None:
