@@ -2,10 +2,20 @@
 
 from typing import Any
 
-from everlease.db import Tx, awards
+from everlease.db import Tx, awards, jobs
 from everlease.db.outbox import OutboxEvent
 
 TOPIC = "node.notice"
+QUIET_S = 20.0
+"""A node that says the same again sooner than this is not written down again: the history stays short."""
+_TOLD = {
+    "disk_full": "host.disk_full",
+    "checkpoint_failed": "checkpoint.failed",
+    "oom_killed": "job.oom_killed",
+    "thawed": "job.thawed",
+    "trial_dump": "checkpoint.impossible",
+}
+"""What the tenant reads of it; an exit shows in the move that follows."""
 
 
 def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
@@ -14,6 +24,9 @@ def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
     job_id, fence, kind = str(payload["job_id"]), int(payload["fence"]), str(payload["kind"])
     detail = str(payload.get("detail", ""))[:2000]
     data: dict[str, Any] = payload.get("data") or {}
+    if kind in _TOLD and not data.get("ok"):
+        told = {"node": str(payload.get("node", "")), "fence": fence, "detail": detail}
+        jobs.record_news(tx, job_id, _TOLD[kind], told, QUIET_S)
     if kind == "exited":
         if data.get("outputs_error"):
             awards.note(tx, job_id, fence, {}, {"final_commit_failed": str(data["outputs_error"])[:2000]})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -71,6 +71,17 @@ def record(tx: Tx, job_id: str, kind: str, data: dict[str, Any] | None = None) -
     tx.add(JobEventRow(job_id=job_id, kind=kind, data=data or {}))
     emit(tx, "job.history", {"job_id": job_id, "kind": kind})
     tx.execute(select(func.pg_notify(CHANNEL, job_id)))
+
+
+def record_news(tx: Tx, job_id: str, kind: str, data: dict[str, Any], quiet_s: float) -> None:
+    """``record``, unless the history has an event of this kind for this job that is younger than ``quiet_s``."""
+    newest = select(JobEventRow.id).where(
+        JobEventRow.job_id == job_id,
+        JobEventRow.kind == kind,
+        JobEventRow.at > func.clock_timestamp() - timedelta(seconds=quiet_s),
+    )
+    if tx.scalar(newest.limit(1)) is None:
+        record(tx, job_id, kind, data)
 
 
 def apply_event(tx: Tx, row: JobRow, event: JobEvent, reason: str = "", **data: Any) -> JobState:
