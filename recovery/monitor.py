@@ -70,7 +70,8 @@ class Monitor:
                 self._attention.lost()
                 return 0
             lost = watch.look(tx, now, since, policy)
-        return watch.declare(self._desk, lost)
+            missing = watch.absent(tx, now, since)
+        return watch.declare(self._desk, lost) + watch.declare_absent(self._desk, missing)
 
     def run(self, stop: threading.Event, wake: threading.Event) -> None:
         """Wait for the watch, tick five times a second and whenever woken, survive restarts of the database."""

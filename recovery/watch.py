@@ -17,6 +17,10 @@ DEAF_AT_MOST_S = 30.0
 """How long total silence before a gateway that is up is taken for its network's rather than for all hosts' death."""
 
 
+ABSENT_AFTER_S = 20.0
+"""How long a connected node may leave a started job out of its heartbeats; its guard has frozen it long before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A node judged LOST: the awards it holds as (job, fence), when it was last heard, how it went."""
@@ -26,6 +30,16 @@ class Lost:
     last_seen: datetime | None
     cause: str
     detect_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A job that its connected node last mentioned at ``last_beat`` (unix seconds, as is ``now``)."""
+
+    job_id: str
+    fence: int
+    last_beat: float
+    now: float
 
 
 def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> list[Lost]:
@@ -43,6 +57,25 @@ def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> l
         elif verdict is Liveness.SUSPECT:
             _suspect(tx, node, sighting, now)
     return lost
+
+
+def absent(tx: Tx, now: float, watching_since: float) -> list[Absent]:
+    """Jobs that connected nodes don't report any more: a host that was started anew, or an agent that is stuck."""
+    if now - watching_since < ABSENT_AFTER_S:
+        return []
+    rows = awards.unreported(tx, datetime.fromtimestamp(now - ABSENT_AFTER_S, UTC))
+    return [Absent(row.job_id, row.fence, _unix(row.last_beat_at or row.started_at) or now, now) for row in rows]
+
+
+def declare_absent(desk: Desk, missing: Iterable[Absent]) -> int:
+    """End the awards of jobs that are absent from their hosts; returns how many."""
+    ended = 0
+    for found in missing:
+        log.warning("job.absent", job_id=found.job_id, fence=found.fence)
+        detect_s = round(found.now - found.last_beat, 3)
+        why = {"cause": "not on its host any more", "detect_s": detect_s, "last_seen": found.last_beat}
+        ended += lose(desk, found.job_id, found.fence, why)
+    return ended
 
 
 def deaf(tx: Tx, now: float, policy: LivenessPolicy) -> bool:

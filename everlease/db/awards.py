@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
+from everlease.db.models.nodes import NodeRow
 from everlease.domain.earning import Accrual, accrue
 
 _SHUT_OUT = ("lost", "voided")
@@ -78,6 +79,21 @@ def held_by(tx: Tx, node: str) -> Sequence[AwardRow]:
     """Awards of a node that have not ended, oldest first."""
     return tx.scalars(
         select(AwardRow).where(AwardRow.node == node, AwardRow.ended_at.is_(None)).order_by(AwardRow.id)
+    ).all()
+
+
+def unreported(tx: Tx, before: datetime) -> Sequence[AwardRow]:
+    """Awards that started, whose nodes are connected since before then and have not mentioned them since."""
+    return tx.scalars(
+        select(AwardRow)
+        .join(NodeRow, NodeRow.address == AwardRow.node)
+        .where(
+            AwardRow.ended_at.is_(None),
+            AwardRow.started_at < before,
+            func.coalesce(AwardRow.last_beat_at, AwardRow.started_at) < before,
+            NodeRow.disconnected_at.is_(None),
+            NodeRow.connected_at < before,
+        )
     ).all()
 
 

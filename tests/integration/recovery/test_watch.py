@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from everlease.db import nodes
+from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.timers import hold_watch
 from recovery import watch
@@ -123,6 +124,29 @@ def test_nobody_is_lost_while_no_gateway_is_up_however_long_and_then_has_the_who
                 assert nodes.seen(tx, node, row.session or "")
             assert monitor.tick(hold) == 0
     assert stage.job(job).state == "RUNNING"
+
+
+def test_a_job_that_its_connected_node_does_not_mention_any_more_is_recovered(stage: Stage, job: str) -> None:
+    """The host was started anew faster than it could be missed, or was stopped with the whole market."""
+    now, award = time.time(), stage.award(job)
+
+    def absent(watching_for_s: float = 60.0) -> list[watch.Absent]:
+        with stage.database.transaction() as tx:
+            return watch.absent(tx, now, now - watching_for_s)
+
+    long_ago = datetime.fromtimestamp(now - watch.ABSENT_AFTER_S - 1, UTC)
+    assert absent() == []
+    with stage.database.transaction() as tx:
+        row = tx.get_one(AwardRow, award.id)
+        row.started_at = row.last_beat_at = long_ago
+    assert absent() == [], "its node came back just now"
+    age(stage, award.node, connected_at=long_ago)
+    assert absent(watching_for_s=1) == [], "nobody watched"
+    missing = absent()
+    assert [(found.job_id, found.fence) for found in missing] == [(job, award.fence)]
+    assert watch.declare_absent(stage.desk, missing) == 1
+    assert stage.job(job).state == "RECOVERING"
+    assert watch.declare_absent(stage.desk, missing) == 0
 
 
 def test_only_one_monitor_is_active(stage: Stage, job: str) -> None:
