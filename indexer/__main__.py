@@ -1,4 +1,5 @@
-"""``python -m indexer [run]`` follows the chain and serves the explorer; ``rebuild`` forgets the mirror first.
+"""``python -m indexer [run]`` follows the chain and serves the explorer. ``rebuild`` forgets the mirror,
+``resume`` takes a halt back.
 
 Settings come from the environment (EVERLEASE_INDEXER_…); ``--settings FILE`` reads them from a file of such lines.
 """
@@ -27,7 +28,7 @@ _log = structlog.get_logger("indexer")
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code (0 stopped, 1 it could not go on)."""
     parser = argparse.ArgumentParser(prog="python -m indexer", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["run", "rebuild"], default="run")
+    parser.add_argument("command", nargs="?", choices=["run", "rebuild", "resume"], default="run")
     parser.add_argument("--settings", type=Path, help="file with EVERLEASE_INDEXER_… lines")
     chosen = parser.parse_args(arguments)
     settings = IndexerSettings(_env_file=chosen.settings)
@@ -39,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         with database.transaction() as tx:
             mirror.clear(tx)
         _log.info("mirror cleared; the next run reads the chain again")
+        return 0
+    if chosen.command == "resume":
+        with database.transaction() as tx:
+            mirror.resume(tx)
+        _log.info("the halt is taken back; the next run goes on where it stopped")
         return 0
     return serve(settings, database)
 

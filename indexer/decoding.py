@@ -1,6 +1,6 @@
 """Logs of one block or range → events with their block, their job, and the addresses that they name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -8,6 +8,8 @@ from everlease.chain._generated.events import Event
 from everlease.chain.abi import decode_event
 from everlease.chain.base import Log
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
+
+_PAYING = frozenset({"JobFunded", "JobToppedUp", "Credited", "Withdrawn"})
 
 
 def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[MirroredEvent, Event]]:
@@ -39,6 +41,30 @@ def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[
         )
         found.append((mirrored, event))
     return found
+
+
+def touched(events: Iterable[MirroredEvent]) -> dict[str, set[str]]:
+    """Keys of the derived rows that the reducers will want, by table; a superset, so that they are read in one go."""
+    found: dict[str, set[str]] = {
+        name: set() for name in ("lease", "escrow", "provider", "node_auth", "claimable", "slash", "payment")
+    }
+    for event in events:
+        if event.job_id is not None:
+            found["escrow"].add(event.job_id)
+        if event.lease_id is not None:
+            found["lease"].add(event.lease_id)
+        if event.name == "LeaseFailed" and event.lease_id is not None:
+            found["slash"].add(event.lease_id)
+        if event.name in _PAYING:
+            found["payment"].add(payment_id(event))
+        for table in ("provider", "node_auth", "claimable"):
+            found[table].update(event.parties)
+    return found
+
+
+def payment_id(event: MirroredEvent) -> str:
+    """Key of the payment that an event makes; sorts as the chain does."""
+    return f"{event.block_number:012d}-{event.log_index:06d}"
 
 
 def _plain(value: Any) -> Any:

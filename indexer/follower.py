@@ -1,8 +1,8 @@
 """Follows the chain one durable step at a time. A step reads the chain, then writes everything in one transaction, so a
 kill at any point loses and doubles nothing: the next step starts from the cursor.
 
-Steps: back-fill final ranges → apply live blocks one by one → on a parent hash that doesn't fit, roll back to the
-common ancestor. Beyond finality it halts and says how to go on.
+Steps: back-fill final ranges → apply live blocks, each undoable by itself → on a parent hash that doesn't fit, roll
+back to the common ancestor. Beyond finality it halts and says how to go on.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from everlease.chain.deployment import Deployment
 from everlease.chain.errors import BadAnswer
 from everlease.db import Database, mirror
 from everlease.domain.mirrored import MirroredBlock
-from indexer.decoding import decode
+from indexer.decoding import decode, touched
 from indexer.reducers import reduce
 from indexer.source import Batch, Inconsistent, Source, mirrored
 from indexer.workspace import Contradiction, Workspace
@@ -25,6 +25,7 @@ _log = structlog.get_logger("indexer")
 
 LIVE_BLOCKS_PER_STEP = 32
 _ANCESTOR_PAGE = 64
+_RESUME = "run `python -m indexer resume` and start it again"
 _REBUILD = "stop the indexer, run `python -m indexer rebuild`, start it again"
 
 
@@ -44,6 +45,7 @@ class _Position:
     number: int
     hash: str
     final: int
+    genesis: str
     halted: str
 
 
@@ -77,6 +79,7 @@ class Follower:
         self._depth = finality_depth
         self._on_step = on_step
         self._source = Source(chain, (deployment.escrow, deployment.staking))
+        self._known_chain = False
 
     def catch_up(self) -> Step:
         """Step until there is nothing to do; returns IDLE or HALTED."""
@@ -93,12 +96,15 @@ class Follower:
             return self._start()
         if position.halted:
             return Step.HALTED
+        if not self._known_chain and (stranger := self._stranger(position)):
+            return self._halt(stranger)
+        self._known_chain = True
         chain = self._look()
         ours = self._chain.header(position.number) if position.number <= chain.head else None
         if ours is None:
             return self._behind(position, chain)
         if ours.hash != position.hash:
-            return self._reorganise(position, chain)
+            return self._reorganise(position)
         if position.number >= chain.head:
             with self._database.transaction() as tx:
                 mirror.observe(tx, head=chain.head, final=chain.final)
@@ -114,16 +120,16 @@ class Follower:
                 raise WrongMirror(
                     f"this database mirrors {row.escrow} on chain {row.chain_id}: use another database, or {_REBUILD}"
                 )
-            return _Position(row.block_number, row.block_hash, row.final_number, row.halted)
+            return _Position(row.block_number, row.block_hash, row.final_number, row.genesis_hash, row.halted)
 
     def _start(self) -> Step:
         self._deployment.check_chain(self._chain)
-        header = self._chain.header(max(0, self._deployment.block - 1))
-        if header is None:
+        genesis, header = self._chain.headers([0, max(0, self._deployment.block - 1)])
+        if genesis is None or header is None:
             raise BadAnswer(f"the chain has no block {self._deployment.block - 1}, before which the contracts lie")
         at = self._deployment
         with self._database.transaction() as tx:
-            mirror.start(tx, at.chain_id, at.escrow, at.staking, mirrored(header))
+            mirror.start(tx, at.chain_id, genesis.hash, at.escrow, at.staking, mirrored(header))
         return Step.STARTED
 
     def _look(self) -> _Chain:
@@ -133,56 +139,73 @@ class Follower:
         final = self._chain.header("finalized")
         return _Chain(head.number, final.number if final is not None else max(0, head.number - self._depth))
 
+    def _stranger(self, position: _Position) -> str:
+        """Why the chain can't be the mirrored one (same id, another life), or nothing."""
+        genesis = self._chain.header(0)
+        if genesis is None:
+            raise BadAnswer("the chain has no block 0: its endpoint is not ready")
+        if genesis.hash == position.genesis:
+            return ""
+        return (
+            f"the chain starts with block {genesis.hash}, the mirrored one with {position.genesis}: it is another "
+            f"chain or a new life of this one. If the RPC endpoint was wrong, correct it, {_RESUME}; else {_REBUILD}"
+        )
+
     def _behind(self, position: _Position, chain: _Chain) -> Step:
-        """The chain is shorter than the mirror: a lagging endpoint (wait), or a reorg to fewer blocks."""
+        """The chain is shorter than the mirror: a lagging endpoint (wait), another chain, or a reorg."""
+        if stranger := self._stranger(position):
+            return self._halt(stranger)
         with self._database.transaction() as tx:
             known = mirror.blocks_down_from(tx, chain.head, 1)
         header = self._chain.header(known[0].number) if known else None
         if header is None or header.hash == known[0].hash:
             return Step.IDLE
-        return self._reorganise(position, chain)
+        return self._reorganise(position)
 
     def _advance(self, position: _Position, chain: _Chain) -> Step:
         first = position.number + 1
-        if first <= chain.final:
+        final = first <= chain.final
+        if final:
             batch = self._source.range(first, chain.final)
-            self._apply(position, chain, batch, undoable=False)
-            return self._done(Step.BACKFILLED, len(batch.logs))
-        batch = self._source.blocks(first, min(chain.head, position.number + LIVE_BLOCKS_PER_STEP))
-        if batch.blocks[0].parent_hash != position.hash:
+        else:
+            batch = self._source.blocks(first, min(chain.head, position.number + LIVE_BLOCKS_PER_STEP))
+        if batch.parent_hash != position.hash:
             raise Inconsistent(f"block {first} doesn't follow the mirror's block {position.number}")
-        for block in batch.blocks:
-            logs = tuple(log for log in batch.logs if log.block_hash == block.hash)
-            if not self._apply(position, chain, Batch((block,), logs), undoable=True):
-                return Step.HALTED
-            position = _Position(block.number, block.hash, position.final, "")
-        return self._done(Step.APPLIED, len(batch.logs))
+        if not self._apply(position, chain, batch, undoable=not final):
+            return Step.HALTED
+        return self._done(Step.BACKFILLED if final else Step.APPLIED, len(batch.logs))
 
     def _apply(self, position: _Position, chain: _Chain, batch: Batch, *, undoable: bool) -> bool:
         """Events, rows and cursor in one transaction; false if it halted."""
-        by_number = {block.number: block for block in batch.blocks}
-        decoded = decode(batch.logs, by_number)
+        decoded = decode(batch.logs, {block.number: block for block in batch.blocks})
         try:
             with self._database.transaction() as tx:
                 cursor = mirror.lock(tx, position.number, position.hash)
-                rows = Workspace(lambda table, key: mirror.load(tx, table, key))
+                rows = Workspace(lambda table, keys: mirror.load(tx, table, keys))
+                for table, keys in touched(at for at, _ in decoded).items():
+                    rows.expect(table, keys)
+                block = -1
                 for at, event in decoded:
+                    if undoable and at.block_number != block:
+                        block = at.block_number
+                        rows.begin(block)
                     reduce(rows, at, event)
-                events = [at for at, _ in decoded]
-                mirror.apply(tx, batch.blocks, events, rows.after, rows.before if undoable else None)
+                mirror.apply(tx, batch.blocks, [at for at, _ in decoded], rows.after, rows.images)
                 mirror.advance(tx, cursor, batch.blocks[-1], head=chain.head, final=chain.final)
         except Contradiction as error:
             self._halt(f"{error}; the mirror and the chain contradict each other: {_REBUILD}")
             return False
         return True
 
-    def _reorganise(self, position: _Position, chain: _Chain) -> Step:
+    def _reorganise(self, position: _Position) -> Step:
+        if stranger := self._stranger(position):
+            return self._halt(stranger)
         ancestor = self._common_ancestor(position)
         if ancestor is None or ancestor.number < position.final:
             deepest = "no common block" if ancestor is None else f"block {ancestor.number}"
             return self._halt(
-                f"the chain was reorganised down to {deepest}, below block {position.final} that was final; check that "
-                f"the RPC endpoint is right, then {_REBUILD}"
+                f"the chain was reorganised down to {deepest}, below block {position.final} that was final. If the "
+                f"RPC endpoint was wrong, correct it, {_RESUME}; else {_REBUILD}"
             )
         with self._database.transaction() as tx:
             cursor = mirror.lock(tx, position.number, position.hash)

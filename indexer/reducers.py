@@ -9,6 +9,7 @@ from everlease.chain._generated import events as ev
 from everlease.chain._generated.enums import CreditReason
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, next_state
 from everlease.domain.mirrored import MirroredEvent
+from indexer.decoding import payment_id
 from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash
 from indexer.workspace import Contradiction, Workspace
 
@@ -37,8 +38,9 @@ def _hex(value: bytes) -> str:
 
 
 def _paid(at: MirroredEvent, account: str, reason: str, amount: int) -> Payment:
-    number = f"{at.block_number:012d}-{at.log_index:06d}"
-    return Payment(number, account, reason, amount, at.job_id, at.lease_id, at.block_time, at.tx_hash, at.block_number)
+    return Payment(
+        payment_id(at), account, reason, amount, at.job_id, at.lease_id, at.block_time, at.tx_hash, at.block_number
+    )
 
 
 def _lease(rows: Workspace, event: Any, action: LeaseAction | None = None) -> Lease:

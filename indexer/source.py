@@ -1,14 +1,24 @@
-"""Reading the chain: headers with the logs that belong to exactly those blocks, or an error; never a mixture."""
+"""Reading the chain: headers with the logs that belong to exactly those blocks, or an error; never a mixture.
+
+An endpoint that lags behind the one that gave the headers answers a range of blocks that it lacks with no logs and no
+error. So every header is read, each must follow the one before it, and where a header's bloom says that there may be
+logs of ours but none came, they are asked for by the block's hash, which a node without the block must refuse.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from everlease.chain._generated.events import EVENTS
 from everlease.chain.base import ChainReader, Header, Log
+from everlease.chain.bloom import may_hold
 from everlease.chain.errors import RpcRefused, TooManyResults
 from everlease.domain.mirrored import MirroredBlock
 
 MAX_SPAN = 5000
+_ASKED_AGAIN = 2
+"""How often a block that may hold logs is asked for them before "none" is believed (blooms have false positives)."""
+_TOPICS = tuple(EVENTS)
 
 
 class Inconsistent(Exception):
@@ -19,10 +29,14 @@ class Inconsistent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive blocks up to ``blocks[-1]`` with all their logs; from ``range`` only the blocks that matter."""
+    """Consecutive blocks up to ``blocks[-1]`` with all their logs; from ``range`` only the blocks that matter.
+
+    ``parent_hash``: of the first block that was read, whether or not it matters.
+    """
 
     blocks: tuple[MirroredBlock, ...]
     logs: tuple[Log, ...]
+    parent_hash: str
 
 
 def mirrored(header: Header) -> MirroredBlock:
@@ -36,6 +50,7 @@ class Source:
     def __init__(self, chain: ChainReader, addresses: Sequence[str], *, span: int = 1000) -> None:
         self._chain = chain
         self._addresses = tuple(addresses)
+        self._raw_addresses = tuple(bytes.fromhex(address[2:]) for address in addresses)
         self.span = span
 
     def range(self, first: int, last: int) -> Batch:
@@ -43,7 +58,7 @@ class Source:
         while True:
             end = min(last, first + self.span - 1)
             try:
-                logs = self._chain.logs(self._addresses, first, end)
+                answer = self._chain.logs(self._addresses, first, end)
             except TooManyResults:
                 if self.span == 1:
                     return self.blocks(first, first)
@@ -51,34 +66,60 @@ class Source:
                 continue
             self.span = min(self.span * 2, MAX_SPAN)
             break
-        numbers = sorted({log.block_number for log in logs} | {end})
-        blocks = self._headers(numbers)
-        hashes = {block.number: block.hash for block in blocks}
-        if any(hashes.get(log.block_number) != log.block_hash for log in logs):
+        headers = self._linked(first, end)
+        hashes = {header.number: header.hash for header in headers}
+        if any(hashes.get(log.block_number) != log.block_hash for log in answer):
             raise Inconsistent(f"logs and headers of blocks {first} to {end} differ")
-        return Batch(blocks, tuple(logs))
+        logs = list(answer)
+        found = {log.block_number for log in logs}
+        for header in headers:
+            if header.number not in found and self._may_hold(header):
+                logs += self._logs_of(header)
+        logs = _in_order(logs)
+        found = {log.block_number for log in logs} | {end}
+        return Batch(tuple(mirrored(h) for h in headers if h.number in found), tuple(logs), headers[0].parent_hash)
 
     def blocks(self, first: int, last: int) -> Batch:
         """Every block first..last, linked, with the logs of exactly these hashes."""
-        blocks = self._headers(range(first, last + 1))
-        for parent, child in pairwise(blocks):
-            if child.parent_hash != parent.hash:
-                raise Inconsistent(f"block {child.number} doesn't follow block {parent.number}")
-        logs: list[Log] = []
-        for block in blocks:
+        headers = self._linked(first, last)
+        logs = [log for header in headers for log in _in_order(self._logs_of(header))]
+        return Batch(tuple(mirrored(header) for header in headers), tuple(logs), headers[0].parent_hash)
+
+    def _logs_of(self, header: Header) -> list[Log]:
+        """A block's logs; none without asking where its bloom rules them out."""
+        if not self._may_hold(header):
+            return []
+        for _ in range(_ASKED_AGAIN + 1):
             try:
-                found = self._chain.logs_of(self._addresses, block.hash)
+                found = self._chain.logs_of(self._addresses, header.hash)
             except TooManyResults:
                 raise
             except RpcRefused as error:
-                raise Inconsistent(f"block {block.number} vanished while it was read") from error
-            if any(log.block_hash != block.hash for log in found):
-                raise Inconsistent(f"logs of block {block.number} are of another block")
-            logs += found
-        return Batch(blocks, tuple(logs))
+                raise Inconsistent(f"block {header.number} vanished while it was read") from error
+            if any(log.block_hash != header.hash for log in found):
+                raise Inconsistent(f"logs of block {header.number} are of another block")
+            if found:
+                return found
+        return []
 
-    def _headers(self, numbers: Sequence[int]) -> tuple[MirroredBlock, ...]:
-        headers = self._chain.headers(numbers)
-        if any(header is None for header in headers):
+    def _may_hold(self, header: Header) -> bool:
+        return may_hold(header.bloom, self._raw_addresses, _TOPICS)
+
+    def _linked(self, first: int, last: int) -> list[Header]:
+        answers = self._chain.headers(range(first, last + 1))
+        headers = [header for header in answers if header is not None]
+        if len(headers) != last + 1 - first:
             raise Inconsistent("a block that was there is gone")
-        return tuple(mirrored(header) for header in headers if header is not None)
+        for number, header in enumerate(headers, first):
+            if header.number != number:
+                raise Inconsistent(f"asked for block {number}, got block {header.number}")
+        for parent, child in pairwise(headers):
+            if child.parent_hash != parent.hash:
+                raise Inconsistent(f"block {child.number} doesn't follow block {parent.number}")
+        return headers
+
+
+def _in_order(logs: Sequence[Log]) -> list[Log]:
+    """In chain order, each once: an endpoint behind a cache may repeat or shuffle them."""
+    once = {(log.block_number, log.log_index): log for log in logs}
+    return [once[place] for place in sorted(once)]

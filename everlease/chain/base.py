@@ -17,12 +17,13 @@ BlockTag = int | Literal["latest", "finalized"]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A block's header, as far as anyone here needs it."""
+    """A block's header, as far as anyone here needs it. ``bloom``: its logsBloom, 256 bytes."""
 
     number: int
     hash: str
     parent_hash: str
     timestamp: int
+    bloom: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ What contracts do is a function that the test gives; gas, balances and the EVM a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
@@ -12,6 +12,7 @@ from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
 from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.bloom import EMPTY, bloom_of
 from everlease.chain.errors import AlreadyKnown, CallReverted, NonceTooLow, RpcRefused, TooManyResults, Underpriced
 
 Emitted = tuple[str, tuple[str, ...], bytes]
@@ -45,14 +46,21 @@ class _Block:
 class MemoryChain:
     """ChainWriter in memory. Nothing is mined until ``mine``; ``finality`` is how deep the finalized tag lies."""
 
-    def __init__(self, *, chain_id: int = 31337, finality: int | None = None, contract: Contract | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        chain_id: int = 31337,
+        finality: int | None = None,
+        contract: Contract | None = None,
+        genesis: str = "0x" + "00" * 31 + "01",
+    ) -> None:
         self._chain_id = chain_id
         self._finality = finality
         self._contract = contract or (lambda sender, to, data: [])
         self._salt = 0
         self._pool: dict[tuple[str, int], _Transaction] = {}
         self._queued: list[Emitted] = []
-        self._blocks = [_Block(Header(0, "0x" + "00" * 31 + "01", "0x" + "00" * 32, 1_700_000_000))]
+        self._blocks = [_Block(Header(0, genesis, "0x" + "00" * 32, 1_700_000_000, EMPTY))]
         self.max_logs = 10_000
 
     # -- what a test does to it --
@@ -161,14 +169,16 @@ class MemoryChain:
         parent = self._blocks[-1].header
         ready = self._take_ready()
         seed = f"{parent.hash}{self._salt}{[tx.hash for tx in ready]}{self._queued}"
-        block = _Block(
-            Header(parent.number + 1, "0x" + bytes(keccak(text=seed)).hex(), parent.hash, parent.timestamp + 1)
-        )
+        block_hash = "0x" + bytes(keccak(text=seed)).hex()
+        block = _Block(Header(parent.number + 1, block_hash, parent.hash, parent.timestamp + 1, EMPTY))
         for transaction in ready:
             self._execute(block, transaction)
         for emitted in self._queued:
             self._append(block, emitted, "0x" + bytes(keccak(text=block.header.hash)).hex())
         self._queued = []
+        if block.logs:
+            items = (bytes.fromhex(item[2:]) for log in block.logs for item in (log.address, *log.topics))
+            block.header = replace(block.header, bloom=bloom_of(items))
         self._blocks.append(block)
 
     def _take_ready(self) -> list[_Transaction]:

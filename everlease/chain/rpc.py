@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.bloom import SIZE
 from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
 from everlease.chain.jsonrpc import JsonRpc
 
@@ -121,7 +122,11 @@ def _hash(value: Any, size: int = 32) -> str:
 def _header(item: Any) -> Header:
     try:
         return Header(
-            _number(item["number"]), _hash(item["hash"]), _hash(item["parentHash"]), _number(item["timestamp"])
+            _number(item["number"]),
+            _hash(item["hash"]),
+            _hash(item["parentHash"]),
+            _number(item["timestamp"]),
+            bytes.fromhex(_hash(item["logsBloom"], SIZE)[2:]),
         )
     except (KeyError, TypeError) as error:
         raise BadAnswer("a block's header lacks fields") from error

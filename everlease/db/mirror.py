@@ -1,13 +1,15 @@
 """The mirror's repository: blocks, events, derived rows and cursor move together in the caller's transaction.
 
 A derived row is a mapping of its columns. Before a block that is not final first changes a row, the row's old image is
-kept in ``idx_undo``; rolling back puts the images back, newest block first. Undo rows go when their block is final.
+kept in ``idx_undo``; rolling back puts the oldest image of each row back. Undo rows go when their block is final.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, inspect, select, update
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from sqlalchemy import delete, func, inspect, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from everlease.db.engine import Tx
@@ -29,6 +31,8 @@ from everlease.db.outbox import emit_all
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 
 Row = Mapping[str, Any]
+Image = tuple[int, str, str, Row | None]
+"""(block, table, key, the row's columns before that block first changed it, or None)."""
 
 _DERIVED: dict[str, type[Base]] = {
     row.__tablename__: row
@@ -53,12 +57,12 @@ def cursor(tx: Tx) -> CursorRow | None:
     return tx.get(CursorRow, _CURSOR_ID)
 
 
-def start(tx: Tx, chain_id: int, escrow: str, staking: str, block: MirroredBlock) -> None:
+def start(tx: Tx, chain_id: int, genesis_hash: str, escrow: str, staking: str, block: MirroredBlock) -> None:
     """Put the cursor on the block before the first one of interest; does nothing if there is a cursor."""
     position = {"block_number": block.number, "block_hash": block.hash, "block_time": block.timestamp}
     tx.execute(
         upsert(CursorRow)
-        .values(id=_CURSOR_ID, chain_id=chain_id, escrow=escrow, staking=staking, **position)
+        .values(id=_CURSOR_ID, chain_id=chain_id, genesis_hash=genesis_hash, escrow=escrow, staking=staking, **position)
         .values(final_number=block.number, head_number=block.number, reorgs=0, halted="")
         .on_conflict_do_nothing()
     )
@@ -74,11 +78,11 @@ def lock(tx: Tx, number: int, block_hash: str) -> CursorRow:
     return row
 
 
-def load(tx: Tx, table: str, key: str) -> Row | None:
-    """A derived row's columns, or None."""
-    columns = _DERIVED[table].__table__
-    found = tx.execute(select(columns).where(columns.c[_key(table)] == key)).mappings().one_or_none()
-    return None if found is None else dict(found)
+def load(tx: Tx, table: str, keys: Collection[str]) -> dict[str, Row]:
+    """The columns of those of these derived rows that exist, by key."""
+    columns, key = _DERIVED[table].__table__, _key(table)
+    found = tx.execute(select(columns).where(columns.c[key] == func.any(list(keys)))).mappings()
+    return {row[key]: dict(row) for row in found}
 
 
 def apply(
@@ -86,27 +90,20 @@ def apply(
     blocks: Sequence[MirroredBlock],
     events: Sequence[MirroredEvent],
     rows: Mapping[tuple[str, str], Row],
-    before: Mapping[tuple[str, str], Row | None] | None,
+    images: Sequence[Image],
 ) -> None:
     """Write blocks, their events and the rows they led to, and tell the outbox. The cursor must be locked.
 
-    ``before`` holds the rows' old images where ``blocks`` is one block that may still be reorganised, else None.
+    ``images``: what undoes each of ``blocks`` that may still be reorganised; none where all are final.
     """
     counts: dict[int, int] = {}
     for event in events:
         counts[event.block_number] = counts.get(event.block_number, 0) + 1
-    tx.execute(
-        insert(BlockRow),
-        [
-            {"number": b.number, "hash": b.hash, "parent_hash": b.parent_hash, "timestamp": b.timestamp}
-            | {"events": counts.get(b.number, 0)}
-            for b in blocks
-        ],
-    )
-    if events:
-        tx.execute(insert(EventRow), [_event_values(event) for event in events])
-    if before is not None:
-        _keep_images(tx, blocks[-1].number, before)
+    headers = ((b.number, b.hash, b.parent_hash, b.timestamp, counts.get(b.number, 0)) for b in blocks)
+    _copy(tx, BlockRow, ("number", "hash", "parent_hash", "timestamp", "events"), headers)
+    _copy(tx, EventRow, _EVENT_COLUMNS, (_event_values(event) for event in events))
+    undo = ((at, table, key, None if row is None else Jsonb(dict(row))) for at, table, key, row in images)
+    _copy(tx, UndoRow, ("block_number", "table", "key", "before"), undo)
     _store(tx, rows)
     emit_all(tx, [(f"chain.{event.name}", event.payload) for event in events])
 
@@ -149,12 +146,7 @@ def roll_back(tx: Tx, row: CursorRow, ancestor: MirroredBlock) -> int:
     above = select(EventRow).where(EventRow.block_number > ancestor.number)
     taken = tx.scalars(above.order_by(EventRow.block_number.desc(), EventRow.log_index.desc())).all()
     undo = select(UndoRow).where(UndoRow.block_number > ancestor.number).order_by(UndoRow.block_number.desc())
-    for image in tx.scalars(undo).all():
-        kind = _DERIVED[image.table]
-        if image.before is None:
-            tx.execute(delete(kind).where(inspect(kind).primary_key[0] == image.key))
-        else:
-            _store(tx, {(image.table, image.key): image.before})
+    _store(tx, {(image.table, image.key): image.before for image in tx.scalars(undo)})
     emit_all(tx, [("chain.reverted", _event(event).payload) for event in taken])
     tx.execute(delete(UndoRow).where(UndoRow.block_number > ancestor.number))
     tx.execute(delete(EventRow).where(EventRow.block_number > ancestor.number))
@@ -170,6 +162,11 @@ def halt(tx: Tx, reason: str) -> None:
     tx.execute(update(CursorRow).where(CursorRow.id == _CURSOR_ID).values(halted=reason))
 
 
+def resume(tx: Tx) -> None:
+    """Go on after a halt whose cause is gone; where it is not, the indexer halts again."""
+    tx.execute(update(CursorRow).where(CursorRow.id == _CURSOR_ID).values(halted=""))
+
+
 def clear(tx: Tx) -> None:
     """Forget the whole mirror, so that the indexer reads the chain again from the deployment's block."""
     kinds: tuple[type[Base], ...] = (*_DERIVED.values(), UndoRow, EventRow, BlockRow, CursorRow)
@@ -177,39 +174,55 @@ def clear(tx: Tx) -> None:
         tx.execute(delete(kind))
 
 
-def _store(tx: Tx, rows: Mapping[tuple[str, str], Row]) -> None:
-    by_table: dict[str, list[Row]] = {}
-    for (table, _), row in rows.items():
-        by_table.setdefault(table, []).append(row)
+def _store(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
+    """Put whole rows in place of those with their keys; None takes the row away."""
+    by_table: dict[str, dict[str, Row | None]] = {}
+    for (table, key), row in rows.items():
+        by_table.setdefault(table, {})[key] = row
     for table, values in by_table.items():
-        statement = upsert(_DERIVED[table])
-        changed = {name: statement.excluded[name] for name in values[0] if name != _key(table)}
-        tx.execute(statement.on_conflict_do_update(index_elements=[_key(table)], set_=changed), values)
+        kind = _DERIVED[table]
+        tx.execute(delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values))))
+        stored = [row for row in values.values() if row is not None]
+        if stored:
+            columns = tuple(stored[0])
+            _copy(tx, kind, columns, (tuple(row[name] for name in columns) for row in stored))
 
 
-def _keep_images(tx: Tx, number: int, before: Mapping[tuple[str, str], Row | None]) -> None:
-    images = [
-        {"block_number": number, "table": table, "key": key, "before": None if row is None else dict(row)}
-        for (table, key), row in before.items()
-    ]
-    if images:
-        tx.execute(insert(UndoRow), images)
+def _copy(tx: Tx, kind: type[Base], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """COPY rows into a table, in the caller's transaction: several times faster than INSERT, and any number."""
+    first = next(rows := iter(rows), None)
+    if first is None:
+        return
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(kind.__tablename__), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    connection = tx.connection().connection.driver_connection
+    assert connection is not None
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write_row(first)
+        for row in rows:
+            copy.write_row(row)
 
 
-def _event_values(event: MirroredEvent) -> dict[str, Any]:
-    return {
-        "block_number": event.block_number,
-        "log_index": event.log_index,
-        "block_hash": event.block_hash,
-        "block_time": event.block_time,
-        "tx_hash": event.tx_hash,
-        "address": event.address,
-        "name": event.name,
-        "args": event.args,
-        "job_id": event.job_id,
-        "lease_id": event.lease_id,
-        "parties": list(event.parties),
-    }
+_EVENT_COLUMNS = (
+    "block_number",
+    "log_index",
+    "block_hash",
+    "block_time",
+    "tx_hash",
+    "address",
+    "name",
+    "args",
+    "job_id",
+    "lease_id",
+    "parties",
+)
+
+
+def _event_values(event: MirroredEvent) -> tuple[Any, ...]:
+    values = [getattr(event, name) for name in _EVENT_COLUMNS]
+    values[7], values[10] = Jsonb(event.args), Jsonb(list(event.parties))
+    return tuple(values)
 
 
 def _event(row: EventRow) -> MirroredEvent:

@@ -317,6 +317,7 @@ class Stage:
                 chain_id=deployment.chain_id,
                 escrow=deployment.escrow,
                 staking=deployment.staking,
+                genesis_hash="0x" + "00" * 32,
                 block_number=0,
                 block_hash="0x" + "00" * 32,
                 block_time=0,

@@ -25,7 +25,10 @@ from everlease.db.models.base import (
 
 
 class CursorRow(Base):
-    """The indexer's position, one row per database. ``halted`` says why it stopped and what to do, or is empty."""
+    """The indexer's position, one row per database. ``halted`` says why it stopped and what to do, or is empty.
+
+    ``genesis_hash`` tells the mirrored chain from another one with the same id, such as a test chain's next life.
+    """
 
     __tablename__ = "idx_cursor"
 
@@ -33,6 +36,7 @@ class CursorRow(Base):
     chain_id: Mapped[BigInt]
     escrow: Mapped[Address]
     staking: Mapped[Address]
+    genesis_hash: Mapped[Hex32]
     block_number: Mapped[BigInt]
     block_hash: Mapped[Hex32]
     block_time: Mapped[BigInt]

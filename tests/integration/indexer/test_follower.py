@@ -1,7 +1,7 @@
 """The indexer on a simulated chain and real PostgreSQL: random histories with reorgs equal a mirror built anew."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -256,3 +256,42 @@ def _header(chain: MemoryChain, number: int) -> tuple[str, str, int]:
     header = chain.header(number)
     assert header is not None
     return header.hash, header.parent_hash, header.timestamp
+
+
+class Lagging(MemoryChain):
+    """Headers come from one node, logs of a range from another that has only ``known`` blocks: no logs, no error."""
+
+    known = 0
+
+    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
+        return super().logs(addresses, first, min(last, self.known))
+
+
+def test_logs_that_a_lagging_node_leaves_out_are_asked_for(database: Database) -> None:
+    chain = Lagging(finality=0)
+    for number in range(40):
+        chain.emit(*as_log(STAKING, ev.ProviderStaked(address(number), 1, 1)))
+        chain.mine(2)
+    chain.known = 30
+    assert follower(chain, database).catch_up() is Step.IDLE
+    assert len(dump(database)["provider"]) == 40
+
+
+@pytest.mark.parametrize("length", [2, 30, 60])
+def test_another_chain_under_the_same_database_halts_it(length: int, database: Database) -> None:
+    chain, other = MemoryChain(finality=3), MemoryChain(finality=3, genesis="0x" + "0f" * 32)
+    chain.mine(30)
+    ours = follower(chain, database)
+    assert ours.catch_up() is Step.IDLE
+    other.mine(length)
+    ours._chain = ours._source._chain = other
+    assert ours.catch_up() is Step.HALTED
+    with database.transaction() as tx:
+        row = mirror.cursor(tx)
+        assert row is not None
+        assert "another chain" in row.halted
+        mirror.resume(tx)
+    assert follower(other, database).catch_up() is Step.HALTED
+    with database.transaction() as tx:
+        mirror.resume(tx)
+    assert follower(chain, database).catch_up() is Step.IDLE

@@ -84,7 +84,7 @@ def test_it_ends_where_no_wait_helps(market: Market, database: Database, tmp_pat
     with database.transaction() as tx:
         header = market.chain.header(0)
         assert header is not None
-        mirror.start(tx, 1, "0x" + "00" * 20, "0x" + "00" * 20, mirrored(header))
+        mirror.start(tx, 1, header.hash, "0x" + "00" * 20, "0x" + "00" * 20, mirrored(header))
     assert start(market, database, tmp_path).wait(30) == 1
     assert start(market, database, tmp_path, "rebuild").wait(30) == 0
     with database.transaction() as tx:

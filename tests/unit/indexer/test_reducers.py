@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from everlease.chain._generated import events as ev
+from everlease.chain._generated.enums import CreditReason
 from everlease.db.models import Base
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, allows, next_state
 from everlease.domain.mirrored import MirroredEvent
@@ -48,7 +49,7 @@ EVENTS: dict[LeaseAction, ev.Event] = {
 
 
 def workspace(state: LeaseState) -> Workspace:
-    rows = Workspace(lambda table, key: None)
+    rows = Workspace(lambda table, keys: {})
     rows.put(ESCROW_ROW)
     if state is not LeaseState.NONE:
         rows.put(replace(LEASE_ROW, state=state.value))
@@ -99,10 +100,17 @@ def test_a_suspended_lease_that_ends_leaves_the_next_one_active() -> None:
 
 def test_a_workspace_remembers_what_was() -> None:
     stored = {"account": WHO, "block": 1, "amount": 5, "credited": 5, "withdrawn": 0}
-    rows = Workspace(lambda table, key: stored if table == "claimable" else None)
+    rows = Workspace(lambda table, keys: {WHO: stored} if table == "claimable" else {})
+    rows.begin(9)
     event = ev.Withdrawn(WHO, WHO, 5)
     reduce(rows, place(event), event)
-    assert rows.before[("claimable", WHO)] == stored
+    before = {(table, key): row for _, table, key, row in rows.images}
+    assert before["claimable", WHO] == stored
     assert rows.after[("claimable", WHO)]["amount"] == 0
-    payment = next(key for key in rows.before if key[0] == "payment")
-    assert rows.before[payment] is None
+    payment = next(key for key in before if key[0] == "payment")
+    assert before[payment] is None
+    rows.begin(10)
+    reduce(rows, place(ev.Credited(WHO, 7, CreditReason.REFUND)), ev.Credited(WHO, 7, CreditReason.REFUND))
+    assert next(row for at, table, _, row in rows.images if (at, table) == (10, "claimable")) == before[
+        "claimable", WHO
+    ] | {"amount": 0, "withdrawn": 5, "block": 9}

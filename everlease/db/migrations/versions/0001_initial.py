@@ -145,6 +145,7 @@ def upgrade() -> None:
         sa.Column("chain_id", sa.BigInteger(), nullable=False),
         sa.Column("escrow", sa.String(length=42), nullable=False),
         sa.Column("staking", sa.String(length=42), nullable=False),
+        sa.Column("genesis_hash", sa.String(length=66), nullable=False),
         sa.Column("block_number", sa.BigInteger(), nullable=False),
         sa.Column("block_hash", sa.String(length=66), nullable=False),
         sa.Column("block_time", sa.BigInteger(), nullable=False),
