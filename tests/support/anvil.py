@@ -57,13 +57,15 @@ class Anvil:
 
 
 @contextmanager
-def running_anvil(*options: str) -> Iterator[Anvil]:
-    """Start Anvil with ``--slots-in-an-epoch 2`` and ``options``; stop it by its pid at the end."""
+def running_anvil(*options: str, slots: int = 2) -> Iterator[Anvil]:
+    """Start Anvil with ``options``, final after 2 × ``slots`` blocks; stop it by its pid at the end."""
     if not BINARY.exists():
         raise FileNotFoundError("Anvil is missing: run `npm ci --ignore-scripts` in the repository")
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            [BINARY, "--port", "0", "--slots-in-an-epoch", "2", *options], stdout=output, stderr=subprocess.STDOUT
+            [BINARY, "--port", "0", "--slots-in-an-epoch", str(slots), *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         try:
             address = _await_address(process, output)
