@@ -59,6 +59,7 @@ class Monitor:
         self._desk = desk
         self._monotonic = monotonic
         self._attention = Attention()
+        self._absences = watch.Absences()
 
     def tick(self, hold: Watch) -> int:
         """Look once; returns how many awards ended. Raises DatabaseUnavailable."""
@@ -67,16 +68,20 @@ class Monitor:
         policy = self._desk.policy.liveness
         with self._desk.database.transaction() as tx:
             if watch.deaf(tx, now, policy):
-                self._attention.lost()
+                self._look_away()
                 return 0
             lost = watch.look(tx, now, since, policy)
-            missing = watch.absent(tx, now, since)
+            missing = self._absences.note(watch.unreported(tx, now), now)
         return watch.declare(self._desk, lost) + watch.declare_absent(self._desk, missing)
+
+    def _look_away(self) -> None:
+        self._attention.lost()
+        self._absences = watch.Absences()
 
     def run(self, stop: threading.Event, wake: threading.Event) -> None:
         """Wait for the watch, tick five times a second and whenever woken, survive restarts of the database."""
         while not stop.is_set():
-            self._attention.lost()
+            self._look_away()
             try:
                 with hold_watch(self._desk.database, WATCH_KEY) as hold:
                     while hold is not None and not stop.is_set():

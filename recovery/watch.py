@@ -1,6 +1,6 @@
 """One look at the nodes that hold awards: who is silent, who is lost. No loop, no sleep, no clock of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,8 +17,9 @@ DEAF_AT_MOST_S = 30.0
 """How long total silence before a gateway that is up is taken for its network's rather than for all hosts' death."""
 
 
-ABSENT_AFTER_S = 20.0
-"""How long a connected node may leave a started job out of its heartbeats; its guard has frozen it long before."""
+UNREPORTED_S, ABSENT_FOR_S = 5.0, 15.0
+"""A started job that its connected node leaves out of its heartbeats is unreported, and absent once it has been so all
+the while that we watched; its guard, if there is one, has frozen it long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,22 @@ def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> l
     return lost
 
 
-def absent(tx: Tx, now: float, watching_since: float) -> list[Absent]:
-    """Jobs that connected nodes don't report any more: a host that was started anew, or an agent that is stuck."""
-    if now - watching_since < ABSENT_AFTER_S:
-        return []
-    rows = awards.unreported(tx, datetime.fromtimestamp(now - ABSENT_AFTER_S, UTC))
+def unreported(tx: Tx, now: float) -> list[Absent]:
+    """Jobs that connected nodes don't report: a host that was started anew, or an agent that is stuck."""
+    rows = awards.unreported(tx, datetime.fromtimestamp(now - UNREPORTED_S, UTC))
     return [Absent(row.job_id, row.fence, _unix(row.last_beat_at or row.started_at) or now, now) for row in rows]
+
+
+class Absences:
+    """Since when each award is unreported without a break. A start may be noted late, and is reported only then."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, int], float] = {}
+
+    def note(self, found: Sequence[Absent], now: float) -> list[Absent]:
+        """Note one look's findings; those that have been so for long enough."""
+        self._since = {(it.job_id, it.fence): self._since.get((it.job_id, it.fence), now) for it in found}
+        return [it for it in found if now - self._since[it.job_id, it.fence] >= ABSENT_FOR_S]
 
 
 def declare_absent(desk: Desk, missing: Iterable[Absent]) -> int:

@@ -128,21 +128,21 @@ def test_nobody_is_lost_while_no_gateway_is_up_however_long_and_then_has_the_who
 
 def test_a_job_that_its_connected_node_does_not_mention_any_more_is_recovered(stage: Stage, job: str) -> None:
     """The host was started anew faster than it could be missed, or was stopped with the whole market."""
-    now, award = time.time(), stage.award(job)
+    now, award, absences = time.time(), stage.award(job), watch.Absences()
+    long_ago = datetime.fromtimestamp(now - 60, UTC)
 
-    def absent(watching_for_s: float = 60.0) -> list[watch.Absent]:
+    def look_at(later: float) -> list[watch.Absent]:
         with stage.database.transaction() as tx:
-            return watch.absent(tx, now, now - watching_for_s)
+            return absences.note(watch.unreported(tx, now), now + later)
 
-    long_ago = datetime.fromtimestamp(now - watch.ABSENT_AFTER_S - 1, UTC)
-    assert absent() == []
+    assert look_at(0) == look_at(100) == []
     with stage.database.transaction() as tx:
         row = tx.get_one(AwardRow, award.id)
         row.started_at = row.last_beat_at = long_ago
-    assert absent() == [], "its node came back just now"
+    assert look_at(0) == look_at(100) == [], "its node came back just now"
     age(stage, award.node, connected_at=long_ago)
-    assert absent(watching_for_s=1) == [], "nobody watched"
-    missing = absent()
+    assert look_at(200) == [], "its start may have been noted only now"
+    missing = look_at(200 + watch.ABSENT_FOR_S)
     assert [(found.job_id, found.fence) for found in missing] == [(job, award.fence)]
     assert watch.declare_absent(stage.desk, missing) == 1
     assert stage.job(job).state == "RECOVERING"
