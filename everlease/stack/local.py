@@ -43,7 +43,7 @@ class LocalStack:
     def up(self, plan: StackPlan, note: Note = lambda _: None) -> StackState:
         """Start everything; on any failure, and on Ctrl-C, stop what was started. Raises StackError.
 
-        Where some of it runs, only what has died is started again; AlreadyUp where nothing has.
+        Where it runs already, only what has died is started again; AlreadyUp where it has another number of hosts.
         """
         if self._state_file.exists() and any(self.table.alive(record) for record in self.table.records()):
             return self._heal(plan, note)
@@ -61,9 +61,9 @@ class LocalStack:
         state = self.state()
         dead = [record.name for record in self.table.records() if not self.table.alive(record)]
         # Without a market's URL the first `up` is still at work, or was killed at it.
-        if not dead or not state.market_url or plan.nodes not in (0, len(state.nodes)):
+        if not state.market_url or plan.nodes not in (0, len(state.nodes)):
             raise AlreadyUp(self.home)
-        note(f"starting again what has died: {', '.join(dead)}")
+        note(f"starting again what has died: {', '.join(dead)}" if dead else "everything runs already")
         by_process = {node.process_name: node for node in self.nodes(state)} if state.nodes else {}
         heal(self.table, state, lambda name: self._connected(state, by_process[name]))
         return state
