@@ -86,8 +86,8 @@ class ChainReader(Protocol):
 class ChainWriter(ChainReader, Protocol):
     """Sending raw transactions and following them."""
 
-    def nonce(self, address: str) -> int:
-        """Transactions of ``address`` that are mined."""
+    def nonce(self, address: str, *, at: int | None = None) -> int:
+        """Transactions of ``address`` that are mined; with ``at`` those up to that block."""
         ...
 
     def fees(self) -> Fees:

@@ -62,6 +62,7 @@ class MemoryChain:
         self._queued: list[Emitted] = []
         self._blocks = [_Block(Header(0, genesis, "0x" + "00" * 32, 1_700_000_000, EMPTY))]
         self.max_logs = 10_000
+        self.base_fee = _BASE_FEE
 
     # -- what a test does to it --
 
@@ -128,11 +129,12 @@ class MemoryChain:
 
     # -- ChainWriter --
 
-    def nonce(self, address: str) -> int:
-        return sum(tx.sender == address.lower() for block in self._blocks for tx in block.transactions)
+    def nonce(self, address: str, *, at: int | None = None) -> int:
+        blocks = self._blocks if at is None else self._blocks[: max(0, at + 1)]
+        return sum(tx.sender == address.lower() for block in blocks for tx in block.transactions)
 
     def fees(self) -> Fees:
-        return Fees(_BASE_FEE, 1_000_000_000)
+        return Fees(self.base_fee, 1_000_000_000)
 
     def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
         self._contract(sender, to, data)
@@ -182,12 +184,12 @@ class MemoryChain:
         self._blocks.append(block)
 
     def _take_ready(self) -> list[_Transaction]:
-        """Pool transactions whose nonce is next, chains of them included."""
+        """Pool transactions that pay the base fee and whose nonce is next, chains of them included."""
         ready: list[_Transaction] = []
         nonces: dict[str, int] = {}
         for sender, nonce in sorted(self._pool):
             due = nonces.setdefault(sender, self.nonce(sender))
-            if nonce == due:
+            if nonce == due and self._pool[sender, nonce].max_fee >= self.base_fee:
                 ready.append(self._pool[sender, nonce])
                 nonces[sender] += 1
         self._pool = {key: tx for key, tx in self._pool.items() if key[1] > nonces[key[0]] - 1}

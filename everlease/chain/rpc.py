@@ -61,8 +61,9 @@ class RpcChain:
     def balance(self, address: str) -> int:
         return int(str(self._rpc.call("eth_getBalance", address, "latest")), 16)
 
-    def nonce(self, address: str) -> int:
-        return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
+    def nonce(self, address: str, *, at: int | None = None) -> int:
+        block = "latest" if at is None else hex(max(0, at))
+        return _number(self._rpc.call("eth_getTransactionCount", address, block))
 
     def fees(self) -> Fees:
         block, priority = self._rpc.batch(

@@ -128,7 +128,9 @@ class Sender:
         """Gaps, lost ones, new ones; returns why it stopped, or nothing."""
         mined_nonce = self._chain.nonce(sender)
         rows = [row for row in self._journal.open(sender) if row.state != "mined"]
-        self._fill_gaps(sender, mined_nonce, [row.nonce for row in rows if row.nonce is not None])
+        problem = self._fill_gaps(sender, mined_nonce, [row.nonce for row in rows if row.nonce is not None])
+        if problem:
+            return problem
         for row in rows:
             if row.raw is not None:
                 problem = self._resend(row, mined_nonce)
@@ -136,14 +138,20 @@ class Sender:
                     return problem
         return self._send_new(sender, mined_nonce)
 
-    def _fill_gaps(self, sender: str, mined_nonce: int, nonces: Sequence[int]) -> None:
+    def _fill_gaps(self, sender: str, mined_nonce: int, nonces: Sequence[int]) -> str:
         """A transaction of ours waits above an empty nonce: put there what was there, or a transfer of nothing."""
         missing = [n for n in range(mined_nonce, max(nonces, default=mined_nonce)) if n not in nonces]
         for nonce in missing[:_MAX_GAPS_PER_PUMP]:
             raw = self._journal.raw_at(sender, nonce)
             if raw is None:
                 raw, _, _ = self._sign(sender, nonce, sender, b"", 0, 21_000, self._market_offer())
-            self._broadcast(raw)
+            try:
+                self._broadcast(raw)
+            except Underpriced:
+                continue  # a dearer transaction waits there already: the gap will close
+            except RpcRefused as error:
+                return str(error)
+        return ""
 
     def _resend(self, row: JournalTx, mined_nonce: int) -> str:
         assert row.raw is not None
@@ -161,7 +169,14 @@ class Sender:
         return ""
 
     def _displace(self, row: JournalTx) -> None:
-        """Unless one of its own versions was mined just now, its nonce is spent by a foreign transaction."""
+        """Its nonce is spent for good by a foreign transaction, unless one of its own versions was mined just now.
+
+        For good: in a final block. Before that a reorg can take the foreign one and mine ours, which nodes still hold;
+        and an endpoint that lags, but less than finality, could hide a receipt of ours.
+        """
+        assert row.nonce is not None
+        if self._chain.nonce(row.sender, at=self._final_number()) <= row.nonce:
+            return
         if not any(self._chain.receipts(list(row.offers))):
             self._journal.displaced(row.id)
 

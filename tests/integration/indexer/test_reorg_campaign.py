@@ -1,4 +1,4 @@
-"""A slice of scripts/reorg_campaign.py on every run: the mirror equals the fold after crashes, reorgs and bad replies."""
+"""A slice of scripts/reorg_campaign.py on every run: the mirror equals the fold after crashes, reorgs and lies."""
 
 import pytest
 
