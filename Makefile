@@ -1,10 +1,11 @@
 PYTHON ?= python3
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test assure lint format clean
 
 help:
 	@echo "make demo    set everything up and watch a job outlive three hosts"
 	@echo "make test    set everything up and run every check and test"
+	@echo "make assure  the contracts' long assurance: campaign, fuzzing, proofs, slither, planted bugs"
 	@echo "make setup   only the set-up (idempotent)"
 	@echo "make lint    linters and type checker"
 	@echo "make format  ruff format and forge fmt"
@@ -19,6 +20,9 @@ demo: setup
 test: setup
 	@$(PYTHON) scripts/check.py
 
+assure: setup
+	@$(PYTHON) scripts/assure.py
+
 lint: setup
 	@$(PYTHON) scripts/check.py --lint
 
@@ -29,5 +33,5 @@ format: setup
 
 clean:
 	@if [ -x .venv/bin/everlease ]; then .venv/bin/everlease down --purge; fi
-	@rm -rf .everlease .build .tools .venv .venv-ape node_modules .solcx out cache
+	@rm -rf .everlease .build .tools .venv .venv-ape .venv-assure node_modules .solcx out cache
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
