@@ -193,7 +193,12 @@ def plant(bug: Bug, suite: str) -> tuple[Bug, str, float]:
     if bug.old not in source:
         return bug, "NOT PLANTED: the text to edit is gone", 0.0
     path.write_text(source.replace(bug.old, bug.new, 1), encoding="utf-8")
-    env = os.environ | {"FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT": "0", "FOUNDRY_DENY": "never"}
+    # A bug of the source is one without the optimizer too, which takes most of a compile's time.
+    env = os.environ | {
+        "FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT": "0",
+        "FOUNDRY_DENY": "never",
+        "FOUNDRY_OPTIMIZER": "false",
+    }
     argv = [str(FORGE), "test", "--fail-fast", "--match-path", f"tests/contracts/{suite}.t.sol"]
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)
