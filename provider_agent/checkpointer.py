@@ -5,6 +5,7 @@ import json
 import logging
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 from everlease.store.base import BlockStore, put_block
 from everlease.store.errors import AccessDenied, StoreError, StoreFull
 from everlease.store.manifest import commitment, sign_manifest
+from everlease.store.packs import FULL_ERRNOS
 from everlease.store.pipeline import load_known, save_known, snapshot
 from everlease.store.sealing import JobKeys
 from everlease.wire.node import MAX_FRAME_BYTES, CommitAnswer
@@ -23,11 +25,19 @@ from provider_agent.commit import Committed, Stored, sources_of
 from provider_agent.errors import CheckpointFailed, JobGone
 from provider_agent.host import Host
 from provider_agent.records import JobRecord, PendingCheckpoint
+from provider_agent.runtime import diagnosis
 from provider_agent.runtime.checkpoint import DumpResult
 from provider_agent.runtime.errors import ContainerFault, DumpFailed
 from provider_agent.runtime.everlease_runc import replace_file
 
 log = logging.getLogger(__name__)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the host's disk, or this user's share of it, is full."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in FULL_ERRNOS
 
 
 class Checkpoints:
@@ -54,33 +64,42 @@ class Checkpoints:
         Raises CheckpointFailed, JobGone. Whatever happens, the dump is removed.
         """
         async with self._turn:
-            began = time.monotonic()
-            await self._settle_pending()
-            pending = self._begin(final)
-            folder = self._host.folders.dumps(self._job_id) / pending.folder
             try:
-                dump = await self._dump(pending, folder, hold, final)
-                stored = await self._store_renewing(pending, dump, folder, store, renew)
-                self._host.crash.reach("checkpoint.stored")
-                answer = await self._commit(pending, dump, stored, time.monotonic() - began, final)
-                self._settle(pending, answer, stored, dump, time.monotonic() - began)
-            except (CheckpointFailed, asyncio.CancelledError):
-                self._clear(pending)
-                raise
-            finally:
-                await asyncio.to_thread(shutil.rmtree, folder, True)
-            self._host.crash.reach("checkpoint.done")
-            stats = stored.found.stats
-            return Committed(
-                stored.cid,
-                pending.seq,
-                dump.mode,
-                dump.pause_s,
-                time.monotonic() - began,
-                stats.logical_bytes,
-                stats.new_bytes,
-                hold,
-            )
+                return await self._take(store, renew, hold, final)
+            except (OSError, sqlite3.Error) as error:
+                # A full disk hits our own journal too. What was begun is settled before the next checkpoint.
+                raise CheckpointFailed(f"this host failed: {error}", retryable=True, full=_is_full(error)) from error
+
+    async def _take(
+        self, store: BlockStore, renew: Callable[[], Awaitable[None]], hold: bool, final: bool
+    ) -> Committed:
+        began = time.monotonic()
+        await self._settle_pending()
+        pending = self._begin(final)
+        folder = self._host.folders.dumps(self._job_id) / pending.folder
+        try:
+            dump = await self._dump(pending, folder, hold, final)
+            stored = await self._store_renewing(pending, dump, folder, store, renew)
+            self._host.crash.reach("checkpoint.stored")
+            answer = await self._commit(pending, dump, stored, time.monotonic() - began, final)
+            self._settle(pending, answer, stored, dump, time.monotonic() - began)
+        except (CheckpointFailed, asyncio.CancelledError):
+            self._clear(pending)
+            raise
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+        self._host.crash.reach("checkpoint.done")
+        stats = stored.found.stats
+        return Committed(
+            stored.cid,
+            pending.seq,
+            dump.mode,
+            dump.pause_s,
+            time.monotonic() - began,
+            stats.logical_bytes,
+            stats.new_bytes,
+            hold,
+        )
 
     async def settle(self) -> None:
         """After a restart: finish the commit that was under way, if there was one. Raises CheckpointFailed."""
@@ -133,12 +152,12 @@ class Checkpoints:
             else:
                 dump = await asyncio.to_thread(self._host.dumper.snapshot, container, folder)
         except DumpFailed as error:
-            full = "disk is full" in error.reason
+            full = diagnosis.FULL in error.reason
             raise CheckpointFailed(
                 error.reason, retryable=error.retryable, permanent=error.permanent, full=full
             ) from error
         except (ContainerFault, OSError) as error:
-            raise CheckpointFailed(str(error), retryable=True) from error
+            raise CheckpointFailed(str(error), retryable=True, full=_is_full(error)) from error
         finally:
             self.dumping = False
         # The memory was written between the two clocks; the earlier one never understates what a loss costs.
@@ -186,8 +205,8 @@ class Checkpoints:
         except AccessDenied:
             raise
         except (StoreError, OSError) as error:
-            retryable = getattr(error, "retryable", True) or isinstance(error, StoreFull)
-            full = isinstance(error, StoreFull)
+            full = isinstance(error, StoreFull) or _is_full(error)
+            retryable = full or getattr(error, "retryable", True)
             raise CheckpointFailed(str(error), retryable=retryable, full=full) from error
         digest, signature = commitment(payload)
         return Stored(cid, manifest, digest, signature, found)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from dataclasses import dataclass
 from subprocess import SubprocessError
 from typing import Any, Protocol
@@ -216,7 +217,12 @@ class Life:
             if self._owner.record.phase != "running" or self._owner.frozen or not self._owner.confirmed:
                 await asyncio.sleep(POLL_S)
                 continue
-            failures = await self._attempt(failures)
+            try:
+                failures = await self._attempt(failures)
+            except (OSError, sqlite3.Error) as error:
+                # Not even the notice could be written down: the loss shown grows, and the next attempt tells.
+                log.error("job %s: %s", self._owner.record.job_id[:10], error)
+                failures += 1
 
     async def _attempt(self, failures: int) -> int:
         """One regular checkpoint; how many have failed in a row now."""

@@ -135,9 +135,10 @@ class Checkpointer:
             done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
             pause = time.monotonic() - paused if freezer is not None else 0.0
             if done != 0:
-                log = diagnosis.tail(target / "work" / "snapshot.log")
+                log, full = diagnosis.tail(target / "work" / "snapshot.log"), diagnosis.disk_is_full(target)
                 shutil.rmtree(target / "files", ignore_errors=True)
-                raise DumpFailed(container, last_line(log), log, retryable=True)
+                reason = diagnosis.FULL if full else last_line(log)
+                raise DumpFailed(container, reason, log, retryable=True)
             return _finish(target, "files", pause, started, frozen=False)
 
     def _checkpoint(self, container: str, target: Path, lock: int, timeout: float) -> None:
@@ -163,6 +164,8 @@ class Checkpointer:
                 if code is None
                 else why.sentence
             )
+            if diagnosis.disk_is_full(log.parent):
+                raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
     def settle(self, container: str) -> None:

@@ -1,14 +1,17 @@
 """Turn the logs of runc and CRIU into one sentence that a tenant or a provider understands."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_BYTES = 8192
 NO = "which can't be checkpointed"
+FULL = "the host's disk is full"
+_FULL_BELOW = 256 * 1024
 # (pattern in CRIU's or runc's log, sentence, whether the same program will always fail)
 DUMP_CAUSES: tuple[tuple[str, str, bool], ...] = (
-    (r"No space left on device", "the host's disk is full", False),
+    (r"No space left on device", FULL, False),
     (r"io_uring", f"the program uses io_uring, {NO}", True),
     (r"(?i)inotify|fsnotify|fanotify", f"the program watches files with inotify, {NO}", True),
     (r"perf_event|\[?bpf|userfaultfd", f"the program holds a perf, bpf or userfaultfd descriptor, {NO}", True),
@@ -22,7 +25,7 @@ DUMP_CAUSES: tuple[tuple[str, str, bool], ...] = (
     (r"(?i)seized by|already being traced|ptrace", "a process of the program is being traced by a debugger", False),
 )
 RESTORE_CAUSES: tuple[tuple[str, str], ...] = (
-    (r"No space left on device", "the host's disk is full"),
+    (r"No space left on device", FULL),
     (r"(?i)cpu.{0,40}(?:capabilit|feature|xsave)|fpu", "the CPU lacks features that the program was using"),
     (r"Can't bind inet socket|Cannot assign requested address", "the host gave the container another address"),
     (r"has bad size|bad mode|Can't open file|No such file", "a file that the program had open is missing or differs"),
@@ -79,3 +82,8 @@ def explain_restore(said: str, criu_log: Path) -> Cause:
 def _first_error(log: str, said: str) -> str:
     listed = errors(log).splitlines() or [line for line in said.splitlines() if line.strip()]
     return listed[0].strip()[-300:] if listed else "CRIU ended without a message"
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether next to nothing fits below ``folder`` any more: then not even a log could be written to say so."""
+    return shutil.disk_usage(folder).free < _FULL_BELOW

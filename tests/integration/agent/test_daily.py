@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+from contextlib import suppress
 
 from everlease.wire.node import Decline
 from provider_agent.control import ask
@@ -34,6 +36,36 @@ def test_the_trial_and_then_one_checkpoint_per_interval(world: World) -> None:
     world.gateway.until(lambda g: g.beats[agent.address].jobs[0].loss_bound_s is not None)
     goes_on(world, job)
     job.stop(agent)
+
+
+def test_a_full_disk_is_told_and_lengthens_the_loss_while_the_job_goes_on(world: World) -> None:
+    agent = world.agents["a"]
+    agent.environment["EVERLEASE_AGENT_TRIAL_AFTER_S"] = "1"
+    dumps = agent.root / "jobs"
+    dumps.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", dumps], check=True)
+    try:
+        connected(world, agent)
+        job = world.job(min_interval_s=1, max_lost_work_s=2)
+        job.run_on(agent)
+        world.gateway.until(lambda g: g.commits)
+        with suppress(OSError), (dumps / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(1 << 20))
+                filler.flush()
+        told = world.gateway.until(lambda g: next((n for n in g.notices if n.kind == "disk_full"), None))
+        assert "full" in told.detail or "No space" in told.detail
+        assert told.data["retryable"]
+        before = len(world.gateway.commits)
+        world.gateway.until(lambda g: (g.beats[agent.address].jobs[0].loss_bound_s or 0) > 4)
+        goes_on(world, job)
+        (dumps / "filler").unlink()
+        world.gateway.until(lambda g: len(g.commits) > before)
+        goes_on(world, job)
+        job.stop(agent)
+    finally:
+        agent.kill()
+        subprocess.run(["umount", "--lazy", dumps], check=True)
 
 
 def test_a_program_that_cannot_be_dumped_is_reported_and_runs_on(world: World) -> None:
