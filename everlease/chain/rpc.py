@@ -117,7 +117,7 @@ def _hash(value: Any, size: int = 32) -> str:
     raw = _bytes(value)
     if len(raw) != size:
         raise BadAnswer(f"{value!r:.100} has {len(raw)} bytes instead of {size}")
-    return "0x" + raw.hex()
+    return f"0x{raw.hex()}"
 
 
 def _header(item: Any) -> Header:

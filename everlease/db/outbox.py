@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from psycopg.types.json import Jsonb
+from sqlalchemy import func, select, text, update
 
+from everlease.db.copy import copy_rows
 from everlease.db.engine import Tx
 from everlease.db.models.outbox import OutboxRow
 
@@ -33,7 +35,7 @@ def emit_all(tx: Tx, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if not events:
         return
     tx.flush()
-    tx.execute(insert(OutboxRow), [{"topic": topic, "payload": payload} for topic, payload in events])
+    copy_rows(tx, OutboxRow, ("topic", "payload"), ((topic, Jsonb(payload)) for topic, payload in events))
     for topic in sorted({topic for topic, _ in events}):
         tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
 

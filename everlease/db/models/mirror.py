@@ -103,12 +103,14 @@ class LeaseRow(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "epoch"),
         Index("ix_lease_opened", "started_at", "lease_id"),
+        Index("ix_lease_state", "state", "started_at", "lease_id"),
+        Index("ix_lease_provider", "provider", "started_at", "lease_id"),
     )
 
     lease_id: Mapped[Hex32Key]
     job_id: Mapped[Hex32]
     epoch: Mapped[int]
-    provider: Mapped[Address] = mapped_column(index=True)
+    provider: Mapped[Address]
     node: Mapped[Address] = mapped_column(index=True)
     rate: Mapped[Units]
     collateral: Mapped[Units]
@@ -117,7 +119,7 @@ class LeaseRow(Base):
     paid: Mapped[Units]
     fee: Mapped[Units]
     slashed: Mapped[Units]
-    state: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
     noticed: Mapped[bool]
     earned: Mapped[BigInt]
     seen_at: Mapped[BigInt]
@@ -138,9 +140,10 @@ class EscrowRow(Base):
     """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups."""
 
     __tablename__ = "escrow"
+    __table_args__ = (Index("ix_escrow_tenant", "tenant", "funded_at"),)
 
     job_id: Mapped[Hex32Key]
-    tenant: Mapped[Address] = mapped_column(index=True)
+    tenant: Mapped[Address]
     watcher: Mapped[Address]
     job_spec: Mapped[Hex32]
     max_rate_per_hour: Mapped[Units]
@@ -167,6 +170,7 @@ class ProviderRow(Base):
     """A provider's stake and record."""
 
     __tablename__ = "provider"
+    __table_args__ = (Index("ix_provider_staked", "staked", "provider"),)
 
     provider: Mapped[AddressKey]
     staked: Mapped[Units]
@@ -232,7 +236,7 @@ class PaymentRow(Base):
     """
 
     __tablename__ = "payment"
-    __table_args__ = (Index("ix_payment_account", "account", "block", "id"),)
+    __table_args__ = (Index("ix_payment_account", "account", "id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account: Mapped[Address]

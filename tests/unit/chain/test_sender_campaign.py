@@ -15,6 +15,13 @@ def test_one_effect_per_action(first: int) -> None:
 def test_the_campaign_notices_a_sender_that_does_not_wait_for_finality(monkeypatch: pytest.MonkeyPatch) -> None:
     nonce = MemoryChain.nonce
     monkeypatch.setattr(MemoryChain, "nonce", lambda chain, address, at=None: nonce(chain, address))
-    with pytest.raises(AssertionError):
-        for seed in range(400):
-            Schedule(seed).run()
+    assert any(goes_wrong(seed) for seed in range(400))
+
+
+def goes_wrong(seed: int) -> bool:
+    """Whether the schedule ends with an action that has no effect or two."""
+    try:
+        Schedule(seed).run()
+    except AssertionError:
+        return True
+    return False

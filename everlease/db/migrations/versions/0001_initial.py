@@ -114,7 +114,7 @@ def upgrade() -> None:
         sa.Column("block", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_escrow")),
     )
-    op.create_index(op.f("ix_escrow_tenant"), "escrow", ["tenant"], unique=False)
+    op.create_index("ix_escrow_tenant", "escrow", ["tenant", "funded_at"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -288,8 +288,8 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_lease_node"), "lease", ["node"], unique=False)
     op.create_index("ix_lease_opened", "lease", ["started_at", "lease_id"], unique=False)
-    op.create_index(op.f("ix_lease_provider"), "lease", ["provider"], unique=False)
-    op.create_index(op.f("ix_lease_state"), "lease", ["state"], unique=False)
+    op.create_index("ix_lease_provider", "lease", ["provider", "started_at", "lease_id"], unique=False)
+    op.create_index("ix_lease_state", "lease", ["state", "started_at", "lease_id"], unique=False)
     op.create_table(
         "node",
         sa.Column("address", sa.String(length=42), nullable=False),
@@ -348,7 +348,7 @@ def upgrade() -> None:
         sa.Column("block", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payment")),
     )
-    op.create_index("ix_payment_account", "payment", ["account", "block", "id"], unique=False)
+    op.create_index("ix_payment_account", "payment", ["account", "id"], unique=False)
     op.create_index(op.f("ix_payment_job_id"), "payment", ["job_id"], unique=False)
     op.create_table(
         "provider",
@@ -365,6 +365,7 @@ def upgrade() -> None:
         sa.Column("block", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("provider", name=op.f("pk_provider")),
     )
+    op.create_index("ix_provider_staked", "provider", ["staked", "provider"], unique=False)
     op.create_table(
         "receipt",
         sa.Column("lease_id", sa.String(length=66), nullable=False),
@@ -550,6 +551,7 @@ def downgrade() -> None:
     op.drop_table("siwe_nonce")
     op.drop_index(op.f("ix_receipt_job_id"), table_name="receipt")
     op.drop_table("receipt")
+    op.drop_index("ix_provider_staked", table_name="provider")
     op.drop_table("provider")
     op.drop_index(op.f("ix_payment_job_id"), table_name="payment")
     op.drop_index("ix_payment_account", table_name="payment")
@@ -561,8 +563,8 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_node_provider"), table_name="node")
     op.drop_index(op.f("ix_node_last_seen"), table_name="node")
     op.drop_table("node")
-    op.drop_index(op.f("ix_lease_state"), table_name="lease")
-    op.drop_index(op.f("ix_lease_provider"), table_name="lease")
+    op.drop_index("ix_lease_state", table_name="lease")
+    op.drop_index("ix_lease_provider", table_name="lease")
     op.drop_index("ix_lease_opened", table_name="lease")
     op.drop_index(op.f("ix_lease_node"), table_name="lease")
     op.drop_table("lease")
@@ -585,7 +587,7 @@ def downgrade() -> None:
     op.drop_table("idx_cursor")
     op.drop_table("idx_block")
     op.drop_table("idempotency")
-    op.drop_index(op.f("ix_escrow_tenant"), table_name="escrow")
+    op.drop_index("ix_escrow_tenant", table_name="escrow")
     op.drop_table("escrow")
     op.drop_index("ix_command_node_open", table_name="command", postgresql_where="finished_at IS NULL")
     op.drop_table("command")
