@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
-import {Bid, Lease, LeaseState, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Bid, Lease, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 /// @notice suspend, answer and fail.
@@ -108,6 +108,22 @@ contract DisputeTest is Base {
         assertEq(escrow.refund(jobId), 0);
         collect(first, 60_000, 60_000);
         assertEq(escrow.lease(first).paid, 60_000 * PER_SECOND);
+        assertConserved(jobId);
+    }
+
+    function test_aSuspendedLeaseDrawsOnItsReserveAlone() public {
+        Order memory order = anOrder();
+        order.deposit = RESERVE + BOND + EPOCH_FEE;
+        bytes32 jobId = fund(order);
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
+        vm.warp(START + 1000);
+        vm.prank(watcher);
+        escrow.suspend(leaseId, noReceipt(), "");
+        vm.prank(tenant);
+        escrow.topUp(jobId, DEPOSIT, noPermit());
+        collect(leaseId, 1000, 1000);
+        assertEq(escrow.lease(leaseId).paid, RESERVE);
+        assertEq(escrow.job(jobId).balance, DEPOSIT + BOND);
         assertConserved(jobId);
     }
 
