@@ -140,13 +140,22 @@ def earnings(ctx: typer.Context, as_json: Json = False) -> None:
     """What was earned, withdrawn and slashed."""
     context = of(ctx)
     wallet = context.wallet
-    account = context.explorer(f"addresses/{wallet.address}")
-    document = {"provider": wallet.address, "claimable": wallet.views.claimable(wallet.address), "explorer": account}
+    account: dict[str, Any] = context.explorer(f"addresses/{wallet.address}")
+    claimable = wallet.views.claimable(wallet.address)
     if as_json:
-        emit_json(document)
+        emit_json({"provider": wallet.address, "claimable": claimable, "explorer": account})
         return
-    facts([("withdrawable", money(wallet.views.claimable(wallet.address)))])
-    emit_json(account)
+    found = account["provider"] or {}
+    facts(
+        [
+            ("earned", money(found.get("earned", 0))),
+            ("withdrawable", money(claimable)),
+            ("slashed", money(found.get("slashed", 0))),
+            ("leases", f"{found.get('leases', 0)}, {found.get('failed', 0)} of them failed"),
+        ]
+    )
+    rows = [(ago(it["at"]), it["reason"], money(it["amount"]), short(it["job_id"])) for it in account["payments"]]
+    table(("\nWHEN", "\nFOR", "\nAMOUNT", "\nJOB"), rows, empty="\nNothing was paid yet.")
 
 
 nodes = typer.Typer(no_args_is_help=True, help="This provider's nodes.")

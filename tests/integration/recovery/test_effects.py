@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from everlease.chain.typed_data import receipt_digest, verify
-from everlease.db import awards
+from everlease.db import awards, evidence
 from everlease.db import receipts as receipt_rows
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import CommandRow
@@ -186,3 +186,20 @@ def test_a_nodes_nonsense_does_not_stop_the_relay(stage: Stage, data: dict[str, 
         emit(tx, "job.wished", {"job_id": "another"})
     assert relay.forward() == 2
     assert Task(ADVANCE, ("another",)) in outlet.tasks
+
+
+def test_a_full_disk_is_in_the_jobs_history_once_for_a_while(stage: Stage) -> None:
+    relay = Relay(stage.database, Outlet(), time.time)
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    told = {"node": stage.award(job).node, "fence": stage.award(job).fence, "detail": "the host's disk is full"}
+    notice = {"job_id": job, **told, "kind": "disk_full", "data": {"retryable": True}}
+    for _ in range(2):
+        with stage.database.transaction() as tx:
+            emit(tx, "node.notice", notice)
+    while relay.forward():
+        pass
+    with stage.database.transaction() as tx:
+        found = [item["data"] for item in evidence.history(tx, job) if item["kind"] == "host.disk_full"]
+    assert found == [told]
