@@ -47,7 +47,7 @@ def play(url: str, seeds: range) -> tuple[Counter[str], list[str]]:
     return total, failed
 
 
-def play_on_anvil(seeds: range) -> int:
+def play_on_anvil(seeds: range, seconds: float) -> int:
     """Scenarios on one real Anvil with the real contracts; the first wrong one ends it with its traceback."""
     import logging
 
@@ -60,7 +60,12 @@ def play_on_anvil(seeds: range) -> int:
         databases = [Database(server.url(server.create_database())) for _ in range(2)]
         market = make_market(node)
         market.send(market.provider, market.asset.approve(market.deployment.staking, 2**128))
+        done = 0
         for seed in seeds:
+            if time.monotonic() - started > seconds:
+                print(f"go on with --seed {seed} --scenarios {seeds.stop - seed}")
+                break
+            done += 1
             scenario = AnvilScenario(seed, market, *databases)
             scenario.run()
             depths += scenario.depths
@@ -68,7 +73,7 @@ def play_on_anvil(seeds: range) -> int:
         for database in databases:
             database.close()
     elapsed = time.monotonic() - started
-    print(f"{len(seeds)} scenarios on Anvil, {len(depths)} reorgs to {max(depths)} deep, 0 wrong, {elapsed:.0f} s")
+    print(f"{done} scenarios on Anvil, {len(depths)} reorgs to {max(depths)} deep, 0 wrong, {elapsed:.0f} s")
     return 0
 
 
@@ -82,7 +87,7 @@ def main() -> int:
     parser.add_argument("--anvil", action="store_true", help="on a real Anvil, with anvil_reorg")
     chosen = parser.parse_args()
     if chosen.anvil:
-        return play_on_anvil(range(chosen.seed, chosen.seed + chosen.scenarios))
+        return play_on_anvil(range(chosen.seed, chosen.seed + chosen.scenarios), chosen.seconds)
     started, done, last = time.monotonic(), 0, chosen.seed + chosen.scenarios
     total: Counter[str] = Counter()
     failures: list[str] = []

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - rows of SQL
 """A mirror of any size, made by PostgreSQL itself: jobs, leases, providers, slashes, payments, ten events a lease."""
 
 import asyncio
