@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: help setup demo test assure lint format clean
+.PHONY: help setup demo test assure lint format lock clean
 
 help:
 	@echo "make demo    set everything up and watch a job outlive three hosts"
@@ -9,6 +9,7 @@ help:
 	@echo "make setup   only the set-up (idempotent)"
 	@echo "make lint    linters and type checker"
 	@echo "make format  ruff format and forge fmt"
+	@echo "make lock    pin the requirements anew after a change of pyproject.toml"
 	@echo "make clean   stop what runs and remove what was built"
 
 setup:
@@ -30,6 +31,12 @@ format: setup
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix-only --quiet .
 	@node_modules/@foundry-rs/forge-linux-amd64/bin/forge fmt
+
+COMPILE = .tools/uv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+lock: setup
+	@$(COMPILE) pyproject.toml --group dev -o requirements/services.txt
+	@$(COMPILE) --group contracts -o requirements/contracts.txt
 
 clean:
 	@if [ -x .venv/bin/everlease ]; then .venv/bin/everlease down --purge; fi
