@@ -93,11 +93,6 @@ class Host:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folders", Folders(self.settings.data_dir))
 
-    @property
-    def can_dump(self) -> bool:
-        """Whether this host offers process checkpoints."""
-        return self.settings.criu is not None
-
     def store(self, token: Callable[[], str]) -> RetryingStore:
         """The block store with short retries; `token` is asked before each call."""
         return RetryingStore(HttpBlockStore(self.settings.store_url, token), attempts=4)

@@ -104,10 +104,6 @@ class Views:
         """What ``account`` can withdraw from the escrow."""
         return int(self._escrow("claimable", account))
 
-    def slot_used(self, provider: str, slot: int) -> bool:
-        """Whether a bid's slot is spent."""
-        return bool(self._escrow("slotUsed", provider, slot))
-
     def order_revoked(self, tenant: str, job_id: str) -> bool:
         """Whether the tenant took its order back before it was funded."""
         return bool(self._escrow("orderRevoked", tenant, bytes.fromhex(job_id[2:])))
@@ -124,10 +120,6 @@ class Views:
         """Whom a node works for, or None."""
         found = str(self._staking("providerOf", node))
         return None if int(found, 16) == 0 else found
-
-    def node_nonce_used(self, node: str, nonce: int) -> bool:
-        """Whether a node's consent with this nonce was used."""
-        return bool(self._staking("nonceUsed", node, nonce))
 
     def asset_balance(self, account: str) -> int:
         """Base units of the asset that ``account`` holds."""

@@ -79,13 +79,6 @@ def finish(
     return True
 
 
-def of_job(tx: Tx, job_id: str, fence: int) -> Sequence[CommandRow]:
-    """Every command of one award, oldest first."""
-    return tx.scalars(
-        select(CommandRow).where(CommandRow.job_id == job_id, CommandRow.fence == fence).order_by(CommandRow.id)
-    ).all()
-
-
 def expire(tx: Tx, now: datetime) -> Sequence[CommandRow]:
     """Commands whose deadline passed without an answer are finished as failed and retryable; returns them."""
     rows = tx.scalars(

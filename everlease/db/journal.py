@@ -65,11 +65,6 @@ def find(tx: Tx, action_key: str) -> TxRow | None:
     return tx.scalar(select(TxRow).where(TxRow.action_key == action_key))
 
 
-def senders_with_work(tx: Tx) -> Sequence[str]:
-    """Addresses whose journal has open transactions."""
-    return tx.scalars(select(TxRow.sender).where(TxRow.state.in_(_OPEN)).distinct()).all()
-
-
 class PostgresJournal:
     """One row per transaction; each method is its own database transaction. ``clock`` gives unix seconds."""
 

@@ -107,11 +107,6 @@ def refusals(tx: Tx, job_id: str) -> dict[str, int]:
     return {kind: int(count) for kind, count in rows}
 
 
-def set_liveness(tx: Tx, node: str, liveness: str, probe_sent_at: datetime | None) -> None:
-    """Store the monitor's verdict on a node."""
-    tx.execute(update(NodeRow).where(NodeRow.address == node).values(liveness=liveness, probe_sent_at=probe_sent_at))
-
-
 def shun(tx: Tx, node: str, seconds: float) -> None:
     """Offer this node no jobs for ``seconds`` from now."""
     until = func.clock_timestamp() + timedelta(seconds=seconds)

@@ -18,11 +18,6 @@ from everlease.domain.lease import LeaseState
 _ENDED = tuple(state.value for state in ENDED)
 
 
-def set_due(tx: Tx, job_id: str, at: datetime | None) -> None:
-    """When the planner wants to see this job again."""
-    tx.execute(update(JobRow).where(JobRow.id == job_id).values(due_at=at))
-
-
 def unfinished(tx: Tx, after: str = "", limit: int = 500) -> Sequence[str]:
     """Jobs that have not ended, by id after ``after``, a page at a time."""
     return tx.scalars(

@@ -107,12 +107,6 @@ class Node:
         self._network.remove_node(self.state.index)
         shutil.rmtree(self.state.run, ignore_errors=True)
 
-    def await_socket(self, timeout: float = 90.0) -> None:
-        """Wait for the Docker daemon's socket."""
-        agent = self._table.get(self.process_name)
-        assert agent is not None
-        self._table.await_ready(agent, self.state.docker_socket.exists, timeout=timeout)
-
 
 def _is_guard(process: psutil.Process) -> bool:
     return any(word.endswith("guard.py") for word in process.info["cmdline"] or [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from everlease.domain.manifest import CID
@@ -71,8 +71,3 @@ def check_block(cid: CID, data: bytes) -> None:
         raise BlockTooLarge(cid, len(data), MAX_BLOCK_BYTES)
     if not cids.matches(cid, data):
         raise BlockCorrupt(cid, "its bytes do not hash to its name")
-
-
-def missing_from(store: BlockStore, wanted: Collection[CID]) -> set[CID]:
-    """Which of `wanted` the store does not hold."""
-    return set(wanted) - store.has(wanted)

@@ -98,5 +98,7 @@ def test_a_node_that_was_lost_waits_before_it_is_asked_again(service: Service, n
     node.connect()
     node.close()
     with service.db.transaction() as tx:
-        nodes.set_liveness(tx, node.key.address, "LOST", None)
+        row = nodes.get(tx, node.key.address)
+        assert row is not None
+        assert nodes.mark_lost(tx, row.address, row.last_seen)
     assert node.connect().resume_after_s == service.settings.shun_base_s
