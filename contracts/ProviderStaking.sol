@@ -6,6 +6,7 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
+import {ILeaseEscrow} from "./interfaces/ILeaseEscrow.sol";
 import {IProviderStaking, NodeAuth, Stake} from "./interfaces/IProviderStaking.sol";
 import {Deposits, Permit} from "./libraries/Deposits.sol";
 import {Signatures} from "./libraries/Signatures.sol";
@@ -49,10 +50,13 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     function stake(uint128 amount, Permit calldata permit) external nonReentrant {
         if (amount == 0) revert ZeroAmount();
         Stake storage held = _stakes[msg.sender];
-        uint256 staked = uint256(held.staked) + amount;
-        if (staked > MAX_STAKE) revert StakeTooLarge(staked, MAX_STAKE);
-        held.staked += amount;
-        emit ProviderStaked(msg.sender, amount, held.staked);
+        uint256 deposited = uint256(held.deposited) + amount;
+        if (deposited > MAX_STAKE) revert StakeTooLarge(deposited, MAX_STAKE);
+        // What a slash took of the unbonding part doesn't come back with new stake.
+        held.unbonding = _unbonding(held);
+        // forge-lint: disable-next-line(unsafe-typecast)
+        held.deposited = uint128(deposited);
+        emit ProviderStaked(msg.sender, amount, _staked(held));
         ASSET.pull(msg.sender, amount, permit);
     }
 
@@ -60,9 +64,10 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     function requestUnstake(uint128 amount) external nonReentrant {
         if (amount == 0) revert ZeroAmount();
         Stake storage held = _stakes[msg.sender];
-        uint128 available = held.staked - held.unbonding;
+        uint128 unbonding = _unbonding(held);
+        uint128 available = _staked(held) - unbonding;
         if (amount > available) revert InsufficientStake(msg.sender, amount, available);
-        held.unbonding += amount;
+        held.unbonding = unbonding + amount;
         held.unbondsAt = uint64(block.timestamp) + UNBONDING_PERIOD;
         emit UnstakeRequested(msg.sender, amount, held.unbonding, held.unbondsAt);
     }
@@ -71,14 +76,15 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     function withdraw(address to) external nonReentrant returns (uint128 amount) {
         if (to == address(0)) revert ZeroAddress();
         Stake storage held = _stakes[msg.sender];
-        if (held.unbonding == 0) revert NothingToWithdraw(msg.sender);
+        uint128 unbonding = _unbonding(held);
+        if (unbonding == 0) revert NothingToWithdraw(msg.sender);
         if (block.timestamp < held.unbondsAt) revert StillUnbonding(held.unbondsAt);
-        uint128 free = held.staked - held.locked;
-        amount = held.unbonding < free ? held.unbonding : free;
+        uint128 free = lockable(msg.sender);
+        amount = unbonding < free ? unbonding : free;
         if (amount == 0) revert NothingToWithdraw(msg.sender);
-        held.unbonding -= amount;
-        held.staked -= amount;
-        emit StakeWithdrawn(msg.sender, to, amount, held.staked, held.unbonding);
+        held.unbonding = unbonding - amount;
+        held.deposited -= amount;
+        emit StakeWithdrawn(msg.sender, to, amount, _staked(held), held.unbonding);
         ASSET.safeTransfer(to, amount);
     }
 
@@ -112,39 +118,23 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IProviderStaking
-    function lock(address provider, uint128 amount) external onlyEscrow nonReentrant {
-        Stake storage held = _stakes[provider];
-        uint128 available = held.staked - held.locked;
-        if (amount > available) revert InsufficientStake(provider, amount, available);
-        held.locked += amount;
-        emit StakeLocked(provider, amount, held.locked);
-    }
-
-    /// @inheritdoc IProviderStaking
-    function unlock(address provider, uint128 amount) external onlyEscrow nonReentrant {
-        Stake storage held = _stakes[provider];
-        held.locked -= amount;
-        emit StakeUnlocked(provider, amount, held.locked);
-    }
-
-    /// @inheritdoc IProviderStaking
     function slash(address provider, uint128 amount) external onlyEscrow nonReentrant {
         Stake storage held = _stakes[provider];
-        held.locked -= amount;
-        held.staked -= amount;
-        if (held.unbonding > held.staked) held.unbonding = held.staked;
-        emit StakeSlashed(provider, amount, held.staked, held.locked, held.unbonding);
+        held.slashed += amount;
+        emit StakeSlashed(provider, amount, _staked(held));
         ASSET.safeTransfer(ESCROW, amount);
     }
 
     /// @inheritdoc IProviderStaking
-    function stakeOf(address provider) external view returns (Stake memory) {
-        return _stakes[provider];
+    function stakeOf(address provider) external view returns (Stake memory held) {
+        held = _stakes[provider];
+        held.unbonding = _unbonding(_stakes[provider]);
     }
 
     /// @inheritdoc IProviderStaking
-    function lockable(address provider) external view returns (uint128) {
-        return _stakes[provider].staked - _stakes[provider].locked;
+    function backingOf(address node) external view returns (address provider, uint128 deposited) {
+        provider = providerOf[node];
+        deposited = _stakes[provider].deposited;
     }
 
     /// @inheritdoc IProviderStaking
@@ -163,8 +153,23 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IProviderStaking
+    function lockable(address provider) public view returns (uint128) {
+        return _stakes[provider].deposited - ILeaseEscrow(ESCROW).lockedOf(provider);
+    }
+
+    /// @inheritdoc IProviderStaking
     function hashNodeAuth(NodeAuth calldata auth) public view returns (bytes32) {
         return _hashTypedDataV4(TypedData.structHash(auth));
+    }
+
+    /// @dev A slash doesn't touch the stored amount, which is in another word, but can leave less than that.
+    function _unbonding(Stake storage held) private view returns (uint128) {
+        uint128 staked = _staked(held);
+        return held.unbonding < staked ? held.unbonding : staked;
+    }
+
+    function _staked(Stake storage held) private view returns (uint128) {
+        return held.deposited - held.slashed;
     }
 
     function _onlyEscrow() private view {

@@ -7,30 +7,26 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
 import {ILeaseEscrow} from "../interfaces/ILeaseEscrow.sol";
-import {Config, CreditReason, Job, Order} from "../interfaces/LeaseTypes.sol";
+import {Account, Config, CreditReason, Job, Limits, Order} from "../interfaces/LeaseTypes.sol";
 import {Deposits, Permit} from "../libraries/Deposits.sol";
 import {Signatures} from "../libraries/Signatures.sol";
 import {TypedData} from "../libraries/TypedData.sol";
 import {Terms} from "./Terms.sol";
 
 /// @title Jobs' escrow and accounts' credits
-/// @notice The asset's balance of the contract is at least the sum of all jobs' balances and all accounts' claimable
-/// credits.
+/// @notice The asset's balance of the contract is at least what is free in all jobs, what their leases set aside, and
+/// what is owed because of accounts.
 abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
     using Deposits for IERC20;
     using SafeERC20 for IERC20;
 
-    uint128 private constant MAX_BALANCE = type(uint128).max >> 1;
+    uint96 private constant MAX_BALANCE = type(uint96).max >> 1;
 
     IERC20 internal immutable ASSET;
 
     mapping(bytes32 jobId => Job) internal _jobs;
-
-    /// @inheritdoc ILeaseEscrow
-    mapping(address account => uint256) public override claimable;
-
-    /// @inheritdoc ILeaseEscrow
-    mapping(address tenant => mapping(bytes32 jobId => bool)) public override orderRevoked;
+    mapping(bytes32 jobId => Limits) private _extensions;
+    mapping(address account => Account) internal _accounts;
 
     constructor(IERC20 escrowedAsset, Config memory terms) EIP712(TypedData.NAME, TypedData.VERSION) Terms(terms) {
         if (address(escrowedAsset) == address(0)) revert ZeroAddress();
@@ -48,26 +44,19 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
         returns (bytes32 jobId)
     {
         jobId = hashOrder(order);
-        if (_jobs[jobId].tenant != address(0)) revert JobExists(jobId);
-        if (orderRevoked[order.tenant][jobId]) revert JobIsCancelled(jobId);
+        Job memory job_ = _jobs[jobId];
+        if (job_.funded) revert JobExists(jobId);
+        if (job_.cancelled) revert JobIsCancelled(jobId);
         _checkOrder(order);
-        if (!Signatures.isValid(order.tenant, jobId, signature)) revert InvalidTenantSignature(order.tenant, jobId);
+        if (msg.sender != order.tenant && !Signatures.isValid(order.tenant, jobId, signature)) {
+            revert InvalidTenantSignature(order.tenant, jobId);
+        }
 
-        _jobs[jobId] = Job({
-            tenant: order.tenant,
-            deadline: order.deadline,
-            maxSilence: order.maxSilence,
-            watcher: order.watcher,
-            maxEpochs: order.maxEpochs,
-            epochs: 0,
-            cancelled: false,
-            maxRatePerHour: order.maxRatePerHour,
-            minCollateral: order.minCollateral,
-            epochFee: order.epochFee,
-            balance: order.deposit,
-            reserved: 0,
-            activeLease: bytes32(0)
-        });
+        // At most MAX_BALANCE.
+        // forge-lint: disable-next-line(unsafe-typecast)
+        job_.free = uint104(order.deposit);
+        job_.funded = true;
+        _jobs[jobId] = job_;
         _emitFunded(jobId, order);
         ASSET.pull(order.tenant, order.deposit, permit);
     }
@@ -77,59 +66,76 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
         Job storage job_ = _knownJob(jobId);
         if (job_.cancelled) revert JobIsCancelled(jobId);
         if (amount == 0) revert ZeroAmount();
-        uint256 balance = uint256(job_.balance) + amount;
-        if (balance > MAX_BALANCE) revert DepositTooLarge(balance, MAX_BALANCE);
-        job_.balance += amount;
-        emit JobToppedUp(jobId, msg.sender, amount, job_.balance);
+        uint256 free = uint256(job_.free) + amount;
+        if (free > MAX_BALANCE) revert DepositTooLarge(free, MAX_BALANCE);
+        // forge-lint: disable-next-line(unsafe-typecast)
+        job_.free = uint104(free);
+        emit JobToppedUp(jobId, msg.sender, amount);
         ASSET.pull(msg.sender, amount, permit);
     }
 
     /// @inheritdoc ILeaseEscrow
-    function cancel(bytes32 jobId) external nonReentrant {
+    function cancel(Order calldata order) external nonReentrant {
+        bytes32 jobId = hashOrder(order);
         Job storage job_ = _jobs[jobId];
-        if (job_.tenant == address(0)) {
-            orderRevoked[msg.sender][jobId] = true;
-            emit OrderRevoked(msg.sender, jobId);
-            return;
-        }
-        _onlyTenant(job_);
+        _onlyTenant(order);
         if (job_.cancelled) revert JobIsCancelled(jobId);
         job_.cancelled = true;
-        emit JobCancelled(jobId, job_.tenant);
+        if (job_.funded) emit JobCancelled(jobId, order.tenant);
+        else emit OrderRevoked(jobId, order.tenant);
     }
 
     /// @inheritdoc ILeaseEscrow
-    function extend(bytes32 jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external nonReentrant {
+    function extend(
+        Order calldata order,
+        uint64 deadline,
+        uint32 maxEpochs,
+        uint128 maxRatePerHour
+    )
+        external
+        nonReentrant
+    {
+        bytes32 jobId = hashOrder(order);
         Job storage job_ = _knownJob(jobId);
-        _onlyTenant(job_);
+        _onlyTenant(order);
         if (job_.cancelled) revert JobIsCancelled(jobId);
-        if (deadline < job_.deadline) revert ExtensionLowers("deadline");
-        if (maxEpochs < job_.maxEpochs) revert ExtensionLowers("maxEpochs");
-        if (maxRatePerHour < job_.maxRatePerHour) revert ExtensionLowers("maxRatePerHour");
+        Limits memory present = _limits(jobId, order);
+        if (deadline < present.deadline) revert ExtensionLowers("deadline");
+        if (maxEpochs < present.maxEpochs) revert ExtensionLowers("maxEpochs");
+        if (maxRatePerHour < present.maxRatePerHour) revert ExtensionLowers("maxRatePerHour");
         _checkLifetime(deadline);
-        job_.deadline = deadline;
-        job_.maxEpochs = maxEpochs;
-        job_.maxRatePerHour = maxRatePerHour;
+        _extensions[jobId] = Limits(deadline, maxEpochs, maxRatePerHour);
         emit JobExtended(jobId, deadline, maxEpochs, maxRatePerHour);
     }
 
     /// @inheritdoc ILeaseEscrow
-    function refund(bytes32 jobId) external nonReentrant returns (uint128 amount) {
+    function refund(Order calldata order) external nonReentrant returns (uint128 amount) {
+        bytes32 jobId = hashOrder(order);
         Job storage job_ = _knownJob(jobId);
-        if (job_.activeLease != bytes32(0)) revert JobIsActive(jobId, job_.activeLease);
-        if (msg.sender != job_.tenant && block.timestamp <= job_.deadline) revert RefundTooEarly(job_.deadline);
-        amount = job_.balance - job_.reserved;
-        job_.balance = job_.reserved;
-        emit Refunded(jobId, job_.tenant, amount, msg.sender);
-        _credit(job_.tenant, amount, CreditReason.Refund);
+        if (job_.active) revert JobIsActive(jobId, job_.epochs);
+        uint64 deadline = _limits(jobId, order).deadline;
+        if (msg.sender != order.tenant && block.timestamp <= deadline) revert RefundTooEarly(deadline);
+        amount = job_.free;
+        job_.free = 0;
+        emit Refunded(jobId, order.tenant, amount, msg.sender);
+        _credit(order.tenant, amount, CreditReason.Refund);
+    }
+
+    /// @inheritdoc ILeaseEscrow
+    function sweepFees(bytes32 jobId) external nonReentrant returns (uint128 amount) {
+        Job storage job_ = _knownJob(jobId);
+        amount = job_.fees;
+        job_.fees = 0;
+        emit FeesSwept(jobId, amount);
+        _credit(TREASURY, amount, CreditReason.ServiceFee);
     }
 
     /// @inheritdoc ILeaseEscrow
     function withdraw(address to) external nonReentrant returns (uint256 amount) {
         if (to == address(0)) revert ZeroAddress();
-        amount = claimable[msg.sender];
+        amount = _accounts[msg.sender].claimable;
         if (amount == 0) revert NothingToWithdraw(msg.sender);
-        claimable[msg.sender] = 0;
+        _accounts[msg.sender].claimable = 0;
         emit Withdrawn(msg.sender, to, amount);
         ASSET.safeTransfer(to, amount);
     }
@@ -137,6 +143,21 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc ILeaseEscrow
     function job(bytes32 jobId) external view returns (Job memory) {
         return _jobs[jobId];
+    }
+
+    /// @inheritdoc ILeaseEscrow
+    function limits(Order calldata order) external view returns (Limits memory) {
+        return _limits(hashOrder(order), order);
+    }
+
+    /// @inheritdoc ILeaseEscrow
+    function claimable(address account) external view returns (uint256) {
+        return _accounts[account].claimable;
+    }
+
+    /// @inheritdoc ILeaseEscrow
+    function lockedOf(address provider) external view returns (uint128) {
+        return _accounts[provider].locked;
     }
 
     /// @inheritdoc ILeaseEscrow
@@ -151,13 +172,19 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
 
     function _credit(address account, uint128 amount, CreditReason reason) internal {
         if (amount == 0) return;
-        claimable[account] += amount;
+        _accounts[account].claimable += amount;
         emit Credited(account, amount, reason);
     }
 
     function _knownJob(bytes32 jobId) internal view returns (Job storage job_) {
         job_ = _jobs[jobId];
-        if (job_.tenant == address(0)) revert UnknownJob(jobId);
+        if (!job_.funded) revert UnknownJob(jobId);
+    }
+
+    /// @dev The order's own limits until they are raised for the first time.
+    function _limits(bytes32 jobId, Order calldata order) internal view returns (Limits memory raised) {
+        raised = _extensions[jobId];
+        if (raised.deadline == 0) return Limits(order.deadline, order.maxEpochs, order.maxRatePerHour);
     }
 
     function _emitFunded(bytes32 jobId, Order calldata order) private {
@@ -195,7 +222,7 @@ abstract contract JobLedger is Terms, EIP712, ReentrancyGuardTransient {
         if (deadline > latest) revert DeadlineTooFar(deadline, latest);
     }
 
-    function _onlyTenant(Job storage job_) private view {
-        if (msg.sender != job_.tenant) revert NotTenant(msg.sender, job_.tenant);
+    function _onlyTenant(Order calldata order) private view {
+        if (msg.sender != order.tenant) revert NotTenant(msg.sender, order.tenant);
     }
 }

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Permit} from "../libraries/Deposits.sol";
-import {Bid, Config, CreditReason, Job, Lease, LeaseState, Order, Receipt} from "./LeaseTypes.sol";
+import {Bid, Config, CreditReason, Job, Lease, LeaseParams, LeaseState, Limits, Order, Receipt} from "./LeaseTypes.sol";
 
 /// @title Escrow per job, leases as its epochs
 /// @notice Amounts are base units of the asset, rates base units per hour, times unix seconds.
@@ -38,18 +38,15 @@ interface ILeaseEscrow {
         uint64 deadline,
         uint256 nonce
     );
-    /// @param balance The job's balance afterwards.
-    event JobToppedUp(bytes32 indexed jobId, address indexed payer, uint128 amount, uint128 balance);
+    event JobToppedUp(bytes32 indexed jobId, address indexed payer, uint128 amount);
     /// @notice No lease can be opened any more.
     event JobCancelled(bytes32 indexed jobId, address indexed tenant);
-    /// @notice `account` took back its own signature under an order that isn't funded. Anyone can emit this for any id:
-    /// it means nothing unless `account` is the order's tenant.
-    event OrderRevoked(address indexed account, bytes32 indexed jobId);
+    /// @notice The tenant took back its signature under an order that isn't funded.
+    event OrderRevoked(bytes32 indexed jobId, address indexed tenant);
     event JobExtended(bytes32 indexed jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour);
-    /// @notice The job's balance fell by `amount`, credited to the tenant.
+    /// @notice The job's free balance fell to zero by `amount`, credited to the tenant.
     event Refunded(bytes32 indexed jobId, address indexed tenant, uint128 amount, address caller);
-    /// @notice The job's balance fell by `epochFee` and its reserved part rose by `reserve + bond`; `collateral` was
-    /// locked.
+    /// @notice The job's free balance fell by `reserve + bond + epochFee`; `collateral` was locked.
     event LeaseOpened(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
@@ -64,13 +61,13 @@ interface ILeaseEscrow {
         uint64 startedAt,
         uint64 endsAt,
         uint64 closableAt,
-        uint256 slot,
-        bytes32 bidHash
+        uint256 slot
     );
-    /// @notice The job's balance fell by `amount`, its reserved part by what the lease's reserve fell by.
+    /// @notice The provider is credited with `amount - fee`; `fee` is withheld until it is swept. What the lease's reserve
+    /// didn't fall by came from the job's free balance.
     /// @param earned The lease's earned seconds afterwards.
     /// @param seenAt The lease's last heartbeat afterwards.
-    /// @param seq Highest sequence number of a receipt afterwards.
+    /// @param seq As in the receipt that was shown, or zero.
     /// @param amount Base units paid by this call, `fee` included; less than what is due where the escrow fell short.
     /// @param reserve The lease's reserve afterwards.
     /// @param checkpointRoot As in the receipt, or zero.
@@ -92,7 +89,7 @@ interface ILeaseEscrow {
     event LeaseNotice(bytes32 indexed jobId, bytes32 indexed leaseId, uint64 endsAt, uint64 closableAt);
     /// @param suspendedAt See Lease.
     /// @param answerBy See Lease.
-    /// @param reserve The lease's reserve afterwards; the job's reserved part moved by the difference.
+    /// @param reserve The lease's reserve afterwards; the job's free balance moved by the difference.
     event LeaseSuspended(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
@@ -101,28 +98,28 @@ interface ILeaseEscrow {
         uint64 answerBy,
         uint128 reserve
     );
-    /// @notice The suspension was answered with a receipt; the job's balance fell by `bond`, credited to the provider;
-    /// the collateral is unlocked.
+    /// @notice The suspension was answered with a receipt; `bond` is credited to the provider; the collateral is unlocked.
     /// @param released Reserve that went back to the job's free balance.
     event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 bond, uint128 released);
-    /// @notice The lease failed.
-    /// @param answered True if the provider admitted the drop in time: `slashed` is the drop penalty, the rest is
-    /// unlocked.
-    /// @param slashed Base units of stake taken: `toJob + toCaller + toInsurance`.
-    /// @param toJob Base units that the job's balance rose by.
+    /// @notice The lease failed; what was slashed is `toJob + toCaller + toInsurance`.
+    /// @param answered True if the provider admitted the drop in time: slashed is the drop penalty, the rest is unlocked.
+    /// @param toJob Base units that the job's free balance rose by, besides `released`.
     /// @param released Reserve and bond that went back to the job's free balance.
     event LeaseFailed(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
         address caller,
         bool answered,
-        uint128 slashed,
         uint128 toJob,
         uint128 toCaller,
         uint128 toInsurance,
         uint128 released
     );
+    /// @notice Pay, bonds and the reward of `fail` have no event of their own: LeaseCollected, LeaseCleared and
+    /// LeaseFailed say who gets what.
     event Credited(address indexed account, uint128 amount, CreditReason reason);
+    /// @notice The fees withheld in the job's ended leases were credited to the treasury.
+    event FeesSwept(bytes32 indexed jobId, uint128 amount);
     event Withdrawn(address indexed account, address indexed to, uint256 amount);
 
     // --- errors ---
@@ -142,7 +139,7 @@ interface ILeaseEscrow {
     error JobExists(bytes32 jobId);
     error UnknownJob(bytes32 jobId);
     error JobIsCancelled(bytes32 jobId);
-    error JobIsActive(bytes32 jobId, bytes32 leaseId);
+    error JobIsActive(bytes32 jobId, uint32 epoch);
     error NotTenant(address caller, address tenant);
     error NotTenantOrWatcher(address caller);
     error NotProvider(address caller, address provider);
@@ -157,11 +154,13 @@ interface ILeaseEscrow {
     error NodeNotAuthorised(address node, address provider);
     error SlotUsed(address provider, uint256 slot);
     error InsufficientEscrow(uint128 available, uint256 required);
+    error InsufficientStake(address provider, uint128 requested, uint128 available);
     /// @notice The call isn't possible in the lease's state.
     error WrongLeaseState(bytes32 leaseId, LeaseState state);
     error WrongLease(bytes32 receiptLeaseId, bytes32 leaseId);
     error NotClosable(uint64 closableAt);
-    error AlreadyNoticed(bytes32 leaseId);
+    /// @notice Anyone may close at `closableAt`, which is no later than a notice would make it.
+    error NoticeChangesNothing(bytes32 leaseId, uint64 closableAt);
     /// @notice The provider was seen within `maxSilence` of now, or of the lease's end.
     error NotSilent(uint64 seenAt, uint32 maxSilence);
     error AnswerWindowClosed(uint64 answerBy);
@@ -170,8 +169,9 @@ interface ILeaseEscrow {
 
     // --- a job's escrow ---
 
-    /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By anyone who has the tenant's signature.
-    /// @param signature By the tenant over the order: ECDSA, else ERC-1271.
+    /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By the tenant, or by anyone who has the tenant's
+    /// signature.
+    /// @param signature By the tenant over the order: ECDSA, else ERC-1271; not looked at if the tenant calls.
     /// @param permit EIP-2612 permit of the tenant for this contract; a zero deadline means none; one that fails is
     /// ignored.
     /// @return jobId Digest of the order.
@@ -186,30 +186,30 @@ interface ILeaseEscrow {
     /// @notice Adds escrow, pulled from the caller. By anyone.
     function topUp(bytes32 jobId, uint128 amount, Permit calldata permit) external;
 
-    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; for a job that was never
-    /// funded it takes back the caller's own signature.
-    function cancel(bytes32 jobId) external;
+    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; an order that was never funded
+    /// can't be any more.
+    function cancel(Order calldata order) external;
 
     /// @notice Raises a job's deadline, epochs or rate for leases to come; leases that run keep their end. By the
     /// tenant.
     /// @param deadline Not below the present one.
     /// @param maxEpochs Not below the present one.
     /// @param maxRatePerHour Not below the present one.
-    function extend(bytes32 jobId, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external;
+    function extend(Order calldata order, uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) external;
 
     /// @notice Credits the tenant with all that no lease reserves. By the tenant, or by anyone after the deadline;
     /// never while a lease is active.
     /// @return amount Base units credited; may be zero.
-    function refund(bytes32 jobId) external returns (uint128 amount);
+    function refund(Order calldata order) external returns (uint128 amount);
 
     // --- leases ---
 
     /// @notice Opens the job's next lease. By its watcher or tenant.
     /// @param signature By the bid's node or provider: ECDSA, else ERC-1271.
     /// @param rate Base units per hour, within the bid's minimum and the job's maximum.
-    /// @return leaseId keccak256(abi.encode(jobId, epoch, bidHash, rate))
+    /// @return leaseId keccak256(abi.encode(LeaseParams))
     function open(
-        bytes32 jobId,
+        Order calldata order,
         Bid calldata bid,
         bytes calldata signature,
         uint128 rate
@@ -220,28 +220,32 @@ interface ILeaseEscrow {
     /// @notice Credits the provider up to the receipt's earned seconds, never beyond the lease's end or money. By
     /// anyone, while Active or Suspended. An older receipt changes nothing.
     /// @param signature By the job's watcher: ECDSA, else ERC-1271; so for every receipt below.
-    function collect(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+    function collect(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Ends an active lease. By anyone with a final receipt (pays what it says); by the tenant or the watcher
     /// (pays the earned seconds plus all since the last heartbeat shown); by anyone after `closableAt` (pays what
     /// receipts say).
-    function close(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+    function close(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice The provider's way out: it serves on through the answer window, then anyone may close.
-    function notice(bytes32 leaseId) external;
+    function notice(LeaseParams calldata params) external;
 
     /// @notice Disputes an active lease whose provider is silent for more than `maxSilence`. By the tenant or the
     /// watcher. The job can open its next lease at once.
     /// @param receipt The latest one, or one with a zero leaseId.
-    function suspend(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+    function suspend(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Answers a suspension, to the window's last second. With a final receipt, or one whose seenAt +
     /// maxSilence reaches `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or the
     /// node: Failed with the drop penalty.
-    function answer(bytes32 leaseId, Receipt calldata receipt, bytes calldata signature) external;
+    function answer(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Fails a suspended lease after the answer window; the whole collateral is slashed. By anyone.
-    function fail(bytes32 leaseId) external;
+    function fail(LeaseParams calldata params) external;
+
+    /// @notice Credits the treasury with the fees withheld in the job's ended leases. By anyone.
+    /// @return amount Base units credited; may be zero.
+    function sweepFees(bytes32 jobId) external returns (uint128 amount);
 
     /// @notice Sends the caller all that was credited, to the address `to`.
     /// @return amount Base units sent.
@@ -256,14 +260,16 @@ interface ILeaseEscrow {
     /// @notice EIP-712 digest of a receipt.
     function hashReceipt(Receipt calldata receipt) external view returns (bytes32);
     /// @notice The id that a lease has, or would have.
-    function leaseIdOf(bytes32 jobId, uint32 epoch, bytes32 bidHash, uint128 rate) external pure returns (bytes32);
+    function leaseIdOf(LeaseParams calldata params) external pure returns (bytes32);
     function job(bytes32 jobId) external view returns (Job memory);
+    /// @notice The order's deadline, epochs and rate as they stand after extensions.
+    function limits(Order calldata order) external view returns (Limits memory);
     function lease(bytes32 leaseId) external view returns (Lease memory);
     /// @notice Base units that `account` can withdraw.
     function claimable(address account) external view returns (uint256);
     function slotUsed(address provider, uint256 slot) external view returns (bool);
-    /// @notice Whether the tenant took back an order before it was funded.
-    function orderRevoked(address tenant, bytes32 jobId) external view returns (bool);
+    /// @notice Base units of `provider`'s deposited stake that are collateral of active and suspended leases, or were slashed.
+    function lockedOf(address provider) external view returns (uint128);
     /// @notice The terms of this deployment.
     function config() external view returns (Config memory);
     /// @notice Address of the ERC-20 asset.

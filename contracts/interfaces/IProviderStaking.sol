@@ -16,21 +16,22 @@ struct NodeAuth {
     uint256 nonce;
 }
 
-/// @notice A provider's stake, in base units of the asset.
-/// @param staked All that the contract holds for the provider, the parts below included.
-/// @param locked Collateral behind open or disputed leases; it can't leave.
-/// @param unbonding Asked to leave; it stays lockable and slashable until it is withdrawn.
+/// @notice A provider's stake, in base units of the asset; the first two are one word.
+/// @param deposited What was staked and not withdrawn, the parts below included.
+/// @param slashed What of it was taken. It stays locked for good, so that a slash writes one word.
+/// @param unbonding Asked to leave; it stays lockable and slashable until it is withdrawn. What is locked can't leave: the
+/// escrow knows how much that is.
 /// @param unbondsAt Unix second from which `unbonding` can be withdrawn.
 struct Stake {
-    uint128 staked;
-    uint128 locked;
+    uint128 deposited;
+    uint128 slashed;
     uint128 unbonding;
     uint64 unbondsAt;
 }
 
 /// @title Stake of the providers and the nodes that they answer for
 /// @notice Trust assumptions:
-/// - The escrow, fixed at deployment, is the only caller of `lock`, `unlock` and `slash`. It locks only what a bid
+/// - The escrow, fixed at deployment, is the only caller of `slash`, and says what is locked. It locks only what a bid
 ///   signed by the provider or by a node of theirs names. A provider's loss to a stolen node key is bounded by their
 /// stake.
 /// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's answer
@@ -56,14 +57,9 @@ interface IProviderStaking {
     event NodeRevoked(address indexed provider, address indexed node);
     /// @param cid CID of a JSON document that describes the provider.
     event MetadataSet(address indexed provider, string cid);
-    /// @param locked All that is locked afterwards.
-    event StakeLocked(address indexed provider, uint128 amount, uint128 locked);
-    /// @param locked All that is locked afterwards.
-    event StakeUnlocked(address indexed provider, uint128 amount, uint128 locked);
+    /// @notice Unbonding stake falls with it where it would be more than is staked.
     /// @param staked The stake afterwards.
-    /// @param locked All that is locked afterwards.
-    /// @param unbonding All that is unbonding afterwards.
-    event StakeSlashed(address indexed provider, uint128 amount, uint128 staked, uint128 locked, uint128 unbonding);
+    event StakeSlashed(address indexed provider, uint128 amount, uint128 staked);
 
     error NotEscrow(address caller);
     error ZeroAmount();
@@ -106,19 +102,16 @@ interface IProviderStaking {
     /// @notice Announces the CID of the caller's description; at most 128 bytes.
     function setMetadata(string calldata cid) external;
 
-    /// @notice Locks collateral; the escrow only. Reverts if less is unlocked.
-    function lock(address provider, uint128 amount) external;
-
-    /// @notice Unlocks collateral; the escrow only.
-    function unlock(address provider, uint128 amount) external;
-
-    /// @notice Takes locked collateral and sends it to the escrow; the escrow only.
+    /// @notice Takes locked collateral, which stays locked for good, and sends it to the escrow; the escrow only.
     function slash(address provider, uint128 amount) external;
 
     /// @notice The stake of a provider.
     function stakeOf(address provider) external view returns (Stake memory);
 
-    /// @notice Base units that a new lease can lock: staked less locked.
+    /// @notice The provider that a node is bound to, or zero, and what it has deposited: what the escrow asks at open.
+    function backingOf(address node) external view returns (address provider, uint128 deposited);
+
+    /// @notice Base units that a new lease can lock: deposited less locked.
     function lockable(address provider) external view returns (uint128);
 
     /// @notice The provider that a node is bound to, or zero.
@@ -133,7 +126,7 @@ interface IProviderStaking {
     /// @notice Address of the ERC-20 asset.
     function asset() external view returns (address);
 
-    /// @notice The only contract that may lock, unlock and slash.
+    /// @notice The only contract that may slash; it also says what is locked.
     function escrow() external view returns (address);
 
     /// @notice Seconds from a request to the withdrawal.

@@ -68,7 +68,34 @@ struct Receipt {
     bytes32 checkpointRoot;
 }
 
-/// @notice None -> Active -> Closed | Suspended -> Cleared | Failed.
+/// @notice What is fixed at open: who, for which job, on which terms. leaseId = keccak256(abi.encode(params)); every call
+/// about a lease brings its params and the contract stores none of them. All of it is in the events JobFunded and
+/// LeaseOpened, so anyone can make any permissionless call.
+/// @param jobId Digest of the order.
+/// @param tenant The order's.
+/// @param watcher The order's.
+/// @param provider The bid's.
+/// @param node The bid's.
+/// @param epoch The bid's: the lease's number in its job, from 1.
+/// @param maxSilence The order's.
+/// @param rate Base units per hour.
+/// @param collateral The bid's, base units.
+/// @param slot The bid's, so that awards which compete after a reorg have ids of their own.
+struct LeaseParams {
+    bytes32 jobId;
+    address tenant;
+    address watcher;
+    address provider;
+    address node;
+    uint32 epoch;
+    uint32 maxSilence;
+    uint128 rate;
+    uint128 collateral;
+    uint256 slot;
+}
+
+/// @notice None -> Active -> Closed | Suspended -> Cleared | Failed. On chain an ended lease is None again: its storage is
+/// freed, and since a job's epochs only rise it can't be opened twice. Its end is in the events.
 enum LeaseState {
     None,
     Active,
@@ -78,64 +105,69 @@ enum LeaseState {
     Failed
 }
 
-/// @notice Why an account was credited.
+/// @notice Why an account was credited, where the event of the call doesn't say it.
 enum CreditReason {
-    Service,
     ServiceFee,
     EpochFee,
-    Bond,
-    FailReward,
     Insurance,
     Refund
 }
 
-/// @notice Escrow of one job. `balance` includes `reserved`, the sum of its leases' reserves and bonds.
+/// @notice Escrow of one job, one word. The order itself is not stored: its digest is the job's id, and calls bring it.
+/// @param free Base units that no lease has set aside.
+/// @param fees Base units withheld as service fees from the pay of leases that have ended; `sweepFees` credits them to
+/// the treasury. Of a lease that lives, the fee on what it was paid is withheld besides.
+/// @param epochs Leases opened so far.
+/// @param funded Whether the job is known.
+/// @param active Whether its latest lease is Active.
+/// @param cancelled Whether further leases are forbidden; also set for an order taken back before it was funded.
 struct Job {
-    address tenant;
-    uint64 deadline;
-    uint32 maxSilence;
-    address watcher;
-    uint32 maxEpochs;
+    uint104 free;
+    uint96 fees;
     uint32 epochs;
+    bool funded;
+    bool active;
     bool cancelled;
-    uint128 maxRatePerHour;
-    uint128 minCollateral;
-    uint128 epochFee;
-    uint128 balance;
-    uint128 reserved;
-    bytes32 activeLease;
 }
 
-/// @notice One epoch of a job.
-/// @param rate Base units per hour.
-/// @param reserve Base units of the job's escrow set aside for this lease's pay.
-/// @param bond Base units set aside for a provider that is suspended wrongly.
-/// @param paid Base units paid for service so far, fee included.
-/// @param earned Highest earned seconds seen; `seenAt` the latest heartbeat seen, at first `startedAt`.
-/// @param endsAt Unix second at which the provider's duty ends: the order's deadline at open, or a notice's window.
-/// @param closableAt Unix second after which anyone may close.
-/// @param suspendedAt Unix second of the suspension, or `endsAt` if that was earlier; zero if never.
-/// @param answerBy Last unix second for an answer; zero if never suspended.
+/// @notice What `extend` can raise.
+/// @param deadline Unix second until which (inclusive) leases can be opened.
+/// @param maxEpochs Most leases that the job may have.
+/// @param maxRatePerHour Highest rate, base units per hour.
+struct Limits {
+    uint64 deadline;
+    uint32 maxEpochs;
+    uint128 maxRatePerHour;
+}
+
+/// @notice What changes while a lease lives, one word. Pay of n seconds is floor(rate * n / 3600), so `paid` and
+/// `covered` are money counted in seconds: what is paid is the pay of `paid` seconds, and what is set aside is the pay
+/// of `covered` seconds less that.
+/// @param startedAt Unix second of open.
+/// @param endsAt Unix second at which the provider's duty ends: the job's deadline at open, or a notice's window. Once
+/// Suspended, the second of the suspension, or the former if that was earlier.
+/// @param exitAt Unix second after which anyone may close (Active), or fail (Suspended; the last one for an answer).
+/// @param seen Seconds from `startedAt` to the last heartbeat shown.
+/// @param earned Highest earned seconds shown.
+/// @param paid Seconds paid for.
+/// @param covered Seconds for which money is paid or set aside.
 struct Lease {
-    bytes32 jobId;
-    address provider;
-    uint32 epoch;
     LeaseState state;
-    bool noticed;
-    address node;
-    uint64 startedAt;
-    uint128 rate;
-    uint128 collateral;
-    uint128 reserve;
-    uint128 bond;
-    uint128 paid;
-    uint64 earned;
-    uint64 seenAt;
-    uint64 seq;
-    uint64 endsAt;
-    uint64 closableAt;
-    uint64 suspendedAt;
-    uint64 answerBy;
+    uint40 startedAt;
+    uint40 endsAt;
+    uint40 exitAt;
+    uint32 seen;
+    uint32 earned;
+    uint32 paid;
+    uint32 covered;
+}
+
+/// @notice What the escrow knows of an account, one word.
+/// @param claimable Base units that it can withdraw.
+/// @param locked Base units of its deposited stake that are collateral of active and suspended leases, or were slashed.
+struct Account {
+    uint128 claimable;
+    uint128 locked;
 }
 
 /// @notice Terms of a deployment; all immutable.

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {NodeAuth} from "../interfaces/IProviderStaking.sol";
-import {Bid, Order, Receipt} from "../interfaces/LeaseTypes.sol";
+import {Bid, LeaseParams, Order, Receipt} from "../interfaces/LeaseTypes.sol";
 
 /// @title EIP-712 struct hashes
 /// @notice All members are static and of one word, so a struct's ABI encoding is its EIP-712 encoding.

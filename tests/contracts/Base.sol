@@ -7,7 +7,15 @@ import {Test} from "forge-std/Test.sol";
 import {LeaseEscrow} from "../../contracts/LeaseEscrow.sol";
 import {ProviderStaking} from "../../contracts/ProviderStaking.sol";
 import {NodeAuth} from "../../contracts/interfaces/IProviderStaking.sol";
-import {Bid, Config, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {
+    Bid,
+    Config,
+    Lease,
+    LeaseParams,
+    LeaseState,
+    Order,
+    Receipt as LeaseReceipt
+} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Permit} from "../../contracts/libraries/Deposits.sol";
 import {MockDollar} from "../../contracts/mocks/MockDollar.sol";
 
@@ -46,6 +54,10 @@ abstract contract Base is Test {
     MockDollar internal dollar;
     LeaseEscrow internal escrow;
     ProviderStaking internal staking;
+
+    /// @dev What was funded and opened by the functions below; calls bring it back.
+    mapping(bytes32 jobId => Order) internal orders;
+    mapping(bytes32 leaseId => LeaseParams) internal leases;
 
     function setUp() public virtual {
         vm.warp(START);
@@ -107,8 +119,9 @@ abstract contract Base is Test {
         });
     }
 
-    function fund(Order memory order) internal returns (bytes32) {
-        return escrow.fund(order, sign(TENANT_KEY, escrow.hashOrder(order)), noPermit());
+    function fund(Order memory order) internal returns (bytes32 jobId) {
+        jobId = escrow.fund(order, sign(TENANT_KEY, escrow.hashOrder(order)), noPermit());
+        orders[jobId] = order;
     }
 
     function aBid(bytes32 jobId, uint32 epoch) internal view returns (Bid memory) {
@@ -124,10 +137,27 @@ abstract contract Base is Test {
         });
     }
 
-    function openBid(bytes32 jobId, Bid memory bid) internal returns (bytes32) {
+    function openBid(bytes32 jobId, Bid memory bid) internal returns (bytes32 leaseId) {
         bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
+        LeaseParams memory params = paramsOf(orders[jobId], bid, RATE);
+        leases[escrow.leaseIdOf(params)] = params;
         vm.prank(watcher);
-        return escrow.open(jobId, bid, signature, RATE);
+        return escrow.open(orders[jobId], bid, signature, RATE);
+    }
+
+    function paramsOf(Order memory order, Bid memory bid, uint128 rate) internal pure returns (LeaseParams memory) {
+        return LeaseParams({
+            jobId: bid.orderHash,
+            tenant: order.tenant,
+            watcher: order.watcher,
+            provider: bid.provider,
+            node: bid.node,
+            epoch: bid.epoch,
+            maxSilence: order.maxSilence,
+            rate: rate,
+            collateral: bid.collateral,
+            slot: bid.slot
+        });
     }
 
     function openLease() internal returns (bytes32 jobId, bytes32 leaseId) {
@@ -140,7 +170,7 @@ abstract contract Base is Test {
         (jobId, leaseId) = openLease();
         vm.warp(START + delay);
         vm.prank(watcher);
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
     }
 
     /// @dev `seen` and `earned` in seconds since START.
@@ -158,7 +188,7 @@ abstract contract Base is Test {
 
     function collect(bytes32 leaseId, uint64 seen, uint64 earned) internal {
         LeaseReceipt memory receipt = aReceipt(leaseId, seen, earned);
-        escrow.collect(leaseId, receipt, signed(receipt));
+        escrow.collect(leases[leaseId], receipt, signed(receipt));
     }
 
     function stateOf(bytes32 leaseId) internal view returns (LeaseState) {
@@ -175,12 +205,39 @@ abstract contract Base is Test {
         assertEq(uint8(stateOf(leaseId)), uint8(expected));
     }
 
-    /// @dev The escrow holds exactly what it owes, the staking contract exactly the stake.
-    function assertConserved(bytes32 jobId) internal view {
-        uint256 owed = uint256(escrow.job(jobId).balance) + escrow.claimable(tenant) + escrow.claimable(watcher)
-            + escrow.claimable(provider) + escrow.claimable(keeper) + escrow.claimable(treasury)
-            + escrow.claimable(insurance);
+    /// @dev What a lease has set aside and still may draw, its bond besides.
+    function reserveOf(bytes32 leaseId) internal view returns (uint128) {
+        Lease memory lease = escrow.lease(leaseId);
+        if (lease.covered <= lease.paid) return 0;
+        uint128 rate = leases[leaseId].rate;
+        return uint128(uint256(rate) * lease.covered / 3600 - uint256(rate) * lease.paid / 3600);
+    }
+
+    function freeOf(bytes32 jobId) internal view returns (uint128) {
+        return escrow.job(jobId).free;
+    }
+
+    function stakedBy(address account) internal view returns (uint128) {
+        return staking.stakeOf(account).deposited - staking.stakeOf(account).slashed;
+    }
+
+    /// @dev Collateral of living leases.
+    function lockedBy(address account) internal view returns (uint128) {
+        return escrow.lockedOf(account) - staking.stakeOf(account).slashed;
+    }
+
+    /// @dev The fee on what a living lease was paid.
+    function withheldOf(bytes32 leaseId) internal view returns (uint256) {
+        return uint256(leases[leaseId].rate) * escrow.lease(leaseId).paid / 3600 / 100;
+    }
+
+    /// @dev The escrow holds exactly what it owes, with one living lease or none; the staking contract exactly the stake.
+    function assertConserved(bytes32 jobId, bytes32 leaseId) internal view {
+        uint256 owed = uint256(freeOf(jobId)) + escrow.job(jobId).fees + escrow.claimable(tenant)
+            + escrow.claimable(watcher) + escrow.claimable(provider) + escrow.claimable(keeper)
+            + escrow.claimable(treasury) + escrow.claimable(insurance);
+        if (stateOf(leaseId) != LeaseState.None) owed += reserveOf(leaseId) + BOND + withheldOf(leaseId);
         assertEq(dollar.balanceOf(address(escrow)), owed, "escrow");
-        assertEq(dollar.balanceOf(address(staking)), staking.stakeOf(provider).staked, "stake");
+        assertEq(dollar.balanceOf(address(staking)), stakedBy(provider), "stake");
     }
 }
