@@ -9,7 +9,9 @@ from everlease.chain.abi import decode_event
 from everlease.chain.base import Log
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 
-_PAYING = frozenset({"JobFunded", "JobToppedUp", "Credited", "Withdrawn"})
+_PAYING = frozenset(
+    {"JobFunded", "JobToppedUp", "LeaseCollected", "LeaseCleared", "LeaseFailed", "Credited", "Withdrawn"}
+)
 
 
 def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[MirroredEvent, Event]]:

@@ -24,7 +24,6 @@ class Lease:
     started_at: int
     ends_at: int
     closable_at: int
-    bid_hash: str
     slot: int
     tx_hash: str
     block: int
@@ -62,6 +61,9 @@ class Escrow:
     max_epochs: int
     epoch_fee: int
     deadline: int
+    order_deadline: int
+    order_max_epochs: int
+    order_max_rate: int
     nonce: int
     balance: int
     deposited: int
@@ -70,6 +72,7 @@ class Escrow:
     epochs: int = 0
     reserved: int = 0
     paid: int = 0
+    fees: int = 0
     refunded: int = 0
     active_lease: str | None = None
     cancelled: bool = False

@@ -159,7 +159,7 @@ class Scenario:
         where, event = chance.choice(
             [
                 (STAKING, ev.ProviderStaked(who, amount, amount)),
-                (STAKING, ev.StakeLocked(who, amount, amount)),
+                (STAKING, ev.StakeSlashed(who, 1, amount)),
                 (STAKING, ev.NodeAuthorised(who, _address(chance.randrange(10, 15)), amount)),
                 (STAKING, ev.NodeRevoked(who, _address(chance.randrange(10, 15)))),
                 (STAKING, ev.MetadataSet(who, f"b{amount}")),

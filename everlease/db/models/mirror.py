@@ -130,14 +130,17 @@ class LeaseRow(Base):
     suspended_at: Mapped[BigInt]
     answer_by: Mapped[BigInt]
     ended_at: Mapped[BigInt]
-    bid_hash: Mapped[Hex32]
     slot: Mapped[Units]
     tx_hash: Mapped[Hex32]
     block: Mapped[BigInt]
 
 
 class EscrowRow(Base):
-    """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups."""
+    """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups.
+
+    ``deadline``, ``max_epochs`` and ``max_rate_per_hour`` are those after extensions; the signed order's are in the
+    columns ``order_…``. ``fees`` were withheld from the pay of its leases and are not swept yet.
+    """
 
     __tablename__ = "escrow"
     __table_args__ = (Index("ix_escrow_tenant", "tenant", "funded_at"),)
@@ -153,12 +156,16 @@ class EscrowRow(Base):
     max_epochs: Mapped[BigInt]
     epoch_fee: Mapped[Units]
     deadline: Mapped[BigInt]
+    order_deadline: Mapped[BigInt]
+    order_max_epochs: Mapped[BigInt]
+    order_max_rate: Mapped[Units]
     nonce: Mapped[Units]
     epochs: Mapped[BigInt]
     balance: Mapped[Units]
     reserved: Mapped[Units]
     deposited: Mapped[Units]
     paid: Mapped[Units]
+    fees: Mapped[Units]
     refunded: Mapped[Units]
     active_lease: Mapped[Hex32 | None]
     cancelled: Mapped[bool]

@@ -35,7 +35,7 @@ def random_event(chance: random.Random) -> tuple[str, ev.Event]:
     return chance.choice(
         [
             (STAKING, ev.ProviderStaked(who, amount, amount)),
-            (STAKING, ev.StakeLocked(who, amount, amount)),
+            (STAKING, ev.StakeSlashed(who, 1, amount)),
             (STAKING, ev.NodeAuthorised(who, address(chance.randrange(10, 15)), amount)),
             (STAKING, ev.NodeRevoked(who, address(chance.randrange(10, 15)))),
             (STAKING, ev.MetadataSet(who, f"b{amount}")),

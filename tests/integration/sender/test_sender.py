@@ -9,6 +9,7 @@ from everlease.chain.sender import PumpReport, Sender, SendPolicy
 from everlease.db import Database, journal
 from everlease.db.journal import PostgresJournal
 from everlease.db.models.outbox import TxRow
+from everlease.domain.lease import LeaseState
 from tests.support.deployed import DOLLAR, Market
 
 pytestmark = pytest.mark.anvil
@@ -48,7 +49,7 @@ def test_open_through_the_journal(market: Market, database: Database) -> None:
     enqueue(market, database, f"{job}:1:open", opening)
     pump(market, database)
     assert row(database, f"{job}:1:open").state == "mined"
-    assert market.views.job(job).active_lease == lease
+    assert market.views.lease(lease).state is LeaseState.ACTIVE
     assert row(database, f"{job}:1:open").gas_used or 0 > 21_000
     market.anvil.mine(8)
     assert pump(market, database).open == 0
