@@ -234,14 +234,14 @@ def _lease_suspended(rows: Workspace, at: MirroredEvent, event: ev.LeaseSuspende
     )
 
 
-def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, released: int, spent: int = 0, gained: int = 0) -> None:
-    """A lease is over: ``released`` is free escrow again, ``spent`` of its bond left, ``gained`` came of a slash."""
+def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, spent: int = 0, gained: int = 0) -> None:
+    """A lease is over: its reserve and bond are free again, less ``spent`` of them; ``gained`` came of a slash."""
     job = rows.get(Escrow, lease.job_id)
     rows.put(
         replace(
             job,
             balance=job.balance - spent + gained,
-            reserved=job.reserved - released - spent,
+            reserved=job.reserved - lease.reserve - lease.bond,
             active_lease=None if job.active_lease == lease.lease_id else job.active_lease,
             block=at.block_number,
         )
@@ -253,14 +253,14 @@ def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, released: int, spe
 
 @_on(ev.LeaseClosed)
 def _lease_closed(rows: Workspace, at: MirroredEvent, event: ev.LeaseClosed) -> None:
-    _end(rows, at, _lease(rows, event, LeaseAction.CLOSE), released=event.released)
+    _end(rows, at, _lease(rows, event, LeaseAction.CLOSE))
 
 
 @_on(ev.LeaseCleared)
 def _lease_cleared(rows: Workspace, at: MirroredEvent, event: ev.LeaseCleared) -> None:
     lease = _lease(rows, event, LeaseAction.ANSWER_PROVEN)
-    _end(rows, at, lease, released=event.released, spent=event.bond)
-    _credit(rows, at, lease.provider, event.bond, "BOND")
+    _end(rows, at, lease, spent=lease.bond)
+    _credit(rows, at, lease.provider, lease.bond, "BOND")
 
 
 @_on(ev.LeaseFailed)
@@ -268,7 +268,7 @@ def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> 
     action = LeaseAction.ANSWER_BARE if event.answered else LeaseAction.FAIL
     slashed = event.to_job + event.to_caller + event.to_insurance
     lease = replace(_lease(rows, event, action), slashed=slashed)
-    _end(rows, at, lease, released=event.released, gained=event.to_job)
+    _end(rows, at, lease, gained=event.to_job)
     provider = _provider(rows, lease.provider, at)
     rows.put(replace(provider, failed=provider.failed + 1))
     rows.put(

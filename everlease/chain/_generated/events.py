@@ -142,44 +142,38 @@ class JobToppedUp:
 
 @dataclass(frozen=True, slots=True)
 class LeaseCleared:
-    """The suspension was answered with a receipt; `bond` is credited to the provider; the collateral is unlocked."""
+    """The suspension was answered with a receipt; the bond is credited to the provider, the collateral unlocked, and the reserve free again."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseCleared(bytes32,bytes32,address,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("a906cb26df90009527c41c57e80a787a99eaabc9247fe7836dbebcda85e7fbd8")
+    SIGNATURE: ClassVar[str] = "LeaseCleared(bytes32,bytes32,address)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("77ec4fda7c3377d81e327b391f328c2b694b4d7cbd4da07b081e08cedec3a29f")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
         Field("caller", "address", False),
-        Field("bond", "uint128", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
     lease_id: bytes
     caller: str
-    bond: int
-    released: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseClosed:
-    """The lease is closed and its collateral unlocked."""
+    """The lease is closed and its collateral unlocked; its reserve and bond are free again."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseClosed(bytes32,bytes32,address,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("b4b33e227c3c182391e1c8cf7f3a21dcf84f75a9407e2819b7e51d6e39005c32")
+    SIGNATURE: ClassVar[str] = "LeaseClosed(bytes32,bytes32,address)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("e849e75d1626da5df908f203a23647c9994dd235e43030c90093f5db5a243567")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
         Field("caller", "address", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
     lease_id: bytes
     caller: str
-    released: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +208,11 @@ class LeaseCollected:
 
 @dataclass(frozen=True, slots=True)
 class LeaseFailed:
-    """The lease failed; what was slashed is `toJob + toCaller + toInsurance`."""
+    """The lease failed, and its reserve and bond are free again. What was slashed is `toJob + toCaller + toInsurance`; whatever else the collateral was is unlocked."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseFailed(bytes32,bytes32,address,bool,uint128,uint128,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("c6a8bd6816774f2607434ffa0deec2d8b62fde281ad69e736427ece8e7dcace4")
+    SIGNATURE: ClassVar[str] = "LeaseFailed(bytes32,bytes32,address,bool,uint128,uint128,uint128)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("adadaf31a4bf33bd6c58f0fe888cb2ca6e53a9a814d31d71a5e289ccb10f0395")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
@@ -227,7 +221,6 @@ class LeaseFailed:
         Field("to_job", "uint128", False),
         Field("to_caller", "uint128", False),
         Field("to_insurance", "uint128", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
@@ -237,7 +230,6 @@ class LeaseFailed:
     to_job: int
     to_caller: int
     to_insurance: int
-    released: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,11 +39,11 @@ EVENTS: dict[LeaseAction, ev.Event] = {
     LeaseAction.OPEN: ev.LeaseOpened(JOB, LEASE, WHO, WHO, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1),
     LeaseAction.COLLECT: ev.LeaseCollected(JOB, LEASE, 10, 4010, 1, 20, 1, 80, b"\0" * 32),
     LeaseAction.NOTICE: ev.LeaseNotice(JOB, LEASE, 5060, 5120),
-    LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO, 110),
+    LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO),
     LeaseAction.SUSPEND: ev.LeaseSuspended(JOB, LEASE, WHO, 5000, 5060, 90),
-    LeaseAction.ANSWER_PROVEN: ev.LeaseCleared(JOB, LEASE, WHO, 10, 90),
-    LeaseAction.ANSWER_BARE: ev.LeaseFailed(JOB, LEASE, WHO, True, 0, 0, 5, 110),
-    LeaseAction.FAIL: ev.LeaseFailed(JOB, LEASE, KEEPER, False, 15, 2, 33, 110),
+    LeaseAction.ANSWER_PROVEN: ev.LeaseCleared(JOB, LEASE, WHO),
+    LeaseAction.ANSWER_BARE: ev.LeaseFailed(JOB, LEASE, WHO, True, 0, 0, 5),
+    LeaseAction.FAIL: ev.LeaseFailed(JOB, LEASE, KEEPER, False, 15, 2, 33),
 }
 
 
