@@ -2,7 +2,6 @@
 the contract can't have emitted is a Contradiction and not a wrong row."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from everlease.chain._generated import events as ev
@@ -10,7 +9,7 @@ from everlease.chain._generated.enums import CreditReason
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, next_state
 from everlease.domain.mirrored import MirroredEvent
 from indexer.decoding import payment_id
-from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash
+from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash, replace
 from indexer.workspace import Contradiction, Workspace
 
 Reducer = Callable[[Workspace, MirroredEvent, Any], None]

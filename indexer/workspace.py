@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict
+
 from indexer.records import KINDS, Record
 
 Columns = Mapping[str, Any]
@@ -64,15 +66,11 @@ class Workspace:
         found = self.find(type(record), record.key)
         if self._block is not None and place not in self._kept:
             self._kept.add(place)
-            self.images.append((self._block, *place, None if found is None else _columns(found)))
+            self.images.append((self._block, *place, None if found is None else asdict(found)))
         self._now[place] = record
         self._changed.add(place)
 
     @property
     def after(self) -> dict[tuple[str, str], Columns]:
         """Every row that changed, as it is to be stored."""
-        return {place: _columns(self._now[place]) for place in self._changed}
-
-
-def _columns(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+        return {place: asdict(self._now[place]) for place in self._changed}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import func, select, text, update
 
 from everlease.db.copy import copy_rows
@@ -35,9 +34,12 @@ def emit_all(tx: Tx, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if not events:
         return
     tx.flush()
-    copy_rows(tx, OutboxRow, ("topic", "payload"), ((topic, Jsonb(payload)) for topic, payload in events))
-    for topic in sorted({topic for topic, _ in events}):
-        tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
+    copy_rows(tx, OutboxRow, ("topic", "payload"), events)
+    topics = sorted({topic for topic, _ in events})
+    tx.execute(
+        text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic"),
+        {"channel": CHANNEL, "topics": topics},
+    )
 
 
 def claim_unsent(tx: Tx, limit: int = 200) -> list[OutboxEvent]:

@@ -18,6 +18,7 @@ from everlease.db.models.base import (
     Hex32Key,
     Json,
     JsonList,
+    JsonText,
     LongText,
     Serial,
     Units,
@@ -74,10 +75,10 @@ class EventRow(Base):
     log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     block_hash: Mapped[Hex32]
     block_time: Mapped[BigInt]
-    tx_hash: Mapped[Hex32] = mapped_column(index=True)
+    tx_hash: Mapped[Hex32]
     address: Mapped[Address]
     name: Mapped[str]
-    args: Mapped[Json]
+    args: Mapped[JsonText]
     job_id: Mapped[Hex32 | None]
     lease_id: Mapped[Hex32 | None]
     parties: Mapped[JsonList]

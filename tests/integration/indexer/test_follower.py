@@ -284,7 +284,7 @@ def test_another_chain_under_the_same_database_halts_it(length: int, database: D
     ours = follower(chain, database)
     assert ours.catch_up() is Step.IDLE
     other.mine(length)
-    ours._chain = ours._source._chain = other
+    ours._chain = ours._reader._source._chain = other
     assert ours.catch_up() is Step.HALTED
     with database.transaction() as tx:
         row = mirror.cursor(tx)

@@ -167,7 +167,7 @@ def upgrade() -> None:
         sa.Column("tx_hash", sa.String(length=66), nullable=False),
         sa.Column("address", sa.String(length=42), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
-        sa.Column("args", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("args", sa.JSON(), nullable=False),
         sa.Column("job_id", sa.String(length=66), nullable=True),
         sa.Column("lease_id", sa.String(length=66), nullable=True),
         sa.Column("parties", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -177,7 +177,6 @@ def upgrade() -> None:
     op.create_index("ix_idx_event_lease", "idx_event", ["lease_id", "block_number", "log_index"], unique=False)
     op.create_index("ix_idx_event_name", "idx_event", ["name", "block_number", "log_index"], unique=False)
     op.create_index("ix_idx_event_parties", "idx_event", ["parties"], unique=False, postgresql_using="gin")
-    op.create_index(op.f("ix_idx_event_tx_hash"), "idx_event", ["tx_hash"], unique=False)
     op.create_table(
         "idx_undo",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -578,7 +577,6 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_job_due_at"), table_name="job")
     op.drop_table("job")
     op.drop_table("idx_undo")
-    op.drop_index(op.f("ix_idx_event_tx_hash"), table_name="idx_event")
     op.drop_index("ix_idx_event_parties", table_name="idx_event", postgresql_using="gin")
     op.drop_index("ix_idx_event_name", table_name="idx_event")
     op.drop_index("ix_idx_event_lease", table_name="idx_event")
