@@ -128,15 +128,11 @@ def _word(kind: str) -> tuple[str, int, Callable[[Any], Any] | None] | None:
     for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q")):
         if bits <= 8 * size:
             return f"{_WORD - size}x{code}", bits, None
-    return f"{_WORD - bits // 8}x{bits // 8}s", bits, _number
+    return f"{_WORD - bits // 8}x{bits // 8}s", bits, int.from_bytes
 
 
 def _address(raw: bytes) -> str:
     return "0x" + raw.hex()
-
-
-def _number(raw: bytes) -> int:
-    return int.from_bytes(raw, "big")
 
 
 _KNOWN = {"0x" + topic.hex(): (kind, layout_of(kind.FIELDS)) for topic, kind in EVENTS.items()}

@@ -174,10 +174,10 @@ def _bloom(value: str) -> bytes:
 
 
 def _logs(items: Sequence[_LogItem], addresses: Sequence[str]) -> list[Log]:
-    """Logs in chain order; those of other contracts are dropped, removed ones too."""
+    """Logs as they came; those of other contracts are dropped, removed ones too."""
     wanted = {address.lower() for address in addresses}
     found = [_log(item) for item in items if not item.removed]
-    return sorted((log for log in found if log.address in wanted), key=lambda log: (log.block_number, log.log_index))
+    return [log for log in found if log.address in wanted]
 
 
 def _log(item: _LogItem) -> Log:

@@ -10,7 +10,8 @@ from psycopg import sql
 from everlease.db.engine import Tx, driver_connection
 from everlease.db.models.base import Base
 
-_ROWS_PER_WRITE = 500
+NULL = "\\N"
+_LINES_PER_WRITE = 200
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -19,8 +20,13 @@ def copy_rows(tx: Tx, kind: type[Base], columns: Sequence[str], rows: Iterable[S
 
     Values are numbers, booleans, strings, None, and for JSON columns dicts, lists and tuples.
     """
-    rows = iter(rows)
-    part = list(islice(rows, _ROWS_PER_WRITE))
+    copy_lines(tx, kind, columns, map(_line, rows))
+
+
+def copy_lines(tx: Tx, kind: type[Base], columns: Sequence[str], lines: Iterable[str]) -> None:
+    """``copy_rows`` for rows that are lines of COPY's text format already, each with its line feed."""
+    lines = iter(lines)
+    part = "".join(islice(lines, _LINES_PER_WRITE))
     if not part:
         return
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
@@ -28,8 +34,8 @@ def copy_rows(tx: Tx, kind: type[Base], columns: Sequence[str], rows: Iterable[S
     )
     with driver_connection(tx).cursor() as cursor, cursor.copy(statement) as copy:
         while part:
-            copy.write("".join([_line(row) for row in part]))
-            part = list(islice(rows, _ROWS_PER_WRITE))
+            copy.write(part)
+            part = "".join(islice(lines, _LINES_PER_WRITE))
 
 
 def _line(row: Sequence[Any]) -> str:
@@ -37,11 +43,13 @@ def _line(row: Sequence[Any]) -> str:
 
 
 def _string(value: str) -> str:
-    return value if value.isalnum() else value.translate(_ESCAPES)
+    if "\\" in value or "\n" in value or "\t" in value or "\r" in value:
+        return value.translate(_ESCAPES)
+    return value
 
 
-def _json(value: Any) -> str:
-    """JSON escapes control characters itself, so only its backslashes are left to double."""
+def json_text(value: Any) -> str:
+    """A value for a JSON column. JSON escapes control characters itself, so only its backslashes are left to double."""
     return msgspec.json.encode(value).decode().replace("\\", "\\\\")
 
 
@@ -50,8 +58,8 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
     float: repr,
     bool: lambda value: "t" if value else "f",
     str: _string,
-    type(None): lambda value: "\\N",
-    dict: _json,
-    list: _json,
-    tuple: _json,
+    type(None): lambda value: NULL,
+    dict: json_text,
+    list: json_text,
+    tuple: json_text,
 }

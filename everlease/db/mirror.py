@@ -12,7 +12,7 @@ from psycopg.adapt import Loader
 from sqlalchemy import delete, func, inspect, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from everlease.db.copy import copy_rows
+from everlease.db.copy import NULL, copy_lines, copy_rows, json_text
 from everlease.db.engine import Tx, driver_connection
 from everlease.db.models.base import Base
 from everlease.db.models.mirror import (
@@ -112,7 +112,7 @@ def apply(
         counts[event.block_number] = counts.get(event.block_number, 0) + 1
     headers = ((b.number, b.hash, b.parent_hash, b.timestamp, counts.get(b.number, 0)) for b in blocks)
     copy_rows(tx, BlockRow, ("number", "hash", "parent_hash", "timestamp", "events"), headers)
-    copy_rows(tx, EventRow, MirroredEvent._fields, events)
+    copy_lines(tx, EventRow, MirroredEvent._fields, map(_event_line, events))
     copy_rows(tx, UndoRow, ("block_number", "table", "key", "before"), images)
     _store(tx, rows)
     emit_all(tx, [(f"chain.{event.name}", event.payload) for event in events])
@@ -197,6 +197,15 @@ def _store(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
         if stored:
             columns = tuple(stored[0])
             copy_rows(tx, kind, columns, (tuple(row[name] for name in columns) for row in stored))
+
+
+def _event_line(event: MirroredEvent) -> str:
+    """An event as a line for COPY: all but its arguments are numbers, names and hex, which need no escape."""
+    block, index, block_hash, block_time, tx_hash, address, name, args, job_id, lease_id, parties = event
+    return (
+        f"{block}\t{index}\t{block_hash}\t{block_time}\t{tx_hash}\t{address}\t{name}\t{json_text(args)}\t"
+        f"{job_id or NULL}\t{lease_id or NULL}\t{json_text(parties)}\n"
+    )
 
 
 class _WholeNumber(Loader):
