@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi import Path as UrlPath
 from pydantic import AfterValidator, BaseModel
 
+from everlease.chain._generated.events import EVENTS
 from everlease.db import Database, explorer
 from everlease.domain.lease import LeaseState
 
@@ -20,6 +21,7 @@ Id = Annotated[str, UrlPath(pattern=_HEX32)]
 After = Annotated[str | None, Query(max_length=400, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=explorer.MAX_PAGE)]
 SomeAddress = Annotated[str, Query(pattern=_ADDRESS), AfterValidator(str.lower)]
+_EVENT_NAMES = tuple(sorted(kind.__name__ for kind in EVENTS.values()))
 SomeId = Annotated[str, Query(pattern=_HEX32)]
 
 
@@ -49,6 +51,13 @@ def _after(text: str | None, *kinds: type) -> explorer.After:
     raise HTTPException(400, "`after` is not the `next` of a page of this list")
 
 
+def _alone(**filters: object) -> None:
+    """400 where more than one is given: no index serves them together, and a search could be as long as the history."""
+    given = [name for name, value in filters.items() if value is not None]
+    if len(given) > 1:
+        raise HTTPException(400, f"ask for one of {', '.join(given)}, not for several at once")
+
+
 def create_explorer_router(database: Database) -> APIRouter:
     """Routes under ``/v1/explorer`` over one mirror."""
     router = APIRouter(prefix="/v1/explorer", tags=["explorer"])
@@ -61,10 +70,15 @@ def create_explorer_router(database: Database) -> APIRouter:
         provider: SomeAddress | None = None,
         job_id: SomeId | None = None,
     ) -> PageOut:
-        """Leases, newest first."""
+        """Leases, newest first: of a job, or of a state, a provider or both."""
+        if job_id is not None:
+            _alone(job_id=job_id, state=state, provider=provider)
+            epoch = _after(after, int)
+            with database.transaction() as tx:
+                return _page(explorer.leases_of_job(tx, job_id, after=epoch, limit=limit))
         key = _after(after, int, str)
         with database.transaction() as tx:
-            return _page(explorer.leases(tx, state=state, provider=provider, job_id=job_id, after=key, limit=limit))
+            return _page(explorer.leases(tx, state=state, provider=provider, after=key, limit=limit))
 
     @router.get("/leases/{lease_id}")
     def lease(lease_id: Id) -> dict[str, Any]:
@@ -81,11 +95,12 @@ def create_explorer_router(database: Database) -> APIRouter:
         lease_id: SomeId | None = None,
         address: SomeAddress | None = None,
     ) -> PageOut:
-        """Contract events, newest first."""
+        """Contract events, newest first: of a job, a lease or an address, with or without a name, or of a name."""
+        _alone(job_id=job_id, lease_id=lease_id, address=address)
         key = _after(after, int, int)
         only = explorer.EventFilter(job_id, lease_id, name, address)
         with database.transaction() as tx:
-            return _page(explorer.events(tx, only, after=key, limit=limit))
+            return _page(explorer.events(tx, only, _EVENT_NAMES, after=key, limit=limit))
 
     @router.get("/providers")
     def providers(after: After = None, limit: Limit = 50) -> PageOut:

@@ -4,6 +4,7 @@ A derived row is a mapping of its columns. Before a block that is not final firs
 kept in ``idx_undo``; rolling back puts the oldest image of each row back. Undo rows go when their block is final.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from psycopg.adapt import Loader
 from sqlalchemy import delete, func, inspect, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from everlease.db import totals
 from everlease.db.copy import NULL, copy_lines, copy_rows, json_text
 from everlease.db.engine import Tx, driver_connection
 from everlease.db.models.base import Base
@@ -26,6 +28,7 @@ from everlease.db.models.mirror import (
     PaymentRow,
     ProviderRow,
     SlashRow,
+    TotalsRow,
     UndoRow,
 )
 from everlease.db.outbox import emit_all
@@ -180,23 +183,27 @@ def resume(tx: Tx) -> None:
 
 def clear(tx: Tx) -> None:
     """Forget the whole mirror, so that the indexer reads the chain again from the deployment's block."""
-    kinds: tuple[type[Base], ...] = (*_DERIVED.values(), UndoRow, EventRow, BlockRow, CursorRow)
+    kinds: tuple[type[Base], ...] = (*_DERIVED.values(), TotalsRow, UndoRow, EventRow, BlockRow, CursorRow)
     for kind in kinds:
         tx.execute(delete(kind))
 
 
 def _store(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
-    """Put whole rows in place of those with their keys; None takes the row away."""
+    """Put whole rows in place of those with their keys; None takes the row away. The totals follow."""
+    change: Counter[str] = Counter()
     by_table: dict[str, dict[str, Row | None]] = {}
     for (table, key), row in rows.items():
         by_table.setdefault(table, {})[key] = row
     for table, values in by_table.items():
         kind = _DERIVED[table]
-        tx.execute(delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values))))
+        gone = delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values)))
+        change.subtract(totals.removed(tx, table, gone))
         stored = [row for row in values.values() if row is not None]
+        change.update(totals.of(table, stored))
         if stored:
             columns = tuple(stored[0])
             copy_rows(tx, kind, columns, (tuple(row[name] for name in columns) for row in stored))
+    totals.add(tx, change)
 
 
 def _event_line(event: MirroredEvent) -> str:
