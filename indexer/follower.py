@@ -20,7 +20,7 @@ from everlease.domain.mirrored import MirroredBlock
 from indexer.decoding import touched
 from indexer.read_ahead import Decoded, ReadAhead
 from indexer.reducers import reduce
-from indexer.source import Inconsistent, Source, mirrored
+from indexer.source import EVENTS_PER_STEP, Inconsistent, Source, mirrored
 from indexer.workspace import Contradiction, Workspace
 
 _log = structlog.get_logger("indexer")
@@ -75,6 +75,7 @@ class Follower:
         *,
         finality_depth: int = 64,
         executor: Executor | None = None,
+        events_per_step: int = EVENTS_PER_STEP,
         on_step: Callable[[Step, int], None] = lambda step, count: None,
     ) -> None:
         self._chain = chain
@@ -82,7 +83,8 @@ class Follower:
         self._database = database
         self._depth = finality_depth
         self._on_step = on_step
-        self._reader = ReadAhead(Source(chain, (deployment.escrow, deployment.staking)), executor)
+        source = Source(chain, (deployment.escrow, deployment.staking), events_per_step=events_per_step)
+        self._reader = ReadAhead(source, executor)
         self._known_chain = False
 
     def catch_up(self) -> Step:

@@ -1,7 +1,7 @@
 """While one range is written, the next is read and decoded.
 
-What was read ahead is a guess: it counts only if it is what is asked for next, and the follower checks that it
-continues the mirror, as it would any other batch.
+What was read ahead is a guess: it counts only if it is what is asked for next and the chain still has its last block,
+and the follower checks that it continues the mirror, as it would any other batch.
 """
 
 from concurrent.futures import Executor, Future
@@ -52,13 +52,14 @@ class ReadAhead:
                 future.exception()
 
     def _taken(self, first: int) -> Decoded | None:
-        """What was read ahead, if it starts at ``first``."""
+        """What was read ahead, if it starts at ``first`` and was not reorganised away since."""
         if self._next is None or self._next[0] != first:
             self.drop()
             return None
         _, future = self._next
         self._next = None
-        return future.result()
+        found = future.result()
+        return found if self._source.has(found.blocks[-1]) else None
 
     def _read(self, first: int, last: int) -> Decoded:
         return _decoded(self._source.range(first, last))

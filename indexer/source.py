@@ -17,7 +17,7 @@ from everlease.domain.mirrored import MirroredBlock
 
 MAX_SPAN = 5000
 EVENTS_PER_STEP = 4000
-"""A range ends with the block that brings it to this many logs, so memory does not grow with the chain."""
+"""Enough logs for one batch, so that memory does not grow with the chain."""
 _LOGS_PER_ANSWER = 1000
 """What is asked for at once: an answer of about 1 MB. Larger ones cost more per log, here and at the node."""
 _FIRST_SPAN = 16
@@ -50,20 +50,22 @@ def mirrored(header: Header) -> MirroredBlock:
 
 
 class Source:
-    """Logs of two contracts. ``span``, the blocks asked for at once, adapts to how many logs they hold."""
+    """Logs of two contracts. ``span``, the blocks asked for at once, adapts to how many logs they hold; a batch ends
+    with the block that brings it to ``events_per_step`` logs."""
 
-    def __init__(self, chain: ChainReader, addresses: Sequence[str], *, span: int = _FIRST_SPAN) -> None:
+    def __init__(self, chain: ChainReader, addresses: Sequence[str], *, events_per_step: int = EVENTS_PER_STEP) -> None:
         self._chain = chain
         self._addresses = tuple(addresses)
         self._raw_addresses = tuple(bytes.fromhex(address[2:]) for address in addresses)
-        self.span = span
+        self._enough = events_per_step
+        self.span = _FIRST_SPAN
 
     def range(self, first: int, last: int) -> Batch:
         """Blocks first..last or fewer, for blocks that are final: those with logs, and the last one."""
         headers: list[Header] = []
         logs: list[Log] = []
         last = min(last, first + MAX_SPAN - 1)
-        while len(logs) < EVENTS_PER_STEP and first + len(headers) <= last:
+        while len(logs) < self._enough and first + len(headers) <= last:
             more_headers, more_logs = self._piece(first + len(headers), last)
             headers += more_headers
             logs += more_logs
@@ -103,7 +105,14 @@ class Source:
                 raise Inconsistent(f"asked for logs of blocks {first} to {end}, got others")
             wanted = span * _LOGS_PER_ANSWER // max(1, len(logs))
             self.span = max(1, min(wanted, span * 2, MAX_SPAN))
-            return _cut(end, logs)
+            return self._cut(end, logs)
+
+    def _cut(self, end: int, logs: list[Log]) -> tuple[int, list[Log]]:
+        """An answer that holds more than a batch may is used up to a block's end, of one block at least."""
+        if len(logs) <= self._enough:
+            return end, logs
+        end = max(logs[0].block_number, logs[self._enough].block_number - 1)
+        return end, [log for log in logs if log.block_number <= end]
 
     def blocks(self, first: int, last: int) -> Batch:
         """Every block first..last or fewer, linked, with the logs of exactly these hashes."""
@@ -111,10 +120,15 @@ class Source:
         logs: list[Log] = []
         for count, header in enumerate(headers, 1):
             logs += _in_order(self._logs_of(header))
-            if len(logs) >= EVENTS_PER_STEP:
+            if len(logs) >= self._enough:
                 headers = headers[:count]
                 break
         return Batch(tuple(mirrored(header) for header in headers), tuple(logs), headers[0].parent_hash)
+
+    def has(self, block: MirroredBlock) -> bool:
+        """Whether the chain has this block, now."""
+        header = self._chain.header(block.number)
+        return header is not None and header.hash == block.hash
 
     def _logs_of(self, header: Header) -> list[Log]:
         """A block's logs; none without asking where its bloom rules them out."""
@@ -152,14 +166,6 @@ def _check_linked(headers: Sequence[Header]) -> None:
     for parent, child in pairwise(headers):
         if child.parent_hash != parent.hash:
             raise Inconsistent(f"block {child.number} doesn't follow block {parent.number}")
-
-
-def _cut(end: int, logs: list[Log]) -> tuple[int, list[Log]]:
-    """An answer that holds far more than was wanted is used up to a block's end, of one block at least."""
-    if len(logs) <= EVENTS_PER_STEP:
-        return end, logs
-    end = max(logs[0].block_number, logs[EVENTS_PER_STEP].block_number - 1)
-    return end, [log for log in logs if log.block_number <= end]
 
 
 def _in_order(logs: Sequence[Log]) -> list[Log]:

@@ -20,10 +20,11 @@ from everlease.db.models import mirror as rows
 from indexer.decoding import decode
 from indexer.follower import Follower, Step
 from indexer.reducers import reduce
-from indexer.source import mirrored
+from indexer.source import EVENTS_PER_STEP, mirrored
 from indexer.workspace import Workspace
 from tests.support.deployed import TERMS
 from tests.support.events import as_log
+from tests.support.executors import Immediate
 from tests.support.mirrors import DERIVED, Dump, columns, count, dump, outbox_balance
 
 ESCROW, STAKING = "0x" + "e5" * 20, "0x" + "57" * 20
@@ -112,6 +113,7 @@ class Scenario:
         self._final = 0
         self._rate = self._chance.choice([0.0, 0.02, 0.1])
         self._rpc = Faulty(self._chain, self._chance, self._rate)
+        self._ahead, self._enough = self._chance.random() < 0.7, self._chance.choice([1, 3, 10, EVENTS_PER_STEP])
         self._follower = self._started()
         self._leases: list[bytes] = []
         self._taken: list[list[tuple[str, tuple[str, ...], bytes]]] = []
@@ -139,7 +141,8 @@ class Scenario:
         self._check()
 
     def _started(self) -> Follower:
-        return Follower(self._rpc, DEPLOYMENT, self._database)
+        executor = Immediate() if self._ahead else None
+        return Follower(self._rpc, DEPLOYMENT, self._database, executor=executor, events_per_step=self._enough)
 
     def _grow(self, blocks: int) -> None:
         for _ in range(blocks):
