@@ -141,26 +141,34 @@ def _bytes(value: Any) -> bytes:
         raise BadAnswer(f"{value!r:.100} is not hexadecimal data") from error
 
 
-@lru_cache(maxsize=8192)
-def _checked(value: str, size: int) -> str:
-    """A hash or address in lower case. Most are told many times over, so what was checked is remembered."""
+def _hash(value: Any, size: int = 32) -> str:
     raw = _bytes(value)
     if len(raw) != size:
         raise BadAnswer(f"{value!r:.100} has {len(raw)} bytes instead of {size}")
     return f"0x{raw.hex()}"
 
 
-def _hash(value: Any, size: int = 32) -> str:
-    if not isinstance(value, str):
-        raise BadAnswer(f"{value!r:.100} is not hexadecimal data")
-    return _checked(value, size)
+@lru_cache(maxsize=8192)
+def _known_hash(value: str) -> str:
+    """``_hash`` of what is told many times over: a block, a transaction, a topic."""
+    return _hash(value)
+
+
+@lru_cache(maxsize=256)
+def _known_address(value: str) -> str:
+    return _hash(value, 20)
+
+
+@lru_cache(maxsize=4096)
+def _known_number(value: str) -> int:
+    return _number(value)
 
 
 def _header(item: _Block) -> Header:
     return Header(
         _number(item.number),
-        _checked(item.hash, 32),
-        _checked(item.parent_hash, 32),
+        _hash(item.hash),
+        _hash(item.parent_hash),
         _number(item.timestamp),
         _bloom(item.logs_bloom),
     )
@@ -182,13 +190,13 @@ def _logs(items: Sequence[_LogItem], addresses: Sequence[str]) -> list[Log]:
 
 def _log(item: _LogItem) -> Log:
     return Log(
-        _checked(item.address, 20),
-        tuple([_checked(topic, 32) for topic in item.topics]),
+        _known_address(item.address),
+        tuple([_known_hash(topic) for topic in item.topics]),
         _bytes(item.data),
-        _number(item.block_number),
-        _checked(item.block_hash, 32),
-        _checked(item.transaction_hash, 32),
-        _number(item.log_index),
+        _known_number(item.block_number),
+        _known_hash(item.block_hash),
+        _known_hash(item.transaction_hash),
+        _known_number(item.log_index),
     )
 
 

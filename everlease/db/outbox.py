@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, select, text, update
 
-from everlease.db.copy import copy_rows
+from everlease.db.copy import copy_lines, json_text
 from everlease.db.engine import Tx
 from everlease.db.models.outbox import OutboxRow
 
@@ -34,7 +34,8 @@ def emit_all(tx: Tx, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if not events:
         return
     tx.flush()
-    copy_rows(tx, OutboxRow, ("topic", "payload"), events)
+    lines = (f"{topic}\t{json_text(payload)}\n" for topic, payload in events)
+    copy_lines(tx, OutboxRow, ("topic", "payload"), lines)
     topics = sorted({topic for topic, _ in events})
     tx.execute(
         text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic"),
