@@ -2,6 +2,7 @@
 the contract can't have emitted is a Contradiction and not a wrong row."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from everlease.chain._generated import events as ev
@@ -47,7 +48,12 @@ def _lease(rows: Workspace, event: Any, action: LeaseAction | None = None) -> Le
     found = rows.get(Lease, _hex(event.lease_id))
     if action is None:
         return found
-    return replace(found, state=next_state(LeaseState(found.state), action).value)
+    return replace(found, state=_moved(found.state, action))
+
+
+@cache
+def _moved(state: str, action: LeaseAction) -> str:
+    return next_state(LeaseState(state), action).value
 
 
 def _provider(rows: Workspace, address: str, at: MirroredEvent, **changes: Any) -> Provider:
