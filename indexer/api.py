@@ -74,16 +74,16 @@ def create_explorer_router(database: Database) -> APIRouter:
         if job_id is not None:
             _alone(job_id=job_id, state=state, provider=provider)
             epoch = _after(after, int)
-            with database.transaction() as tx:
+            with explorer.walking(database) as tx:
                 return _page(explorer.leases_of_job(tx, job_id, after=epoch, limit=limit))
         key = _after(after, int, str)
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _page(explorer.leases(tx, state=state, provider=provider, after=key, limit=limit))
 
     @router.get("/leases/{lease_id}")
     def lease(lease_id: Id) -> dict[str, Any]:
         """One lease."""
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _found(explorer.lease(tx, lease_id), f"there is no lease {lease_id}")
 
     @router.get("/events")
@@ -99,45 +99,45 @@ def create_explorer_router(database: Database) -> APIRouter:
         _alone(job_id=job_id, lease_id=lease_id, address=address)
         key = _after(after, int, int)
         only = explorer.EventFilter(job_id, lease_id, name, address)
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _page(explorer.events(tx, only, _EVENT_NAMES, after=key, limit=limit))
 
     @router.get("/providers")
     def providers(after: After = None, limit: Limit = 50) -> PageOut:
         """Providers by stake, largest first."""
         key = _after(after, int, str)
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _page(explorer.providers(tx, after=key, limit=limit))
 
     @router.get("/slashes")
     def slashes(after: After = None, limit: Limit = 50) -> PageOut:
         """Slashes, newest first."""
         key = _after(after, int, str)
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _page(explorer.slashes(tx, after=key, limit=limit))
 
     @router.get("/jobs/{job_id}")
     def job(job_id: Id) -> dict[str, Any]:
         """A job's escrow and its leases."""
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _found(explorer.job(tx, job_id), f"no escrow was ever funded for job {job_id}")
 
     @router.get("/addresses/{address}")
     def address(address: Annotated[str, UrlPath(pattern=_ADDRESS)]) -> dict[str, Any]:
         """All that is known of an address."""
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return explorer.address(tx, address.lower())
 
     @router.get("/stats")
     def stats() -> dict[str, Any]:
         """Totals."""
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return explorer.stats(tx)
 
     @router.get("/status")
     def status() -> dict[str, Any]:
         """The mirror's position, how many blocks it lags, and why it halted, if it did."""
-        with database.transaction() as tx:
+        with explorer.walking(database) as tx:
             return _found(explorer.status(tx), "the mirror has not started yet")
 
     return router

@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 
 from everlease.db import totals
 from everlease.db.engine import Tx
+from everlease.db.models.base import Base
 from everlease.db.models.mirror import (
     ClaimableRow,
     CursorRow,
@@ -19,10 +20,10 @@ from everlease.db.models.mirror import (
     ProviderRow,
     SlashRow,
 )
-from everlease.db.walks import MAX_PAGE, After, Column, Page, Row, Walk, page
+from everlease.db.walks import MAX_PAGE, After, Column, Page, Row, Walk, page, walking
 from everlease.domain.lease import LeaseState
 
-__all__ = ["MAX_PAGE", "After", "EventFilter", "Page", "Row"]
+__all__ = ["MAX_PAGE", "After", "EventFilter", "Page", "Row", "walking"]
 
 _STATES = tuple(state.value for state in LeaseState if state is not LeaseState.NONE)
 
@@ -93,20 +94,17 @@ def lease(tx: Tx, lease_id: str) -> Row | None:
 def address(tx: Tx, account: str, *, limit: int = 50) -> Row:
     """All that is known of an address: its money, its stake, whose node it is, its nodes, jobs and newest payments."""
 
-    def some(statement: Select[Any]) -> list[Row]:
-        return [dict(row) for row in tx.execute(statement.limit(limit)).mappings()]
+    def newest(kind: type[Base], owner: Column, key: Column) -> list[Row]:
+        return page(tx, kind, (key,), [Walk({owner: account})], after=None, limit=limit).items
 
-    nodes = select(NodeAuthRow.__table__).where(NodeAuthRow.provider == account).order_by(NodeAuthRow.node)
-    jobs = select(EscrowRow.__table__).where(EscrowRow.tenant == account).order_by(EscrowRow.funded_at.desc())
-    payments = select(PaymentRow.__table__).where(PaymentRow.account == account).order_by(PaymentRow.id.desc())
     return {
         "address": account,
         "claimable": _one(tx, select(ClaimableRow.__table__).where(ClaimableRow.account == account)),
         "provider": _one(tx, select(ProviderRow.__table__).where(ProviderRow.provider == account)),
         "node": _one(tx, select(NodeAuthRow.__table__).where(NodeAuthRow.node == account)),
-        "nodes": some(nodes),
-        "jobs": some(jobs),
-        "payments": some(payments),
+        "nodes": newest(NodeAuthRow, NodeAuthRow.provider, NodeAuthRow.node),
+        "jobs": newest(EscrowRow, EscrowRow.tenant, EscrowRow.funded_at),
+        "payments": newest(PaymentRow, PaymentRow.account, PaymentRow.id),
     }
 
 

@@ -4,15 +4,16 @@ A walk may be split: an index on (a, b, key) gives the rows of one ``a`` in the 
 without a wish for ``b`` the part of each known ``b`` is walked and the heads are merged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, func, literal, select, true, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Text, func, literal, select, text, true, tuple_, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
-from everlease.db.engine import Tx
+from everlease.db.engine import Database, Tx
 from everlease.db.models.base import Base
 
 MAX_PAGE = 200
@@ -20,6 +21,12 @@ Row = dict[str, Any]
 After = tuple[Any, ...] | None
 """Key of the last row of the page before."""
 Column = InstrumentedAttribute[Any]
+
+
+_WALK = text(
+    "SELECT set_config('transaction_read_only', 'on', true), set_config('enable_seqscan', 'off', true),"
+    " set_config('enable_bitmapscan', 'off', true)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,18 @@ class Walk:
 
     where: Mapping[Column, Any] = field(default_factory=dict)
     each: tuple[Column, Sequence[str]] | None = None
+
+
+@contextmanager
+def walking(database: Database) -> Iterator[Tx]:
+    """A read-only transaction in which PostgreSQL walks indexes, whatever its statistics say.
+
+    Without statistics (after a rebuild) or with old ones (a party that became busy) it would collect all matches and
+    sort them. Where no index fits it does so still.
+    """
+    with database.transaction() as tx:
+        tx.execute(_WALK)
+        yield tx
 
 
 def page(tx: Tx, kind: type[Base], key: Sequence[Column], walks: Sequence[Walk], *, after: After, limit: int) -> Page:
@@ -56,9 +75,8 @@ def columns(kind: type[Base]) -> list[ColumnElement[Any]]:
 
 
 def _statement(kind: type[Base], key: Sequence[Column], walks: Sequence[Walk], after: After, limit: int) -> Select[Any]:
-    newest = [column.desc() for column in key]
     if len(walks) == 1 and walks[0].each is None:
-        return _bounded(select(*columns(kind)), walks[0], key, after).order_by(*newest).limit(limit)
+        return _along(select(*columns(kind)), walks[0].where, key, after, limit)
     heads = union_all(*(_heads(walk, key, after, limit) for walk in walks)).subquery("heads")
     first = select(heads).order_by(*(heads.c[column.key].desc() for column in key)).limit(limit).subquery("first")
     # LIMIT keeps the planner from any join but the look-up of each key.
@@ -68,16 +86,30 @@ def _statement(kind: type[Base], key: Sequence[Column], walks: Sequence[Walk], a
 
 def _heads(walk: Walk, key: Sequence[Column], after: After, limit: int) -> Select[Any]:
     """The newest keys of each part of a walk."""
-    wanted = _bounded(select(*key), walk, key, after).order_by(*(column.desc() for column in key)).limit(limit)
     if walk.each is None:
-        return select(*wanted.subquery().c)
+        return select(*_along(select(*key), walk.where, key, after, limit).subquery().c)
     column, values = walk.each
     part = func.unnest(literal(list(values), ARRAY(Text))).table_valued("value").render_derived()
-    heads = wanted.where(column == part.c.value).lateral()
+    heads = _along(select(*key), {**walk.where, column: part.c.value}, key, after, limit).lateral()
     return select(*heads.c).select_from(part).join(heads, true())
 
 
-def _bounded(wanted: Select[Any], walk: Walk, key: Sequence[Column], after: After) -> Select[Any]:
-    for column, value in walk.where.items():
-        wanted = wanted.where(column == value)
-    return wanted if after is None else wanted.where(tuple_(*key) < tuple_(*after))
+def _along(
+    wanted: Select[Any], where: Mapping[Column, Any], key: Sequence[Column], after: After, limit: int
+) -> Select[Any]:
+    """One index from its end down to a page's length.
+
+    An equality would be a constant to the planner, which then finds the order of ``key`` in another index too and may
+    search that one for rows that match: quick where they are many and new, endless where they are old. So ``where`` is
+    said as a range, and the order names its columns: only the index made for this walk has it.
+    """
+    fixed, values = list(where), list(where.values())
+    order = [*fixed, *key]
+    if fixed:
+        wanted = wanted.where(tuple_(*fixed) >= tuple_(*values))
+        wanted = wanted.where(*(column.is_not(None) for column in fixed if column.property.columns[0].nullable))
+    if after is not None:
+        wanted = wanted.where(tuple_(*order) < tuple_(*values, *after))
+    elif fixed:
+        wanted = wanted.where(tuple_(*fixed) <= tuple_(*values))
+    return wanted.order_by(*(column.desc() for column in order)).limit(limit)
