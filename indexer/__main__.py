@@ -5,9 +5,11 @@ Settings come from the environment (EVERLEASE_INDEXER_…); ``--settings FILE`` 
 """
 
 import argparse
+import gc
 import logging
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -19,7 +21,7 @@ from everlease.chain.rpc import RpcChain
 from everlease.db import Database, migrate, mirror
 from indexer.app import Metrics, create_app
 from indexer.follower import Follower
-from indexer.service import IndexerLoop
+from indexer.service import GC_THRESHOLD, IndexerLoop
 from indexer.settings import IndexerSettings
 
 _log = structlog.get_logger("indexer")
@@ -51,13 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: IndexerSettings, database: Database) -> int:
     """Run loop and HTTP until a signal, or until the loop can't go on."""
+    gc.set_threshold(GC_THRESHOLD)
     metrics = Metrics()
     chain = RpcChain.connect(settings.rpc_urls)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     follower = Follower(
         chain,
         Deployment.load(settings.deployments),
         database,
         finality_depth=settings.finality_depth,
+        executor=executor,
         on_step=metrics.step,
     )
     loop = IndexerLoop(follower, HeadWaiter(settings.ws_url or None, poll_s=settings.poll_s))
@@ -82,6 +87,7 @@ def serve(settings: IndexerSettings, database: Database) -> int:
     finally:
         loop.stop()
         thread.join()
+        executor.shutdown(cancel_futures=True)
         chain.close()
         database.close()
     return 1 if failures else 0

@@ -2,7 +2,7 @@
 the contract can't have emitted is a Contradiction and not a wrong row."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from everlease.chain._generated import events as ev
@@ -10,7 +10,7 @@ from everlease.chain._generated.enums import CreditReason
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, next_state
 from everlease.domain.mirrored import MirroredEvent
 from indexer.decoding import payment_id
-from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash
+from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash, replace
 from indexer.workspace import Contradiction, Workspace
 
 Reducer = Callable[[Workspace, MirroredEvent, Any], None]
@@ -58,7 +58,12 @@ def _lease(rows: Workspace, event: Any, action: LeaseAction | None = None) -> Le
     found = rows.get(Lease, _hex(event.lease_id))
     if action is None:
         return found
-    return replace(found, state=next_state(LeaseState(found.state), action).value)
+    return replace(found, state=_moved(found.state, action))
+
+
+@cache
+def _moved(state: str, action: LeaseAction) -> str:
+    return next_state(LeaseState(state), action).value
 
 
 def _provider(rows: Workspace, address: str, at: MirroredEvent, **changes: Any) -> Provider:

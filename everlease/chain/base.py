@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from everlease.domain.transactions import TxReceipt
 
 __all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "TxReceipt"]
@@ -26,8 +28,7 @@ class Header:
     bloom: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True, gc=False):
     """A raw log; ``topics[0]`` is the event's hash."""
 
     address: str
@@ -63,7 +64,7 @@ class ChainReader(Protocol):
         ...
 
     def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
-        """Logs of these contracts in blocks first..last; raises TooManyResults beyond what one answer holds."""
+        """Logs of these contracts in blocks first..last, in any order; TooManyResults beyond what one answer holds."""
         ...
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:

@@ -1,13 +1,13 @@
 """JSON-RPC 2.0 over HTTP: batches, several endpoints, back-off, bounded answers, typed errors."""
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
+import msgspec
 
 from everlease.chain.errors import (
     AlreadyKnown,
@@ -49,6 +49,22 @@ class _EndpointDown(Exception):
         self.wait = wait
 
 
+class _AnswerTooLarge(Exception):
+    """The endpoint began an answer that is beyond what we hold in memory."""
+
+
+class _Item(msgspec.Struct):
+    """One answer; its result stays text until it is known what it has to be."""
+
+    id: Any = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Any = None
+
+
+_ITEMS: msgspec.json.Decoder[list[_Item] | _Item] = msgspec.json.Decoder(list[_Item] | _Item)
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
 class JsonRpc:
     """A client of one chain behind one or more URLs. Thread-safe; connects on first use.
 
@@ -78,21 +94,25 @@ class JsonRpc:
         """Close every connection."""
         self._client.close()
 
-    def call(self, method: str, *params: Any) -> Any:
-        """One call; raises a ChainError."""
-        answer = self.batch([(method, params)])[0]
+    def call(self, method: str, *params: Any, into: msgspec.json.Decoder[Any] = _ANYTHING) -> Any:
+        """One call; raises a ChainError. ``into`` says what the result must be: BadAnswer if it is something else."""
+        answer = self.batch([(method, params)], into=into)[0]
         if isinstance(answer, ChainError):
             raise answer
         return answer
 
-    def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+    def batch(
+        self, calls: Sequence[tuple[str, Sequence[Any]]], *, into: msgspec.json.Decoder[Any] = _ANYTHING
+    ) -> list[Any]:
         """Many calls, in requests of at most 100; an item is its result or the ChainError that answered it."""
         results: list[Any] = []
         for start in range(0, len(calls), MAX_BATCH):
-            results.extend(self._deliver(calls[start : start + MAX_BATCH]))
+            part = calls[start : start + MAX_BATCH]
+            items = self._deliver(part)
+            results += [_result(method, item, into) for (method, _), item in zip(part, items, strict=True)]
         return results
 
-    def _deliver(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+    def _deliver(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[_Item]:
         last = ""
         for attempt in range(self._rounds):
             wait = 0.2 * 2**attempt
@@ -111,24 +131,30 @@ class JsonRpc:
                 self._sleep(min(wait, MAX_WAIT_S))
         raise RpcUnavailable(calls[0][0], last)
 
-    def _request(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+    def _request(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[_Item]:
         requests = [
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in calls
         ]
-        body = json.dumps(requests if len(requests) > 1 else requests[0])
-        answer = self._post(url, body)
-        items = [item for item in (answer if isinstance(answer, list) else [answer]) if isinstance(item, dict)]
+        try:
+            answer = self._post(url, msgspec.json.encode(requests if len(requests) > 1 else requests[0]))
+        except _AnswerTooLarge as error:
+            if calls[0][0] == "eth_getLogs":
+                return [_Item(error={"code": -32005, "message": str(error)}) for _ in calls]
+            raise _EndpointDown(str(error)) from error
+        items = answer if isinstance(answer, list) else [answer]
         if len(requests) == 1:
             ordered = items[:1]
         else:
-            by_id = {item["id"]: item for item in items if isinstance(item.get("id"), int)}
+            by_id = {item.id: item for item in items if isinstance(item.id, int)}
             ordered = [by_id[request["id"]] for request in requests if request["id"] in by_id]
         if len(ordered) != len(requests):
             raise _EndpointDown("an answer is missing")
-        return [_result(method, item) for (method, _), item in zip(calls, ordered, strict=True)]
+        for (method, _), item in zip(calls, ordered, strict=True):
+            _check_throttle(method, item.error)
+        return ordered
 
-    def _post(self, url: str, body: str) -> Any:
+    def _post(self, url: str, body: bytes) -> list[_Item] | _Item:
         try:
             with self._client.stream("POST", url, content=body) as response:
                 if response.status_code == 429:
@@ -137,13 +163,13 @@ class JsonRpc:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise _EndpointDown("the answer is larger than 64 MiB")
+                        raise _AnswerTooLarge("the answer is larger than 64 MiB")
         except httpx.HTTPError as error:
             raise _EndpointDown(f"{type(error).__name__}: {error}") from error
         try:
-            return json.loads(content)
-        except ValueError as error:
-            raise _EndpointDown(f"HTTP {response.status_code} without JSON") from error
+            return _ITEMS.decode(content)
+        except msgspec.DecodeError as error:
+            raise _EndpointDown(f"HTTP {response.status_code} without JSON-RPC") from error
 
 
 def _retry_after(response: httpx.Response) -> float:
@@ -153,19 +179,32 @@ def _retry_after(response: httpx.Response) -> float:
         return 1.0
 
 
-def _result(method: str, item: dict[str, Any]) -> Any:
-    """An item's result, or its error as a ChainError; throttling counts as an endpoint that is down."""
-    error = item.get("error")
-    if error is None:
-        if "result" not in item:
-            return BadAnswer(f"{method}: neither result nor error in the answer")
-        return item["result"]
+def _check_throttle(method: str, error: Any) -> None:
+    """Throttling counts as an endpoint that is down."""
+    if not isinstance(error, dict):
+        return
+    message = str(error.get("message", ""))[:500]
+    if error.get("code") == 429 or (method != "eth_getLogs" and any(part in message.lower() for part in _THROTTLED)):
+        raise _EndpointDown(f"the endpoint throttles us: {message}", 1.0)
+
+
+def _result(method: str, item: _Item, into: msgspec.json.Decoder[Any]) -> Any:
+    """An item's result, or its error as a ChainError."""
+    if item.error is not None:
+        return _refusal(method, item.error)
+    if isinstance(item.result, msgspec.UnsetType):
+        return BadAnswer(f"{method}: neither result nor error in the answer")
+    try:
+        return into.decode(item.result)
+    except msgspec.DecodeError as error:
+        return BadAnswer(f"{method}: {error}")
+
+
+def _refusal(method: str, error: Any) -> ChainError:
     if not isinstance(error, dict):
         return RpcRefused(method, 0, str(error)[:500])
     code, message, data = error.get("code", 0), str(error.get("message", ""))[:500], error.get("data")
     text = message.lower()
-    if code == 429 or (method != "eth_getLogs" and any(part in text for part in _THROTTLED)):
-        raise _EndpointDown(f"the endpoint throttles us: {message}", 1.0)
     if method == "eth_getLogs":
         kind = TooManyResults if code == -32005 or any(part in text for part in _TOO_MANY) else RpcRefused
         return kind(method, code, message, data)

@@ -1,7 +1,10 @@
 """A chain behind JSON-RPC endpoints: ChainReader and ChainWriter in terms of the Ethereum execution API."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
 from everlease.chain.bloom import SIZE
@@ -10,6 +13,29 @@ from everlease.chain.jsonrpc import JsonRpc
 
 _FALLBACK_PRIORITY_FEE = 1_000_000_000
 _MAX_PLAUSIBLE = 2**63
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    number: str
+    hash: str
+    parent_hash: str
+    timestamp: str
+    logs_bloom: str
+
+
+class _LogItem(msgspec.Struct, rename="camel", gc=False):
+    address: str
+    topics: tuple[str, ...]
+    data: str
+    block_number: str
+    block_hash: str
+    transaction_hash: str
+    log_index: str
+    removed: bool | None = None
+
+
+_BLOCK = msgspec.json.Decoder(_Block | None)
+_LOGS = msgspec.json.Decoder(list[_LogItem])
 
 
 class RpcChain:
@@ -33,7 +59,7 @@ class RpcChain:
     def header(self, block: BlockTag) -> Header | None:
         tag = hex(block) if isinstance(block, int) else block
         try:
-            answer = self._rpc.call("eth_getBlockByNumber", tag, False)
+            answer = self._rpc.call("eth_getBlockByNumber", tag, False, into=_BLOCK)
         except RpcRefused:
             if block == "finalized":
                 return None
@@ -41,15 +67,17 @@ class RpcChain:
         return None if answer is None else _header(answer)
 
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
-        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        calls = [("eth_getBlockByNumber", (hex(number), False)) for number in numbers]
+        answers = self._rpc.batch(calls, into=_BLOCK)
         return [None if answer is None else _header(answer) for answer in _whole(answers)]
 
     def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
         where = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
-        return _logs(self._rpc.call("eth_getLogs", where), addresses)
+        return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
-        return _logs(self._rpc.call("eth_getLogs", {"address": list(addresses), "blockHash": block_hash}), addresses)
+        where = {"address": list(addresses), "blockHash": block_hash}
+        return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
 
     def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
         request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
@@ -120,38 +148,55 @@ def _hash(value: Any, size: int = 32) -> str:
     return f"0x{raw.hex()}"
 
 
-def _header(item: Any) -> Header:
-    try:
-        return Header(
-            _number(item["number"]),
-            _hash(item["hash"]),
-            _hash(item["parentHash"]),
-            _number(item["timestamp"]),
-            bytes.fromhex(_hash(item["logsBloom"], SIZE)[2:]),
-        )
-    except (KeyError, TypeError) as error:
-        raise BadAnswer("a block's header lacks fields") from error
+@lru_cache(maxsize=8192)
+def _known_hash(value: str) -> str:
+    """``_hash`` of what is told many times over: a block, a transaction, a topic."""
+    return _hash(value)
 
 
-def _logs(items: Any, addresses: Sequence[str]) -> list[Log]:
-    """Logs in chain order; those of other contracts are dropped, removed ones too."""
+@lru_cache(maxsize=256)
+def _known_address(value: str) -> str:
+    return _hash(value, 20)
+
+
+@lru_cache(maxsize=4096)
+def _known_number(value: str) -> int:
+    return _number(value)
+
+
+def _header(item: _Block) -> Header:
+    return Header(
+        _number(item.number),
+        _hash(item.hash),
+        _hash(item.parent_hash),
+        _number(item.timestamp),
+        _bloom(item.logs_bloom),
+    )
+
+
+def _bloom(value: str) -> bytes:
+    raw = _bytes(value)
+    if len(raw) != SIZE:
+        raise BadAnswer(f"a bloom has {len(raw)} bytes instead of {SIZE}")
+    return raw
+
+
+def _logs(items: Sequence[_LogItem], addresses: Sequence[str]) -> list[Log]:
+    """Logs as they came; those of other contracts are dropped, removed ones too."""
     wanted = {address.lower() for address in addresses}
-    try:
-        found = [_log(item) for item in items if not item.get("removed")]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadAnswer("a log lacks fields") from error
-    return sorted((log for log in found if log.address in wanted), key=lambda log: (log.block_number, log.log_index))
+    found = [_log(item) for item in items if not item.removed]
+    return [log for log in found if log.address in wanted]
 
 
-def _log(item: Any) -> Log:
+def _log(item: _LogItem) -> Log:
     return Log(
-        address=_hash(item["address"], 20),
-        topics=tuple(_hash(topic) for topic in item["topics"]),
-        data=_bytes(item["data"]),
-        block_number=_number(item["blockNumber"]),
-        block_hash=_hash(item["blockHash"]),
-        tx_hash=_hash(item["transactionHash"]),
-        log_index=_number(item["logIndex"]),
+        _known_address(item.address),
+        tuple([_known_hash(topic) for topic in item.topics]),
+        _bytes(item.data),
+        _known_number(item.block_number),
+        _known_hash(item.block_hash),
+        _known_hash(item.transaction_hash),
+        _known_number(item.log_index),
     )
 
 

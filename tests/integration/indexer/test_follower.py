@@ -247,8 +247,9 @@ def test_undo_rows_go_with_finality(database: Database) -> None:
         chain.mine(2)
         ours.catch_up()
     with database.transaction() as tx:
-        assert tx.scalar(select(func.count()).select_from(UndoRow)) or 0 <= 4
-        assert (tx.scalar(select(func.count()).select_from(BlockRow)) or 0) <= 30 + 5
+        assert (tx.scalar(select(func.count()).select_from(UndoRow)) or 0) <= 4
+        empty = tx.scalars(select(BlockRow.number).where(BlockRow.events == 0).order_by(BlockRow.number)).all()
+        assert empty == [58, 60]
         assert mirror.blocks_down_from(tx, 60, 1) == [MirroredBlock(60, *_header(chain, 60))]
 
 
@@ -284,7 +285,7 @@ def test_another_chain_under_the_same_database_halts_it(length: int, database: D
     ours = follower(chain, database)
     assert ours.catch_up() is Step.IDLE
     other.mine(length)
-    ours._chain = ours._source._chain = other
+    ours._chain = ours._reader._source._chain = other
     assert ours.catch_up() is Step.HALTED
     with database.transaction() as tx:
         row = mirror.cursor(tx)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from eth_abi import abi
 
+from everlease.chain import jsonrpc
 from everlease.chain.errors import (
     AlreadyKnown,
     BadAnswer,
@@ -182,6 +183,17 @@ def test_broken_headers_and_logs_are_bad_answers(endpoints: list[Endpoint], valu
     with pytest.raises(BadAnswer):
         chain.logs(["0x" + "00" * 20], 0, 1)
     chain.close()
+
+
+def test_logs_beyond_what_we_hold_are_too_many(endpoints: list[Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonrpc, "MAX_ANSWER_BYTES", 1000)
+    endpoints[0].script = [result("0x" + "00" * 1000)]
+    rpc = client(endpoints[:1])
+    with pytest.raises(TooManyResults):
+        rpc.call("eth_getLogs", {})
+    with pytest.raises(RpcUnavailable):
+        rpc.call("eth_getCode", "0x")
+    rpc.close()
 
 
 def test_reverts_are_decoded_or_shown() -> None:

@@ -1,7 +1,5 @@
 """Reducers: complete, in step with the tables, and bound to the lease's state table, every state × action pair."""
 
-from dataclasses import fields, replace
-
 import pytest
 
 from everlease.chain._generated import events as ev
@@ -9,7 +7,7 @@ from everlease.chain._generated.enums import CreditReason
 from everlease.db.models import Base
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, allows, next_state
 from everlease.domain.mirrored import MirroredEvent
-from indexer.records import KINDS, Claimable, Escrow, Lease, Provider
+from indexer.records import KINDS, Claimable, Escrow, Lease, Provider, replace
 from indexer.reducers import HANDLED, reduce
 from indexer.workspace import Contradiction, Workspace
 
@@ -77,7 +75,7 @@ def test_every_event_of_the_contracts_has_a_reducer() -> None:
 
 def test_records_are_the_tables_columns() -> None:
     for table, kind in KINDS.items():
-        assert {field.name for field in fields(kind)} == set(Base.metadata.tables[table].columns.keys())
+        assert set(kind.__struct_fields__) == set(Base.metadata.tables[table].columns.keys())
 
 
 def test_money_of_a_failed_lease() -> None:
