@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from everlease.domain.transactions import TxReceipt
 
-__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "TxReceipt"]
+__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "Standing", "TxReceipt"]
 
 BlockTag = int | Literal["latest", "finalized"]
 
@@ -47,6 +47,21 @@ class Fees:
     priority_fee: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one endpoint says, in one answer, of a sender and its transactions, as seen from a block that is final.
+
+    ``anchored``: this endpoint has that very block, so its receipts up to there are final and ``final_nonce`` holds;
+    otherwise it lags or is on another fork. Nonces count mined transactions: all, and those up to the block (0 unless
+    anchored). Receipts are in the order asked.
+    """
+
+    anchored: bool
+    nonce: int
+    final_nonce: int
+    receipts: tuple[TxReceipt | None, ...]
+
+
 class ChainReader(Protocol):
     """Reading; every method raises RpcUnavailable (retryable) when no endpoint answers."""
 
@@ -70,8 +85,8 @@ class ChainReader(Protocol):
         """Logs of these contracts in exactly this block; raises RpcRefused if it is not known (any more)."""
         ...
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
-        """eth_call on the latest block; raises CallReverted."""
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
+        """eth_call on the state after block ``at``, the latest by default; raises CallReverted."""
         ...
 
     def code(self, address: str) -> bytes:
@@ -86,8 +101,12 @@ class ChainReader(Protocol):
 class ChainWriter(ChainReader, Protocol):
     """Sending raw transactions and following them."""
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        """Transactions of ``address`` that are mined; with ``at`` those up to that block."""
+    def nonce(self, address: str) -> int:
+        """Transactions of ``address`` that are mined."""
+        ...
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        """How the transactions of ``address`` stand, given that the block ``final`` is."""
         ...
 
     def fees(self) -> Fees:

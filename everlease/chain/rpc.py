@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.base import BlockTag, Fees, Header, Log, Standing, TxReceipt
 from everlease.chain.bloom import SIZE
 from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
-from everlease.chain.jsonrpc import JsonRpc
+from everlease.chain.jsonrpc import MAX_BATCH, JsonRpc
 
 _FALLBACK_PRIORITY_FEE = 1_000_000_000
 _MAX_PLAUSIBLE = 2**63
@@ -51,9 +51,9 @@ class RpcChain:
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
         return _logs(self._rpc.call("eth_getLogs", {"address": list(addresses), "blockHash": block_hash}), addresses)
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
         request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
-        return _bytes(self._rpc.call("eth_call", request, "latest"))
+        return _bytes(self._rpc.call("eth_call", request, "latest" if at is None else hex(at)))
 
     def code(self, address: str) -> bytes:
         return _bytes(self._rpc.call("eth_getCode", address, "latest"))
@@ -61,9 +61,37 @@ class RpcChain:
     def balance(self, address: str) -> int:
         return int(str(self._rpc.call("eth_getBalance", address, "latest")), 16)
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        block = "latest" if at is None else hex(max(0, at))
-        return _number(self._rpc.call("eth_getTransactionCount", address, block))
+    def nonce(self, address: str) -> int:
+        return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        size = MAX_BATCH - 3
+        parts = [
+            self._standing(address, final, tx_hashes[start : start + size])
+            for start in range(0, max(1, len(tx_hashes)), size)
+        ]
+        receipts = tuple(receipt for part in parts for receipt in part.receipts)
+        anchored = all(part.anchored for part in parts)
+        return Standing(anchored, parts[-1].nonce, parts[-1].final_nonce if anchored else 0, receipts)
+
+    def _standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        """One batch, so that one endpoint answers all of it."""
+        block = hex(final.number)
+        same, final_nonce, nonce, *receipts = self._rpc.batch(
+            [
+                ("eth_getBlockByNumber", (block, False)),
+                ("eth_getTransactionCount", (address, block)),
+                ("eth_getTransactionCount", (address, "latest")),
+                *(("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes),
+            ]
+        )
+        anchored = isinstance(same, dict) and _header(same).hash == final.hash
+        return Standing(
+            anchored,
+            _number(_whole([nonce])[0]),
+            _number(final_nonce) if anchored and not isinstance(final_nonce, ChainError) else 0,
+            tuple(None if answer is None else _receipt(answer) for answer in _whole(receipts)),
+        )
 
     def fees(self) -> Fees:
         block, priority = self._rpc.batch(
