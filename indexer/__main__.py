@@ -52,10 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(settings: IndexerSettings, database: Database) -> int:
     """Run loop and HTTP until a signal, or until the loop can't go on."""
     metrics = Metrics()
-    chain = RpcChain.connect(settings.rpc_urls)
+    deployment = Deployment.load(settings.deployments)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
     follower = Follower(
         chain,
-        Deployment.load(settings.deployments),
+        deployment,
         database,
         finality_depth=settings.finality_depth,
         on_step=metrics.step,

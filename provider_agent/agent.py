@@ -120,7 +120,7 @@ class Agent:
 
     async def _settle(self) -> None:
         """Settlement, tick by tick; the RPC may come and go."""
-        chain = RpcChain.connect(self.settings.rpc_urls)
+        chain = RpcChain.connect(self.settings.rpc_urls, chain_id=self.deployment.chain_id)
         settlement = Settlement(
             chain,
             self.deployment,

@@ -40,7 +40,7 @@ def build(settings: RecoverySettings, clock: Callable[[], float] = time.time) ->
     deployment = Deployment.load(settings.deployments)
     key = settings.key(deployment.chain_id)
     database = Database(settings.database_url.get_secret_value(), pool_size=4)
-    chain = RpcChain.connect(settings.rpc_urls)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
     journal = PostgresJournal(database, clock)
     return Runtime(
         settings=settings,

@@ -1,14 +1,15 @@
-"""JSON-RPC 2.0 over HTTP: batches, several endpoints, back-off, bounded answers, typed errors."""
+"""JSON-RPC 2.0 over HTTP: batches, several endpoints of one chain, back-off, bounded answers, typed errors."""
 
 import itertools
 import json
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
+from everlease.chain.endpoints import PROBE_TIMEOUT_S, Endpoints
 from everlease.chain.errors import (
     AlreadyKnown,
     BadAnswer,
@@ -19,6 +20,7 @@ from everlease.chain.errors import (
     RpcUnavailable,
     TooManyResults,
     Underpriced,
+    WrongChain,
 )
 from everlease.chain.reverts import decode_revert
 
@@ -39,6 +41,8 @@ _SENDING: tuple[tuple[str, type[RpcRefused]], ...] = (
 """What geth, Nethermind, Erigon, Besu, Reth and Anvil say, in lower case."""
 _TOO_MANY = ("too many", "more than", "limit", "block range", "response size", "too large", "range is too")
 _THROTTLED = ("rate limit", "too many requests", "request limit", "capacity")
+_OWN_FAULT = frozenset({-32603, -32002})
+"""Internal error, resource unavailable: the answer if every endpoint gives it, else this one's trouble."""
 
 
 class _EndpointDown(Exception):
@@ -49,33 +53,46 @@ class _EndpointDown(Exception):
         self.wait = wait
 
 
+class _ForeignChain(_EndpointDown):
+    """This endpoint serves another chain than ours."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(f"it serves chain {found} instead of {expected}")
+        self.found = found
+
+
 class JsonRpc:
     """A client of one chain behind one or more URLs. Thread-safe; connects on first use.
 
-    ``rounds``: how often all endpoints are tried before RpcUnavailable; between rounds it sleeps, doubling from 0.2 s,
-    or as long as a 429 asks (at most 10 s). ``timeout`` is per request, seconds.
+    ``chain_id``: each endpoint is asked for its own before it is used; one of another chain is never used, and if all
+    are, WrongChain is raised. ``rounds``: how often all endpoints are tried before RpcUnavailable; between rounds it
+    sleeps, doubling from 0.2 s, or as long as a 429 asks (at most 10 s). ``timeout`` is per request, seconds.
+    ``probe_every``: seconds between looks at every endpoint's head, in the background.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
         *,
+        chain_id: int | None = None,
         timeout: float = 10.0,
         rounds: int = 3,
+        probe_every: float = 10.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not urls:
             raise ValueError("give at least one RPC URL")
-        self._urls = tuple(urls)
-        self._client = httpx.Client(timeout=timeout, headers={"content-type": "application/json"})
+        self._client = httpx.Client(headers={"content-type": "application/json"})
+        self._chain_id = chain_id
+        self._timeout = timeout
         self._rounds = rounds
         self._sleep = sleep
         self._ids = itertools.count(1)
-        self._preferred = 0
-        self._lock = threading.Lock()
+        self._endpoints = Endpoints(urls, self._head, every=probe_every)
 
     def close(self) -> None:
         """Close every connection."""
+        self._endpoints.close()
         self._client.close()
 
     def call(self, method: str, *params: Any) -> Any:
@@ -93,57 +110,97 @@ class JsonRpc:
         return results
 
     def _deliver(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
-        last = ""
+        failures: dict[str, _EndpointDown] = {}
         for attempt in range(self._rounds):
-            wait = 0.2 * 2**attempt
-            for offset in range(len(self._urls)):
-                index = (self._preferred + offset) % len(self._urls)
+            faulty = None
+            for url in self._endpoints.in_order():
                 try:
-                    results = self._request(self._urls[index], calls)
+                    results = self._ask(url, calls)
                 except _EndpointDown as error:
-                    last = str(error)
-                    wait = max(wait, error.wait)
+                    self._endpoints.failed(url)
+                    failures[url] = error
                     continue
-                with self._lock:
-                    self._preferred = index
-                return results
+                self._endpoints.worked(url)
+                if not any(isinstance(item, RpcRefused) and item.code in _OWN_FAULT for item in results):
+                    return results
+                faulty = results
+            if faulty is not None:
+                return faulty
+            _raise_if_foreign(failures.values(), self._chain_id)
             if attempt + 1 < self._rounds:
+                wait = max(0.2 * 2**attempt, *(error.wait for error in failures.values()))
                 self._sleep(min(wait, MAX_WAIT_S))
-        raise RpcUnavailable(calls[0][0], last)
+        raise RpcUnavailable(calls[0][0], "; ".join(f"{_host(url)}: {error}" for url, error in failures.items()))
 
-    def _request(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+    def _ask(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        if self._chain_id is not None and not self._endpoints.is_checked(url):
+            self._check_chain(url, self._timeout)
+        return self._request(url, calls, self._timeout)
+
+    def _head(self, url: str) -> int:
+        """The probe: its newest block's number, after its chain id where that must be known."""
+        if self._chain_id is not None:
+            self._check_chain(url, PROBE_TIMEOUT_S)
+        (answer,) = self._request(url, [("eth_blockNumber", ())], PROBE_TIMEOUT_S)
+        return int(answer, 16)
+
+    def _check_chain(self, url: str, timeout: float) -> None:
+        assert self._chain_id is not None
+        (answer,) = self._request(url, [("eth_chainId", ())], timeout)
+        try:
+            found = int(answer, 16)
+        except (TypeError, ValueError) as error:
+            raise _EndpointDown(f"eth_chainId answered {answer!r:.100}") from error
+        if found != self._chain_id:
+            raise _ForeignChain(found, self._chain_id)
+        self._endpoints.checked(url)
+
+    def _request(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]], timeout: float) -> list[Any]:
         requests = [
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in calls
         ]
-        body = json.dumps(requests if len(requests) > 1 else requests[0])
-        answer = self._post(url, body)
+        answer = self._post(url, json.dumps(requests if len(requests) > 1 else requests[0]), timeout)
         items = [item for item in (answer if isinstance(answer, list) else [answer]) if isinstance(item, dict)]
-        if len(requests) == 1:
-            ordered = items[:1]
-        else:
-            by_id = {item["id"]: item for item in items if isinstance(item.get("id"), int)}
-            ordered = [by_id[request["id"]] for request in requests if request["id"] in by_id]
-        if len(ordered) != len(requests):
-            raise _EndpointDown("an answer is missing")
-        return [_result(method, item) for (method, _), item in zip(calls, ordered, strict=True)]
+        by_id = {item["id"]: item for item in items if isinstance(item.get("id"), int)}
+        if not all(request["id"] in by_id for request in requests):
+            error = items[0].get("error") if items else None
+            raise _EndpointDown(f"an answer is missing: {error!r:.200}" if error else "an answer is missing")
+        return [_result(method, by_id[request["id"]]) for (method, _), request in zip(calls, requests, strict=True)]
 
-    def _post(self, url: str, body: str) -> Any:
+    def _post(self, url: str, body: str, timeout: float) -> Any:
+        deadline = time.monotonic() + timeout
         try:
-            with self._client.stream("POST", url, content=body) as response:
+            with self._client.stream("POST", url, content=body, timeout=timeout) as response:
                 if response.status_code == 429:
                     raise _EndpointDown("the endpoint throttles us (429)", _retry_after(response))
+                if response.status_code not in (200, 400):
+                    raise _EndpointDown(f"HTTP {response.status_code}")
                 content = bytearray()
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise _EndpointDown("the answer is larger than 64 MiB")
+                    if time.monotonic() > deadline:
+                        raise _EndpointDown(f"the answer took longer than {timeout:g} s")
         except httpx.HTTPError as error:
             raise _EndpointDown(f"{type(error).__name__}: {error}") from error
         try:
             return json.loads(content)
         except ValueError as error:
             raise _EndpointDown(f"HTTP {response.status_code} without JSON") from error
+
+
+def _raise_if_foreign(failures: Collection[_EndpointDown], expected: int | None) -> None:
+    found = [error.found for error in failures if isinstance(error, _ForeignChain)]
+    if expected is not None and found and len(found) == len(failures):
+        raise WrongChain(found[0], expected)
+
+
+def _host(url: str) -> str:
+    """Host and port; the rest of a URL often holds a key."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2]
 
 
 def _retry_after(response: httpx.Response) -> float:

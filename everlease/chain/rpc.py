@@ -19,9 +19,9 @@ class RpcChain:
         self._rpc = rpc
 
     @classmethod
-    def connect(cls, urls: Sequence[str], *, timeout: float = 10.0) -> "RpcChain":
-        """A chain behind these URLs; connects on first use."""
-        return cls(JsonRpc(urls, timeout=timeout))
+    def connect(cls, urls: Sequence[str], *, chain_id: int | None = None, timeout: float = 10.0) -> "RpcChain":
+        """The chain behind these URLs, with this id where one is expected; connects on first use."""
+        return cls(JsonRpc(urls, chain_id=chain_id, timeout=timeout))
 
     def close(self) -> None:
         """Close every connection."""
