@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from everlease.domain.transactions import TxReceipt
 
-__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "Standing", "TxReceipt"]
+__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Creation", "Fees", "Header", "Log", "Standing", "TxReceipt"]
 
 BlockTag = int | Literal["latest", "finalized"]
 
@@ -45,6 +45,15 @@ class Fees:
 
     base_fee: int
     priority_fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A transaction that creates a contract; ``code`` includes the constructor's arguments."""
+
+    sender: str
+    nonce: int
+    code: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,8 @@ class ChainWriter(ChainReader, Protocol):
         """What to pay now."""
         ...
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        """Gas that the call needs on the latest state; raises CallReverted."""
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        """Gas that the call (or the creation, where ``to`` is None) needs on the latest state; raises CallReverted."""
         ...
 
     def send_raw(self, raw: bytes) -> str:

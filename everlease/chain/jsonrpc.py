@@ -9,37 +9,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from everlease.chain.answers import result_of
 from everlease.chain.endpoints import PROBE_TIMEOUT_S, Endpoints
-from everlease.chain.errors import (
-    AlreadyKnown,
-    BadAnswer,
-    ChainError,
-    InsufficientFunds,
-    NonceTooLow,
-    RpcRefused,
-    RpcUnavailable,
-    TooManyResults,
-    Underpriced,
-    WrongChain,
-)
-from everlease.chain.reverts import decode_revert
+from everlease.chain.errors import ChainError, RpcRefused, RpcUnavailable, WrongChain
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_BATCH = 100
 MAX_WAIT_S = 10.0
 
-_SENDING: tuple[tuple[str, type[RpcRefused]], ...] = (
-    ("nonce too low", NonceTooLow),
-    ("already known", AlreadyKnown),
-    ("already imported", AlreadyKnown),
-    ("known transaction", AlreadyKnown),
-    ("underpriced", Underpriced),
-    ("fee too low", Underpriced),
-    ("less than block base fee", Underpriced),
-    ("insufficient funds", InsufficientFunds),
-)
-"""What geth, Nethermind, Erigon, Besu, Reth and Anvil say, in lower case."""
-_TOO_MANY = ("too many", "more than", "limit", "block range", "response size", "too large", "range is too")
 _THROTTLED = ("rate limit", "too many requests", "request limit", "capacity")
 _OWN_FAULT = frozenset({-32603, -32002})
 """Internal error, resource unavailable: the answer if every endpoint gives it, else this one's trouble."""
@@ -213,23 +190,9 @@ def _retry_after(response: httpx.Response) -> float:
 def _result(method: str, item: dict[str, Any]) -> Any:
     """An item's result, or its error as a ChainError; throttling counts as an endpoint that is down."""
     error = item.get("error")
-    if error is None:
-        if "result" not in item:
-            return BadAnswer(f"{method}: neither result nor error in the answer")
-        return item["result"]
-    if not isinstance(error, dict):
-        return RpcRefused(method, 0, str(error)[:500])
-    code, message, data = error.get("code", 0), str(error.get("message", ""))[:500], error.get("data")
-    text = message.lower()
-    if code == 429 or (method != "eth_getLogs" and any(part in text for part in _THROTTLED)):
-        raise _EndpointDown(f"the endpoint throttles us: {message}", 1.0)
-    if method == "eth_getLogs":
-        kind = TooManyResults if code == -32005 or any(part in text for part in _TOO_MANY) else RpcRefused
-        return kind(method, code, message, data)
-    if method == "eth_sendRawTransaction":
-        for part, refused in _SENDING:
-            if part in text:
-                return refused(method, code, message, data)
-    if code == 3 or "revert" in text:
-        return decode_revert(data, message)
-    return RpcRefused(method, code, message, data)
+    if isinstance(error, dict):
+        message = str(error.get("message", "")).lower()
+        throttled = method != "eth_getLogs" and any(part in message for part in _THROTTLED)
+        if throttled or error.get("code") == 429:
+            raise _EndpointDown(f"the endpoint throttles us: {message[:500]}", 1.0)
+    return result_of(method, item)

@@ -146,8 +146,8 @@ class MemoryChain:
     def fees(self) -> Fees:
         return Fees(self.base_fee, 1_000_000_000)
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        self._contract(sender, to, data)
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        self._contract(sender, to or "0x", data)
         return _GAS
 
     def send_raw(self, raw: bytes) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import cast
 
@@ -97,7 +97,13 @@ class PostgresJournal:
             raise DatabaseUnavailable(str(error).split("\n")[0]) from error
         with connection:
             found = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
-            yield bool(found and found[0])
+            held = bool(found and found[0])
+            try:
+                yield held
+            finally:
+                if held:  # or the server would notice the end of the connection only a moment later
+                    with suppress(psycopg.Error):
+                        connection.execute("SELECT pg_advisory_unlock(%s)", (number,))
 
     def open(self, sender: str) -> Sequence[JournalTx]:
         """Transactions with work left, oldest first."""
