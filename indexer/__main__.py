@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from everlease.chain.deployment import Deployment
+from everlease.chain.errors import ChainError
 from everlease.chain.heads import HeadWaiter
 from everlease.chain.rpc import RpcChain
 from everlease.db import Database, migrate, mirror
@@ -54,6 +55,11 @@ def serve(settings: IndexerSettings, database: Database) -> int:
     metrics = Metrics()
     deployment = Deployment.load(settings.deployments)
     chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
+    try:
+        deployment.check_if_reachable(chain)
+    except ChainError as error:
+        _log.critical("stopped", problem=str(error))
+        return 1
     follower = Follower(
         chain,
         deployment,

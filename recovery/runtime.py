@@ -20,6 +20,7 @@ class Runtime:
     """Desk for decisions, sender for the chain, and the settings both came from."""
 
     settings: RecoverySettings
+    deployment: Deployment
     desk: Desk
     sender: Sender
     chain: RpcChain
@@ -44,6 +45,7 @@ def build(settings: RecoverySettings, clock: Callable[[], float] = time.time) ->
     journal = PostgresJournal(database, clock)
     return Runtime(
         settings=settings,
+        deployment=deployment,
         desk=Desk(
             database=database,
             watcher=Watcher(key, deployment.escrow_domain),

@@ -143,6 +143,16 @@ class Deployment:
             if code_hash(code) != expected:
                 raise BadDeployment(f"the code at {address} is not that of the {name} in the deployments file")
 
+    def check_if_reachable(self, chain: ChainReader) -> bool:
+        """`check` for a service that starts; False where the chain can't be reached now, which is no reason not to."""
+        try:
+            self.check(chain)
+        except ChainError as error:
+            if error.retryable:
+                return False
+            raise
+        return True
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write whole or not at all, on the disk before it returns; makes the folder."""

@@ -92,7 +92,6 @@ def test_a_public_network_is_deployed_to_when_asked_and_confirmed(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--asset", "0x" + "77" * 20), "the asset 0x" + "77" * 20 + " is not a contract on this chain"),
         (("--treasury", "0x" + "00" * 20), "LeaseEscrow's constructor refuses this: ZeroAddress()"),
         (("--account", "nobody"), "ape has no account nobody"),
     ],
