@@ -40,8 +40,8 @@ class Signer(Protocol):
 
 
 class Pending:
-    """The file beside the deployments file: ``chainId``, ``deployer``, ``asset``, ``config``, and for each contract its
-    ``nonce``, ``address``, ``gas``, creation ``code`` and signed ``versions``."""
+    """The file beside the deployments file: ``chainId``, ``deployer``, ``asset``, ``config``, the fees that were agreed
+    to, and for each contract its ``nonce``, ``address``, ``gas``, creation ``code`` and signed ``versions``."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(out.name + ".pending")
@@ -65,6 +65,8 @@ class Pending:
             "deployer": plan.deployer,
             "asset": plan.asset.address,
             "config": plan.terms.as_config(),
+            "maxFee": plan.max_fee,
+            "tip": plan.fees.priority_fee,
             "steps": [_entry(step) for step in plan.steps],
         }
 
@@ -165,23 +167,25 @@ class Run:
                 f"nonce {step['nonce']} of {content['deployer']} was used by another transaction: remove "
                 f"{self._pending.path} and start anew"
             )
-        fees, versions = self._chain.fees(), step["versions"]
-        last_max, last_tip = (versions[-1]["maxFee"], versions[-1]["tip"]) if versions else (0, 0)
-        if versions and fees.base_fee <= last_max:
-            return
-        max_fee = max(2 * fees.base_fee + fees.priority_fee, last_max * 5 // 4)
-        tip = min(max(fees.priority_fee, last_tip * 5 // 4 + 1 if versions else 0), max_fee)
+        versions = step["versions"]
+        if versions:
+            fees, last = self._chain.fees(), versions[-1]
+            if fees.base_fee <= last["maxFee"]:
+                return
+            content["maxFee"] = max(2 * fees.base_fee + fees.priority_fee, last["maxFee"] * 5 // 4 + 1)
+            content["tip"] = max(fees.priority_fee, last["tip"] * 5 // 4 + 1)
+        offer = {"maxFee": content["maxFee"], "tip": content["tip"]}
         raw = self._signer.sign(
             {
                 "chainId": content["chainId"],
                 "nonce": step["nonce"],
                 "gas": step["gas"],
-                "maxFeePerGas": max_fee,
-                "maxPriorityFeePerGas": tip,
+                "maxFeePerGas": offer["maxFee"],
+                "maxPriorityFeePerGas": offer["tip"],
                 "data": bytes.fromhex(step["code"][2:]),
             }
         )
-        versions.append({"raw": "0x" + raw.hex(), "maxFee": max_fee, "tip": tip})
+        versions.append({"raw": "0x" + raw.hex(), **offer})
         self._pending.save(content)
 
     def _send(self, step: dict[str, Any]) -> None:
