@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 
 from everlease.chain.deployment import Deployment
+from everlease.chain.errors import ChainError
 from everlease.chain.heads import HeadWaiter
 from everlease.chain.rpc import RpcChain
 from everlease.db import Database, migrate, mirror
@@ -55,11 +56,17 @@ def serve(settings: IndexerSettings, database: Database) -> int:
     """Run loop and HTTP until a signal, or until the loop can't go on."""
     gc.set_threshold(GC_THRESHOLD)
     metrics = Metrics()
-    chain = RpcChain.connect(settings.rpc_urls)
+    deployment = Deployment.load(settings.deployments)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
+    try:
+        deployment.check_if_reachable(chain)
+    except ChainError as error:
+        _log.critical("stopped", problem=str(error))
+        return 1
     executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     follower = Follower(
         chain,
-        Deployment.load(settings.deployments),
+        deployment,
         database,
         finality_depth=settings.finality_depth,
         executor=executor,

@@ -19,6 +19,7 @@ from everlease.chain.views import LeaseOnChain, Views
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import pay_for
 from everlease.domain.terms import LeaseParams, Receipt
+from everlease.domain.transactions import IN_FLIGHT
 from everlease.wire.terms import SignedReceipt
 from provider_agent.journal import Journal
 from provider_agent.records import LeaseRecord
@@ -97,8 +98,8 @@ class Settlement:
         return None
 
     def _send(self, lease: LeaseRecord, action: Action) -> None:
-        """Journal the call unless one for this lease is on its way; one that failed is tried anew under another key."""
-        if any(row.job_id == lease.lease_id and row.state != "mined" for row in self._sent.open(self._key.address)):
+        """Journal the call unless one for this lease is on its way; a reverted one is tried anew under another key."""
+        if any(row.job_id == lease.lease_id and row.state in IN_FLIGHT for row in self._sent.open(self._key.address)):
             return
         tries = self._tries[action.key] = self._tries.get(action.key, 0) + 1
         log.info("settlement: %s of lease %s", action.call.name, lease.lease_id[:10])

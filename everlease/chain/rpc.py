@@ -2,17 +2,37 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.answers import ANYTHING
+from everlease.chain.base import BlockTag, Creation, Fees, Header, Log, Standing, TxReceipt
 from everlease.chain.bloom import SIZE
 from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
-from everlease.chain.jsonrpc import JsonRpc
 
 _FALLBACK_PRIORITY_FEE = 1_000_000_000
 _MAX_PLAUSIBLE = 2**63
+_STANDING_SIZE = 97
+"""Receipts that one batch asks for beside three other answers."""
+
+
+class Rpc(Protocol):
+    """What carries the calls: everlease.chain.jsonrpc over HTTP, or ape's provider in scripts/deploy.py."""
+
+    def call(self, method: str, *params: Any, into: msgspec.json.Decoder[Any] = ANYTHING) -> Any:
+        """One call; raises a ChainError. ``into`` says what the result must be."""
+        ...
+
+    def batch(
+        self, calls: Sequence[tuple[str, Sequence[Any]]], *, into: msgspec.json.Decoder[Any] = ANYTHING
+    ) -> list[Any]:
+        """Many calls; an item is its result or the ChainError that answered it."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
 
 
 class _Block(msgspec.Struct, rename="camel"):
@@ -39,15 +59,17 @@ _LOGS = msgspec.json.Decoder(list[_LogItem])
 
 
 class RpcChain:
-    """ChainWriter over ``JsonRpc``. Answers are checked for shape; what breaks it raises BadAnswer (retryable)."""
+    """ChainWriter over JSON-RPC. Answers are checked for shape; what breaks it raises BadAnswer (retryable)."""
 
-    def __init__(self, rpc: JsonRpc) -> None:
+    def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
     @classmethod
-    def connect(cls, urls: Sequence[str], *, timeout: float = 10.0) -> "RpcChain":
-        """A chain behind these URLs; connects on first use."""
-        return cls(JsonRpc(urls, timeout=timeout))
+    def connect(cls, urls: Sequence[str], *, chain_id: int | None = None, timeout: float = 10.0) -> "RpcChain":
+        """The chain behind these URLs, with this id where one is expected; connects on first use."""
+        from everlease.chain.jsonrpc import JsonRpc  # needs httpx, which ape's environment lacks
+
+        return cls(JsonRpc(urls, chain_id=chain_id, timeout=timeout))
 
     def close(self) -> None:
         """Close every connection."""
@@ -79,9 +101,9 @@ class RpcChain:
         where = {"address": list(addresses), "blockHash": block_hash}
         return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
         request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
-        return _bytes(self._rpc.call("eth_call", request, "latest"))
+        return _bytes(self._rpc.call("eth_call", request, "latest" if at is None else hex(at)))
 
     def code(self, address: str) -> bytes:
         return _bytes(self._rpc.call("eth_getCode", address, "latest"))
@@ -89,9 +111,36 @@ class RpcChain:
     def balance(self, address: str) -> int:
         return int(str(self._rpc.call("eth_getBalance", address, "latest")), 16)
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        block = "latest" if at is None else hex(max(0, at))
-        return _number(self._rpc.call("eth_getTransactionCount", address, block))
+    def nonce(self, address: str) -> int:
+        return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        parts = [
+            self._standing(address, final, tx_hashes[start : start + _STANDING_SIZE])
+            for start in range(0, max(1, len(tx_hashes)), _STANDING_SIZE)
+        ]
+        receipts = tuple(receipt for part in parts for receipt in part.receipts)
+        anchored = all(part.anchored for part in parts)
+        return Standing(anchored, parts[-1].nonce, parts[-1].final_nonce if anchored else 0, receipts)
+
+    def _standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        """One batch, so that one endpoint answers all of it."""
+        block = hex(final.number)
+        same, final_nonce, nonce, *receipts = self._rpc.batch(
+            [
+                ("eth_getBlockByNumber", (block, False)),
+                ("eth_getTransactionCount", (address, block)),
+                ("eth_getTransactionCount", (address, "latest")),
+                *(("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes),
+            ]
+        )
+        anchored = isinstance(same, dict) and str(same.get("hash")).lower() == final.hash
+        return Standing(
+            anchored,
+            _number(_whole([nonce])[0]),
+            _number(final_nonce) if anchored and not isinstance(final_nonce, ChainError) else 0,
+            tuple(None if answer is None else _receipt(answer) for answer in _whole(receipts)),
+        )
 
     def fees(self) -> Fees:
         block, priority = self._rpc.batch(
@@ -102,8 +151,8 @@ class RpcChain:
         tip = _FALLBACK_PRIORITY_FEE if isinstance(priority, ChainError) else _number(priority)
         return Fees(_number(block.get("baseFeePerGas", "0x0")), tip)
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        request = {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value)}
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        request = {"from": sender, "data": "0x" + data.hex(), "value": hex(value)} | ({"to": to} if to else {})
         return _number(self._rpc.call("eth_estimateGas", request))
 
     def send_raw(self, raw: bytes) -> str:
@@ -112,6 +161,16 @@ class RpcChain:
     def receipts(self, tx_hashes: Sequence[str]) -> list[TxReceipt | None]:
         answers = self._rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes])
         return [None if answer is None else _receipt(answer) for answer in _whole(answers)]
+
+    def creation(self, tx_hash: str) -> Creation | None:
+        """The contract creation with this hash; None where the node has none such."""
+        item = self._rpc.call("eth_getTransactionByHash", tx_hash)
+        if not isinstance(item, dict) or item.get("to"):
+            return None
+        try:
+            return Creation(_hash(item["from"], 20), _number(item["nonce"]), _bytes(item["input"]))
+        except KeyError as error:
+            raise BadAnswer("a transaction lacks fields") from error
 
     def knows(self, tx_hash: str) -> bool:
         return self._rpc.call("eth_getTransactionByHash", tx_hash) is not None
