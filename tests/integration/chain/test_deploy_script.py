@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,21 @@ pytestmark = [
 ]
 
 
+def environment(url: str, folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "APE_FOUNDRY_HOST": url,
+        "APE_DATA_FOLDER": str(folder / "ape"),
+        "APE_ACCOUNTS_deployer_PASSPHRASE": PASSWORD,
+    }
+
+
 def run_deploy(
     url: str, folder: Path, *options: str, network: str = "ethereum:local:foundry"
 ) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"APE_FOUNDRY_HOST": url, "APE_DATA_FOLDER": str(folder / "ape")}
-    environment["APE_ACCOUNTS_deployer_PASSPHRASE"] = PASSWORD
-    command = [str(APE), "run", "deploy", "--network", network, *options]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+        [str(APE), "run", "deploy", "--network", network, *options],
+        cwd=ROOT, env=environment(url, folder), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def test_the_deployments_file_describes_what_the_chain_has(anvil: Anvil, tmp_path: Path) -> None:
@@ -87,6 +94,29 @@ def test_a_public_network_is_deployed_to_when_asked_and_confirmed(tmp_path: Path
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert checked.stdout.count("ok  ") == 6
         chain.close()
+
+
+def test_a_run_killed_while_it_waits_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    out = tmp_path / "deployments.json"
+    pending = tmp_path / "deployments.json.pending"
+    with running_anvil("--no-mining") as anvil:
+        command = [str(APE), "run", "deploy", "--network", "ethereum:local:foundry", "--out", str(out)]
+        with subprocess.Popen(command, cwd=ROOT, env=environment(anvil.url, tmp_path)) as process:
+            deadline = time.monotonic() + 120
+            while not pending.exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.kill()
+        assert pending.exists()
+        assert not out.exists()
+        first = json.loads(pending.read_text())["steps"][0]
+        anvil.rpc("evm_setAutomine", True)
+        anvil.mine()
+        done = run_deploy(anvil.url, tmp_path, "--out", str(out))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "going on with the deployment" in done.stdout
+        assert json.loads(out.read_text())["contracts"]["MockDollar"]["address"] == first["address"]
+        assert anvil.rpc("eth_getTransactionCount", key(0).address, "latest") == "0x2"
+    assert not pending.exists()
 
 
 @pytest.mark.parametrize(
