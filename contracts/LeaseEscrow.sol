@@ -57,9 +57,10 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         if (job_.active) revert JobIsActive(jobId, job_.epochs);
         if (job_.epochs >= limits_.maxEpochs) revert EpochsExhausted(limits_.maxEpochs);
         _checkTerms(jobId, job_.epochs + 1, order.minCollateral, limits_.maxRatePerHour, bid, rate);
-        uint128 locked = _checkConsent(bid, signature);
+        uint128 deposited = _checkConsent(bid, signature);
         uint32 covered = _checkFunds(job_.free, rate, order.epochFee, limits_.deadline - uint64(block.timestamp));
 
+        _lock(bid.provider, bid.collateral, deposited);
         _useSlot(bid.provider, bid.slot);
         uint128 reserve = uint128(rate.payFor(covered));
         job_.epochs = bid.epoch;
@@ -68,7 +69,6 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         // forge-lint: disable-next-line(unsafe-typecast)
         job_.free -= uint104(reserve + BOND + order.epochFee);
         _jobs[jobId] = job_;
-        _accounts[bid.provider].locked = locked;
         LeaseParams memory params = _paramsOf(jobId, order, bid, rate);
         leaseId = keccak256(abi.encode(params));
         _leases[leaseId] = Lease({
@@ -244,6 +244,12 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         return uint128(Settlement.min(ASSET.balanceOf(address(this)) - before, amount));
     }
 
+    function _lock(address provider, uint128 collateral, uint128 deposited) private {
+        uint128 locked = _accounts[provider].locked;
+        if (collateral > deposited - locked) revert InsufficientStake(provider, collateral, deposited - locked);
+        _accounts[provider].locked = locked + collateral;
+    }
+
     function _emitOpened(
         bytes32 leaseId,
         LeaseParams memory params,
@@ -292,20 +298,16 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         if (_slotUsed(bid.provider, bid.slot)) revert SlotUsed(bid.provider, bid.slot);
     }
 
-    /// @return locked What of the provider's stake is locked with this bid's collateral.
-    function _checkConsent(Bid calldata bid, bytes calldata signature) private view returns (uint128 locked) {
-        (address provider, uint128 deposited) = STAKING.backingOf(bid.node);
-        if (provider != bid.provider) revert NodeNotAuthorised(bid.node, bid.provider);
+    /// @return deposited What the bid's provider has at stake, locked or not.
+    function _checkConsent(Bid calldata bid, bytes calldata signature) private view returns (uint128 deposited) {
+        address provider;
+        (provider, deposited) = STAKING.backingOf(bid.node);
+        if (provider == address(0) || provider != bid.provider) revert NodeNotAuthorised(bid.node, bid.provider);
         bytes32 bidHash = hashBid(bid);
         if (!Signatures.isValid(bid.node, bidHash, signature) && !Signatures.isValid(bid.provider, bidHash, signature))
         {
             revert InvalidBidSignature(bid.node, bid.provider, bidHash);
         }
-        locked = _accounts[provider].locked;
-        if (bid.collateral > deposited - locked) {
-            revert InsufficientStake(provider, bid.collateral, deposited - locked);
-        }
-        locked += bid.collateral;
     }
 
     /// @dev The minimum runtime must be affordable; set aside is the pay of as much of the lease's time as there is money.

@@ -18,7 +18,7 @@ import {Bid, Config, CreditReason, Job, Lease, LeaseParams, LeaseState, Limits, 
 /// - Anyone may relay: they can use up a permit (the allowance decides), never redirect money.
 /// There is no owner, no pause and no upgrade. Every state has an exit that needs nobody's consent: an active lease
 /// after `closableAt`, a suspended one after `answerBy`, a job's remainder after its deadline. `withdraw` alone sends
-/// tokens out, so no blocklisted party can jam a transition. The asset has fewer than 2^127 base units in all and
+/// tokens out, so no blocklisted party can jam a transition. The asset has fewer than 2^96 base units in all and
 /// charges no transfer fee.
 interface ILeaseEscrow {
     // --- events: enough to rebuild every balance without calling the chain ---

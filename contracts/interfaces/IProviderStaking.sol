@@ -36,7 +36,7 @@ struct Stake {
 /// stake.
 /// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's answer
 ///   window.
-/// - The asset is a plain ERC-20 with fewer than 2^127 base units in all. An asset that takes a fee is refused at
+/// - The asset is a plain ERC-20 with fewer than 2^96 base units in all. An asset that takes a fee is refused at
 ///   deposit. An asset that can be paused stops deposits, withdrawals and slashes while it is paused, and nothing is
 /// lost by that.
 interface IProviderStaking {
