@@ -3,9 +3,11 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Test} from "forge-std/Test.sol";
+import {Vm} from "forge-std/Vm.sol";
 
 import {LeaseEscrow} from "../../contracts/LeaseEscrow.sol";
 import {ProviderStaking} from "../../contracts/ProviderStaking.sol";
+import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
 import {NodeAuth} from "../../contracts/interfaces/IProviderStaking.sol";
 import {
     Bid,
@@ -58,8 +60,13 @@ abstract contract Base is Test {
     /// @dev What was funded and opened by the functions below; calls bring it back.
     mapping(bytes32 jobId => Order) internal orders;
     mapping(bytes32 leaseId => LeaseParams) internal leases;
+    bytes32[] internal jobIds;
+    bytes32[] internal leaseIds;
+    /// @dev How leases ended, as far as the events have been read.
+    mapping(bytes32 leaseId => LeaseState) internal ends;
 
     function setUp() public virtual {
+        vm.recordLogs();
         vm.warp(START);
         dollar = new MockDollar();
         escrow = new LeaseEscrow(IERC20(address(dollar)), terms());
@@ -121,7 +128,14 @@ abstract contract Base is Test {
 
     function fund(Order memory order) internal returns (bytes32 jobId) {
         jobId = escrow.fund(order, sign(TENANT_KEY, escrow.hashOrder(order)), noPermit());
+        keep(order);
+    }
+
+    /// @dev Registers an order, funded by whatever means.
+    function keep(Order memory order) internal returns (bytes32 jobId) {
+        jobId = escrow.hashOrder(order);
         orders[jobId] = order;
+        jobIds.push(jobId);
     }
 
     function aBid(bytes32 jobId, uint32 epoch) internal view returns (Bid memory) {
@@ -138,11 +152,21 @@ abstract contract Base is Test {
     }
 
     function openBid(bytes32 jobId, Bid memory bid) internal returns (bytes32 leaseId) {
+        return openBid(jobId, bid, RATE);
+    }
+
+    function openBid(bytes32 jobId, Bid memory bid, uint128 rate) internal returns (bytes32 leaseId) {
         bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
-        LeaseParams memory params = paramsOf(orders[jobId], bid, RATE);
-        leases[escrow.leaseIdOf(params)] = params;
-        vm.prank(watcher);
-        return escrow.open(orders[jobId], bid, signature, RATE);
+        keep(paramsOf(orders[jobId], bid, rate));
+        vm.prank(orders[jobId].watcher);
+        return escrow.open(orders[jobId], bid, signature, rate);
+    }
+
+    /// @dev Registers a lease that is opened, or may be.
+    function keep(LeaseParams memory params) internal returns (bytes32 leaseId) {
+        leaseId = escrow.leaseIdOf(params);
+        leases[leaseId] = params;
+        leaseIds.push(leaseId);
     }
 
     function paramsOf(Order memory order, Bid memory bid, uint128 rate) internal pure returns (LeaseParams memory) {
@@ -201,8 +225,25 @@ abstract contract Base is Test {
         return gross - gross / 100;
     }
 
-    function assertState(bytes32 leaseId, LeaseState expected) internal view {
-        assertEq(uint8(stateOf(leaseId)), uint8(expected));
+    /// @dev Of a lease that has ended the chain keeps nothing; its events tell which end it was.
+    function assertState(bytes32 leaseId, LeaseState expected) internal {
+        bool living = expected == LeaseState.Active || expected == LeaseState.Suspended;
+        assertEq(uint8(stateOf(leaseId)), uint8(living ? expected : LeaseState.None), "state");
+        if (!living) assertEq(uint8(endOf(leaseId)), uint8(expected), "end");
+    }
+
+    function endOf(bytes32 leaseId) internal returns (LeaseState) {
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i = 0; i < logs.length; i++) {
+            if (logs[i].emitter != address(escrow) || logs[i].topics.length != 3) continue;
+            bytes32 topic = logs[i].topics[0];
+            LeaseState end = LeaseState.None;
+            if (topic == ILeaseEscrow.LeaseClosed.selector) end = LeaseState.Closed;
+            else if (topic == ILeaseEscrow.LeaseCleared.selector) end = LeaseState.Cleared;
+            else if (topic == ILeaseEscrow.LeaseFailed.selector) end = LeaseState.Failed;
+            if (end != LeaseState.None) ends[logs[i].topics[2]] = end;
+        }
+        return ends[leaseId];
     }
 
     /// @dev What a lease has set aside and still may draw, its bond besides.
@@ -221,6 +262,10 @@ abstract contract Base is Test {
         return staking.stakeOf(account).deposited - staking.stakeOf(account).slashed;
     }
 
+    function feesOf(bytes32 jobId) internal view returns (uint96) {
+        return escrow.job(jobId).fees;
+    }
+
     /// @dev Collateral of living leases.
     function lockedBy(address account) internal view returns (uint128) {
         return escrow.lockedOf(account) - staking.stakeOf(account).slashed;
@@ -231,13 +276,32 @@ abstract contract Base is Test {
         return uint256(leases[leaseId].rate) * escrow.lease(leaseId).paid / 3600 / 100;
     }
 
-    /// @dev The escrow holds exactly what it owes, with one living lease or none; the staking contract exactly the stake.
-    function assertConserved(bytes32 jobId, bytes32 leaseId) internal view {
-        uint256 owed = uint256(freeOf(jobId)) + escrow.job(jobId).fees + escrow.claimable(tenant)
-            + escrow.claimable(watcher) + escrow.claimable(provider) + escrow.claimable(keeper)
-            + escrow.claimable(treasury) + escrow.claimable(insurance);
-        if (stateOf(leaseId) != LeaseState.None) owed += reserveOf(leaseId) + BOND + withheldOf(leaseId);
+    /// @dev Everyone to whom a test's calls may credit something.
+    function parties() internal view virtual returns (address[] memory accounts) {
+        accounts = new address[](8);
+        (accounts[0], accounts[1], accounts[2], accounts[3]) = (tenant, watcher, provider, node);
+        (accounts[4], accounts[5], accounts[6], accounts[7]) = (keeper, treasury, insurance, address(this));
+    }
+
+    /// @dev The escrow holds exactly what it owes to all jobs, living leases and accounts; the staking contract exactly
+    /// the stake; locked is exactly the collateral of living leases.
+    function assertConserved() internal view {
+        uint256 owed = 0;
+        for (uint256 i = 0; i < jobIds.length; i++) {
+            owed += uint256(freeOf(jobIds[i])) + escrow.job(jobIds[i]).fees;
+        }
+        uint256 collateral = 0;
+        for (uint256 i = 0; i < leaseIds.length; i++) {
+            if (stateOf(leaseIds[i]) == LeaseState.None) continue;
+            owed += reserveOf(leaseIds[i]) + BOND + withheldOf(leaseIds[i]);
+            collateral += leases[leaseIds[i]].collateral;
+        }
+        address[] memory accounts = parties();
+        for (uint256 i = 0; i < accounts.length; i++) {
+            owed += escrow.claimable(accounts[i]);
+        }
         assertEq(dollar.balanceOf(address(escrow)), owed, "escrow");
         assertEq(dollar.balanceOf(address(staking)), stakedBy(provider), "stake");
+        assertEq(lockedBy(provider), collateral, "locked");
     }
 }

@@ -113,7 +113,7 @@ contract DeploymentTest is Base {
         bytes32 jobId = fund(anOrder());
         token.blockAccount(tenant);
         vm.warp(DEADLINE + 1);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         vm.startPrank(tenant);
         vm.expectRevert(abi.encodeWithSelector(BlocklistToken.Blocked.selector, tenant));
         escrow.withdraw(tenant);

@@ -11,13 +11,13 @@ contract DisputeTest is Base {
         bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
         vm.prank(watcher);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotSilent.selector, seenAt, SILENCE));
-        escrow.suspend(leaseId, receipt, signature);
+        escrow.suspend(leases[leaseId], receipt, signature);
     }
 
     function answerAs(address caller, bytes32 leaseId, LeaseReceipt memory receipt) private {
         bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
         vm.prank(caller);
-        escrow.answer(leaseId, receipt, signature);
+        escrow.answer(leases[leaseId], receipt, signature);
     }
 
     // --- suspend ---
@@ -30,30 +30,30 @@ contract DisputeTest is Base {
         expectNotSilent(leaseId, noReceipt(), START);
         vm.warp(START + SILENCE + 1);
         vm.prank(tenant);
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
         assertState(leaseId, LeaseState.Suspended);
         Lease memory lease = escrow.lease(leaseId);
-        assertEq(lease.suspendedAt, START + 6);
-        assertEq(lease.answerBy, START + 6 + WINDOW);
-        assertEq(lease.reserve, 6 * PER_SECOND);
-        assertEq(escrow.job(jobId).activeLease, bytes32(0));
-        assertEq(escrow.job(jobId).reserved, 6 * PER_SECOND + BOND);
-        assertEq(staking.stakeOf(provider).locked, COLLATERAL);
-        assertConserved(jobId);
+        assertEq(lease.endsAt, START + 6);
+        assertEq(lease.exitAt, START + 6 + WINDOW);
+        assertEq(reserveOf(leaseId), 6 * PER_SECOND);
+        assertFalse(escrow.job(jobId).active);
+        assertEq(freeOf(jobId), DEPOSIT - EPOCH_FEE - 6 * PER_SECOND - BOND);
+        assertEq(lockedBy(provider), COLLATERAL);
+        assertConserved();
     }
 
     function test_suspendWithAReceiptPaysItAndReservesTheRest() public {
-        (bytes32 jobId, bytes32 leaseId) = openLease();
+        (, bytes32 leaseId) = openLease();
         vm.warp(START + 105);
         expectNotSilent(leaseId, aReceipt(leaseId, 100, 90), START + 100);
         vm.warp(START + 106);
         LeaseReceipt memory receipt = aReceipt(leaseId, 100, 90);
         bytes memory signature = signed(receipt);
         vm.prank(watcher);
-        escrow.suspend(leaseId, receipt, signature);
+        escrow.suspend(leases[leaseId], receipt, signature);
         assertEq(escrow.claimable(provider), net(90));
-        assertEq(escrow.lease(leaseId).reserve, 6 * PER_SECOND);
-        assertConserved(jobId);
+        assertEq(reserveOf(leaseId), 6 * PER_SECOND);
+        assertConserved();
     }
 
     function test_aCollectedReceiptCountsAgainstASuspensionWithoutOne() public {
@@ -69,46 +69,48 @@ contract DisputeTest is Base {
         vm.warp(START + 100);
         vm.prank(provider);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenantOrWatcher.selector, provider));
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
     }
 
     function test_silenceAfterTheLeasesEndIsNone() public {
         (, bytes32 leaseId) = openLease();
         vm.prank(provider);
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
         vm.warp(START + WINDOW + 1000);
         expectNotSilent(leaseId, aReceipt(leaseId, WINDOW - SILENCE, WINDOW - SILENCE), START + WINDOW - SILENCE);
         LeaseReceipt memory receipt = aReceipt(leaseId, WINDOW - SILENCE - 1, WINDOW - SILENCE - 1);
         bytes memory signature = signed(receipt);
         vm.prank(watcher);
-        escrow.suspend(leaseId, receipt, signature);
-        assertEq(escrow.lease(leaseId).suspendedAt, START + WINDOW);
-        assertEq(escrow.lease(leaseId).answerBy, START + WINDOW + 1000 + WINDOW);
+        escrow.suspend(leases[leaseId], receipt, signature);
+        assertEq(escrow.lease(leaseId).endsAt, START + WINDOW);
+        assertEq(escrow.lease(leaseId).exitAt, START + WINDOW + 1000 + WINDOW);
     }
 
     function test_theReserveOfASuspensionIsAllThatALaterReceiptMayClaim() public {
         (, bytes32 leaseId) = openAndSuspend(86_000);
-        assertEq(escrow.lease(leaseId).reserve, 86_000 * PER_SECOND);
+        assertEq(reserveOf(leaseId), 86_000 * PER_SECOND);
     }
 
     function test_aReserveClampsWhereTheJobIsPoor() public {
         (bytes32 jobId, bytes32 first) = openAndSuspend(60_000);
         vm.startPrank(tenant);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         escrow.topUp(jobId, RESERVE + BOND + EPOCH_FEE + 5, noPermit());
         vm.stopPrank();
         bytes32 second = openBid(jobId, aBid(jobId, 2));
         vm.warp(START + 61_000);
         vm.prank(watcher);
-        escrow.suspend(second, noReceipt(), "");
-        assertEq(escrow.lease(first).reserve, 60_000 * PER_SECOND);
-        assertEq(escrow.lease(second).reserve, RESERVE + 5);
-        assertEq(escrow.job(jobId).balance, escrow.job(jobId).reserved);
+        escrow.suspend(leases[second], noReceipt(), "");
+        assertEq(reserveOf(first), 60_000 * PER_SECOND);
+        // The five units over don't pay a whole second.
+        assertEq(reserveOf(second), RESERVE);
+        assertEq(freeOf(jobId), 5);
         vm.prank(tenant);
-        assertEq(escrow.refund(jobId), 0);
+        assertEq(escrow.refund(orders[jobId]), 5);
         collect(first, 60_000, 60_000);
-        assertEq(escrow.lease(first).paid, 60_000 * PER_SECOND);
-        assertConserved(jobId);
+        assertEq(escrow.lease(first).paid, 60_000);
+        assertEq(escrow.claimable(provider), net(60_000));
+        assertConserved();
     }
 
     function test_aSuspendedLeaseDrawsOnItsReserveAlone() public {
@@ -118,13 +120,14 @@ contract DisputeTest is Base {
         bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
         vm.warp(START + 1000);
         vm.prank(watcher);
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
         vm.prank(tenant);
         escrow.topUp(jobId, DEPOSIT, noPermit());
         collect(leaseId, 1000, 1000);
-        assertEq(escrow.lease(leaseId).paid, RESERVE);
-        assertEq(escrow.job(jobId).balance, DEPOSIT + BOND);
-        assertConserved(jobId);
+        assertEq(escrow.lease(leaseId).paid, MIN_RUNTIME);
+        assertEq(escrow.claimable(provider), net(uint128(MIN_RUNTIME)));
+        assertEq(freeOf(jobId), DEPOSIT);
+        assertConserved();
     }
 
     function test_suspendAndOpenInOneTransaction() public {
@@ -132,14 +135,15 @@ contract DisputeTest is Base {
         vm.warp(START + 100);
         Bid memory bid = aBid(jobId, 2);
         bytes[] memory calls = new bytes[](2);
-        calls[0] = abi.encodeCall(ILeaseEscrow.suspend, (leaseId, noReceipt(), bytes("")));
-        calls[1] = abi.encodeCall(ILeaseEscrow.open, (jobId, bid, sign(NODE_KEY, escrow.hashBid(bid)), RATE));
+        calls[0] = abi.encodeCall(ILeaseEscrow.suspend, (leases[leaseId], noReceipt(), bytes("")));
+        calls[1] = abi.encodeCall(ILeaseEscrow.open, (orders[jobId], bid, sign(NODE_KEY, escrow.hashBid(bid)), RATE));
+        keep(paramsOf(orders[jobId], bid, RATE));
         vm.prank(watcher);
         bytes[] memory results = escrow.multicall(calls);
         assertState(leaseId, LeaseState.Suspended);
         assertState(abi.decode(results[1], (bytes32)), LeaseState.Active);
-        assertEq(staking.stakeOf(provider).locked, 2 * COLLATERAL);
-        assertConserved(jobId);
+        assertEq(lockedBy(provider), 2 * COLLATERAL);
+        assertConserved();
     }
 
     // --- answer ---
@@ -150,10 +154,10 @@ contract DisputeTest is Base {
         answerAs(keeper, leaseId, aReceipt(leaseId, 100 - SILENCE, 95));
         assertState(leaseId, LeaseState.Cleared);
         assertEq(escrow.claimable(provider), net(95) + BOND);
-        assertEq(escrow.job(jobId).reserved, 0);
-        assertEq(escrow.job(jobId).balance, DEPOSIT - EPOCH_FEE - BOND - 95 * PER_SECOND);
-        assertEq(staking.stakeOf(provider).locked, 0);
-        assertConserved(jobId);
+        assertEq(freeOf(jobId), DEPOSIT - EPOCH_FEE - BOND - 95 * PER_SECOND);
+        assertEq(feesOf(jobId), 95 * PER_SECOND / 100);
+        assertEq(lockedBy(provider), 0);
+        assertConserved();
     }
 
     function test_aFinalReceiptClearsHoweverOld() public {
@@ -163,16 +167,16 @@ contract DisputeTest is Base {
     }
 
     function test_aReceiptOneSecondTooOldDoesNotClear() public {
-        (bytes32 jobId, bytes32 leaseId) = openAndSuspend(100);
+        (, bytes32 leaseId) = openAndSuspend(100);
         LeaseReceipt memory receipt = aReceipt(leaseId, 100 - SILENCE - 1, 94);
         bytes memory signature = signed(receipt);
         vm.prank(keeper);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotProviderOrNode.selector, keeper));
-        escrow.answer(leaseId, receipt, signature);
+        escrow.answer(leases[leaseId], receipt, signature);
         answerAs(node, leaseId, receipt);
         assertState(leaseId, LeaseState.Failed);
         assertEq(escrow.claimable(provider), net(94));
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function test_theProviderAdmitsADropForTheSmallPenalty() public {
@@ -181,13 +185,12 @@ contract DisputeTest is Base {
         answerAs(provider, leaseId, noReceipt());
         uint128 penalty = COLLATERAL * 500 / 10_000;
         assertState(leaseId, LeaseState.Failed);
-        assertEq(staking.stakeOf(provider).staked, STAKE - penalty);
-        assertEq(staking.stakeOf(provider).locked, 0);
+        assertEq(stakedBy(provider), STAKE - penalty);
+        assertEq(lockedBy(provider), 0);
         assertEq(escrow.claimable(insurance), penalty);
         assertEq(escrow.claimable(watcher), EPOCH_FEE);
-        assertEq(escrow.job(jobId).balance, DEPOSIT - EPOCH_FEE);
-        assertEq(escrow.job(jobId).reserved, 0);
-        assertConserved(jobId);
+        assertEq(freeOf(jobId), DEPOSIT - EPOCH_FEE);
+        assertConserved();
     }
 
     function test_answerWindowEdges() public {
@@ -197,12 +200,12 @@ contract DisputeTest is Base {
         bytes memory signature = signed(receipt);
         vm.warp(answerBy + 1);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.AnswerWindowClosed.selector, answerBy));
-        escrow.answer(leaseId, receipt, signature);
+        escrow.answer(leases[leaseId], receipt, signature);
         vm.prank(provider);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.AnswerWindowClosed.selector, answerBy));
-        escrow.answer(leaseId, noReceipt(), "");
+        escrow.answer(leases[leaseId], noReceipt(), "");
         vm.warp(answerBy);
-        escrow.answer(leaseId, receipt, signature);
+        escrow.answer(leases[leaseId], receipt, signature);
         assertState(leaseId, LeaseState.Cleared);
     }
 
@@ -220,7 +223,7 @@ contract DisputeTest is Base {
         collect(leaseId, 150, 150);
         assertEq(escrow.lease(leaseId).earned, 100);
         assertEq(escrow.claimable(provider), net(100));
-        assertEq(escrow.lease(leaseId).reserve, 0);
+        assertEq(reserveOf(leaseId), 0);
     }
 
     // --- fail ---
@@ -231,16 +234,15 @@ contract DisputeTest is Base {
         collect(leaseId, 50, 50);
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertState(leaseId, LeaseState.Failed);
-        assertEq(staking.stakeOf(provider).staked, STAKE - COLLATERAL);
-        assertEq(staking.stakeOf(provider).locked, 0);
+        assertEq(stakedBy(provider), STAKE - COLLATERAL);
+        assertEq(lockedBy(provider), 0);
         assertEq(escrow.claimable(provider), net(50));
         assertEq(escrow.claimable(keeper), COLLATERAL * 5 / 100);
         assertEq(escrow.claimable(insurance), COLLATERAL * 65 / 100);
-        assertEq(escrow.job(jobId).balance, DEPOSIT - EPOCH_FEE - 50 * PER_SECOND + COLLATERAL * 30 / 100);
-        assertEq(escrow.job(jobId).reserved, 0);
-        assertConserved(jobId);
+        assertEq(freeOf(jobId), DEPOSIT - EPOCH_FEE - 50 * PER_SECOND + COLLATERAL * 30 / 100);
+        assertConserved();
     }
 
     function test_failIsPossibleStrictlyAfterTheWindow() public {
@@ -249,10 +251,10 @@ contract DisputeTest is Base {
         for (uint64 t = answerBy - 1; t <= answerBy; t++) {
             vm.warp(t);
             vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.AnswerWindowOpen.selector, answerBy));
-            escrow.fail(leaseId);
+            escrow.fail(leases[leaseId]);
         }
         vm.warp(answerBy + 1);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
     }
 
     function test_aDisputeDoesNotTouchTheNextEpoch() public {
@@ -260,12 +262,12 @@ contract DisputeTest is Base {
         bytes32 second = openBid(jobId, aBid(jobId, 2));
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(first);
-        assertEq(escrow.job(jobId).activeLease, second);
+        escrow.fail(leases[first]);
+        assertTrue(escrow.job(jobId).active);
         assertState(second, LeaseState.Active);
-        assertEq(escrow.job(jobId).reserved, RESERVE + BOND);
-        assertEq(staking.stakeOf(provider).locked, COLLATERAL);
-        assertConserved(jobId);
+        assertEq(reserveOf(second), (1 days - 100) * PER_SECOND);
+        assertEq(lockedBy(provider), COLLATERAL);
+        assertConserved();
     }
 
     function test_unbondingStakeIsSlashedWithTheRest() public {
@@ -273,7 +275,7 @@ contract DisputeTest is Base {
         vm.prank(provider);
         staking.requestUnstake(STAKE);
         vm.warp(START + 100 + WINDOW + 1);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertEq(staking.stakeOf(provider).unbonding, STAKE - COLLATERAL);
     }
 }

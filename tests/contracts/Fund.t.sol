@@ -2,17 +2,27 @@
 pragma solidity 0.8.37;
 
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
-import {Job, Order} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Job, Limits, Order} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Permit} from "../../contracts/libraries/Deposits.sol";
 import {Base} from "./Base.sol";
 
 contract FundTest is Base {
-    uint128 private constant TOO_MUCH = (type(uint128).max >> 1) + 1;
+    uint128 private constant TOO_MUCH = (type(uint96).max >> 1) + 1;
 
     function expectRefused(Order memory order, bytes memory reason) private {
         bytes memory signature = sign(TENANT_KEY, escrow.hashOrder(order));
         vm.expectRevert(reason);
         escrow.fund(order, signature, noPermit());
+    }
+
+    function unknownOrder() private view returns (Order memory order) {
+        order = anOrder();
+        order.nonce = 404;
+    }
+
+    function expectUnknown() private {
+        bytes32 jobId = escrow.hashOrder(unknownOrder());
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, jobId));
     }
 
     function permitBy(uint256 key, address owner, uint256 value) private view returns (Permit memory) {
@@ -29,10 +39,12 @@ contract FundTest is Base {
         bytes32 jobId = fund(anOrder());
         Job memory job = escrow.job(jobId);
         assertEq(jobId, escrow.hashOrder(anOrder()));
-        assertEq(job.balance, DEPOSIT);
-        assertEq(job.tenant, tenant);
+        assertEq(job.free, DEPOSIT);
+        assertTrue(job.funded);
+        assertEq(job.epochs, 0);
+        assertFalse(job.active || job.cancelled);
         assertEq(dollar.balanceOf(tenant), 1000e6 - DEPOSIT);
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function test_fundByPermitWithoutAllowance() public {
@@ -59,7 +71,7 @@ contract FundTest is Base {
     function test_fundAfterARefundIsStillASecondFund() public {
         bytes32 jobId = fund(anOrder());
         vm.prank(tenant);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobExists.selector, jobId));
     }
 
@@ -121,11 +133,11 @@ contract FundTest is Base {
         vm.startPrank(provider);
         dollar.approve(address(escrow), 5e6);
         vm.expectEmit(address(escrow));
-        emit ILeaseEscrow.JobToppedUp(jobId, provider, 5e6, DEPOSIT + 5e6);
+        emit ILeaseEscrow.JobToppedUp(jobId, provider, 5e6);
         escrow.topUp(jobId, 5e6, noPermit());
         vm.stopPrank();
-        assertEq(escrow.job(jobId).balance, DEPOSIT + 5e6);
-        assertConserved(jobId);
+        assertEq(freeOf(jobId), DEPOSIT + 5e6);
+        assertConserved();
     }
 
     function test_topUpRefusals() public {
@@ -139,7 +151,7 @@ contract FundTest is Base {
         );
         escrow.topUp(jobId, TOO_MUCH, noPermit());
         vm.prank(tenant);
-        escrow.cancel(jobId);
+        escrow.cancel(orders[jobId]);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
         escrow.topUp(jobId, 1, noPermit());
     }
@@ -147,11 +159,13 @@ contract FundTest is Base {
     function test_cancel() public {
         bytes32 jobId = fund(anOrder());
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenant.selector, address(this), tenant));
-        escrow.cancel(jobId);
+        escrow.cancel(orders[jobId]);
         vm.startPrank(tenant);
-        escrow.cancel(jobId);
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.JobCancelled(jobId, tenant);
+        escrow.cancel(orders[jobId]);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
-        escrow.cancel(jobId);
+        escrow.cancel(orders[jobId]);
         vm.stopPrank();
         assertTrue(escrow.job(jobId).cancelled);
     }
@@ -159,90 +173,100 @@ contract FundTest is Base {
     function test_aTenantTakesBackAnOrderBeforeItIsFundedAndNobodyElseCan() public {
         bytes32 jobId = escrow.hashOrder(anOrder());
         vm.prank(keeper);
-        escrow.cancel(jobId);
-        uint256 snapshot = vm.snapshotState();
-        fund(anOrder());
-        vm.revertToState(snapshot);
-        vm.prank(tenant);
-        escrow.cancel(jobId);
-        assertTrue(escrow.orderRevoked(tenant, jobId));
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenant.selector, keeper, tenant));
+        escrow.cancel(anOrder());
+        vm.startPrank(tenant);
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.OrderRevoked(jobId, tenant);
+        escrow.cancel(anOrder());
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+        escrow.cancel(anOrder());
+        // Not even by itself.
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
+        escrow.fund(anOrder(), "", noPermit());
+        vm.stopPrank();
         expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
     }
 
     function test_extendRaisesAndNeverLowers() public {
         bytes32 jobId = fund(anOrder());
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenant.selector, address(this), tenant));
-        escrow.extend(jobId, DEADLINE, 10, RATE);
+        escrow.extend(orders[jobId], DEADLINE, 10, RATE);
         vm.startPrank(tenant);
+        expectUnknown();
+        escrow.extend(unknownOrder(), DEADLINE, 10, RATE);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("deadline")));
-        escrow.extend(jobId, DEADLINE - 1, 10, RATE);
+        escrow.extend(orders[jobId], DEADLINE - 1, 10, RATE);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("maxEpochs")));
-        escrow.extend(jobId, DEADLINE, 9, RATE);
+        escrow.extend(orders[jobId], DEADLINE, 9, RATE);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("maxRatePerHour")));
-        escrow.extend(jobId, DEADLINE, 10, RATE - 1);
+        escrow.extend(orders[jobId], DEADLINE, 10, RATE - 1);
         vm.expectRevert(
             abi.encodeWithSelector(ILeaseEscrow.DeadlineTooFar.selector, START + 366 days, START + 365 days)
         );
-        escrow.extend(jobId, START + 366 days, 10, RATE);
-        escrow.extend(jobId, DEADLINE + 1, 11, RATE + 1);
-        Job memory job = escrow.job(jobId);
-        assertEq(job.deadline, DEADLINE + 1);
-        assertEq(job.maxEpochs, 11);
-        assertEq(job.maxRatePerHour, RATE + 1);
-        escrow.cancel(jobId);
+        escrow.extend(orders[jobId], START + 366 days, 10, RATE);
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.JobExtended(jobId, DEADLINE + 1, 11, RATE + 1);
+        escrow.extend(orders[jobId], DEADLINE + 1, 11, RATE + 1);
+        Limits memory limits = escrow.limits(orders[jobId]);
+        assertEq(limits.deadline, DEADLINE + 1);
+        assertEq(limits.maxEpochs, 11);
+        assertEq(limits.maxRatePerHour, RATE + 1);
+        // From now on the raised limits are what can't be lowered.
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.ExtensionLowers.selector, bytes32("deadline")));
+        escrow.extend(orders[jobId], DEADLINE, 11, RATE + 1);
+        escrow.cancel(orders[jobId]);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
-        escrow.extend(jobId, DEADLINE + 1, 11, RATE + 1);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
-        escrow.extend(bytes32("none"), DEADLINE + 1, 11, RATE + 1);
+        escrow.extend(orders[jobId], DEADLINE + 1, 11, RATE + 1);
         vm.stopPrank();
     }
 
     function test_extendLeavesARunningLeasesEnd() public {
         (bytes32 jobId, bytes32 leaseId) = openLease();
         vm.prank(tenant);
-        escrow.extend(jobId, DEADLINE + 1 days, 10, RATE);
+        escrow.extend(orders[jobId], DEADLINE + 1 days, 10, RATE);
         assertEq(escrow.lease(leaseId).endsAt, DEADLINE);
     }
 
     function test_refundByTheTenantAtAnyTime() public {
         bytes32 jobId = fund(anOrder());
         vm.prank(tenant);
-        assertEq(escrow.refund(jobId), DEPOSIT);
+        assertEq(escrow.refund(orders[jobId]), DEPOSIT);
         assertEq(escrow.claimable(tenant), DEPOSIT);
         vm.prank(tenant);
-        assertEq(escrow.refund(jobId), 0);
-        assertConserved(jobId);
+        assertEq(escrow.refund(orders[jobId]), 0);
+        assertConserved();
     }
 
     function test_refundByAnyoneStrictlyAfterTheDeadline() public {
         bytes32 jobId = fund(anOrder());
         vm.warp(DEADLINE);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.RefundTooEarly.selector, DEADLINE));
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         vm.warp(DEADLINE + 1);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         assertEq(escrow.claimable(tenant), DEPOSIT);
     }
 
     function test_refundNeverWhileActiveAndNeverAReserve() public {
-        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
-        escrow.refund(bytes32("none"));
+        expectUnknown();
+        escrow.refund(unknownOrder());
         (bytes32 jobId, bytes32 leaseId) = openLease();
         vm.prank(tenant);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, leaseId));
-        escrow.refund(jobId);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, 1));
+        escrow.refund(orders[jobId]);
         vm.warp(START + 20);
         vm.startPrank(tenant);
-        escrow.suspend(leaseId, noReceipt(), "");
-        assertEq(escrow.refund(jobId), DEPOSIT - EPOCH_FEE - BOND - 20 * PER_SECOND);
+        escrow.suspend(leases[leaseId], noReceipt(), "");
+        assertEq(escrow.refund(orders[jobId]), DEPOSIT - EPOCH_FEE - BOND - 20 * PER_SECOND);
         vm.stopPrank();
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function test_withdraw() public {
         bytes32 jobId = fund(anOrder());
         vm.startPrank(tenant);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
         escrow.withdraw(address(0));
         vm.expectEmit(address(escrow));

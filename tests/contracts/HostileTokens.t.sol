@@ -18,11 +18,11 @@ import {
     FalseToken,
     FeeToken,
     FreeToken,
+    IMintable,
     LyingToken,
     NoReturnToken,
     RebaseToken
 } from "./world/Tokens.sol";
-import {IMintable} from "./world/World.sol";
 
 /// @notice I-25: tokens that misbehave are refused, or harm nobody but those whom they mean to harm.
 contract HostileTokensTest is Base {
@@ -54,10 +54,11 @@ contract HostileTokensTest is Base {
         collect(leaseId, 50, 50);
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         vm.prank(tenant);
-        escrow.refund(jobId);
-        assertConserved(jobId);
+        escrow.refund(orders[jobId]);
+        escrow.sweepFees(jobId);
+        assertConserved();
         address[6] memory payees = [tenant, watcher, provider, keeper, treasury, insurance];
         for (uint256 i = 0; i < payees.length; i++) {
             uint256 before = token.balanceOf(payees[i]);
@@ -102,10 +103,10 @@ contract HostileTokensTest is Base {
         escrow.fund(order, signature, noPermit());
         vm.warp(START + 100 + WINDOW + 1);
         vm.expectRevert(failed);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertState(leaseId, LeaseState.Suspended);
         asset.refuse(false);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertState(leaseId, LeaseState.Failed);
     }
 
@@ -132,21 +133,21 @@ contract HostileTokensTest is Base {
         escrow.topUp(jobId, 100, noPermit());
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         // 98 % of the collateral arrived, so 98 % is credited.
         assertEq(escrow.claimable(keeper), uint256(COLLATERAL) * 98 / 100 * 5 / 100);
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function test_aFeeOfEverythingJamsNothing() public {
         FeeToken asset = new FeeToken();
         settle(address(asset));
-        (bytes32 jobId, bytes32 leaseId) = openAndSuspend(100);
+        (, bytes32 leaseId) = openAndSuspend(100);
         asset.setFee(10_000);
         vm.warp(START + 100 + WINDOW + 1);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertEq(escrow.claimable(insurance), 0);
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function testFuzz_aRebaseUpIsNobodysAndADownOneNeverGrows(uint8 up, uint8 down) public {
@@ -166,7 +167,7 @@ contract HostileTokensTest is Base {
         if (worked) assertApproxEqAbs(left, credit, 256);
         else assertEq(left, 0);
         assertEq(escrow.claimable(provider), worked ? 0 : credit);
-        assertEq(escrow.job(jobId).balance, DEPOSIT - EPOCH_FEE - 100 * PER_SECOND);
+        assertEq(freeOf(jobId) + reserveOf(leaseId) + BOND, DEPOSIT - EPOCH_FEE - 100 * PER_SECOND);
     }
 
     function test_aBlockedPartyStopsOnlyItself() public {
@@ -181,12 +182,12 @@ contract HostileTokensTest is Base {
         escrow.withdraw(provider);
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         vm.prank(keeper);
         escrow.withdraw(keeper);
         vm.prank(tenant);
-        escrow.refund(jobId);
-        assertConserved(jobId);
+        escrow.refund(orders[jobId]);
+        assertConserved();
         vm.prank(provider);
         escrow.withdraw(makeAddr("elsewhere"));
     }
@@ -194,16 +195,16 @@ contract HostileTokensTest is Base {
     function test_aBlockedEscrowMakesSlashesWait() public {
         BlockingToken asset = new BlockingToken();
         settle(address(asset));
-        (bytes32 jobId, bytes32 leaseId) = openAndSuspend(100);
+        (, bytes32 leaseId) = openAndSuspend(100);
         asset.setBlocked(address(escrow), true);
         vm.warp(START + 100 + WINDOW + 1);
         vm.expectRevert(abi.encodeWithSelector(BlockingToken.Blocked.selector, address(escrow)));
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertState(leaseId, LeaseState.Suspended);
         asset.setBlocked(address(escrow), false);
         vm.prank(keeper);
-        escrow.fail(leaseId);
-        assertConserved(jobId);
+        escrow.fail(leases[leaseId]);
+        assertConserved();
     }
 
     /// @dev Every call that changes state, entered from inside a deposit, a withdrawal and a slash.
@@ -226,29 +227,31 @@ contract HostileTokensTest is Base {
             staking.stake(1, noPermit());
             assertRefused(asset);
         }
-        asset.onTransfer(address(escrow), abi.encodeCall(escrow.collect, (leaseId, aReceipt(leaseId, 60, 60), "")));
+        asset.onTransfer(
+            address(escrow), abi.encodeCall(escrow.collect, (leases[leaseId], aReceipt(leaseId, 60, 60), ""))
+        );
         vm.prank(provider);
         escrow.withdraw(provider);
         assertRefused(asset);
-        asset.onTransfer(address(escrow), abi.encodeCall(escrow.fail, (leaseId)));
+        asset.onTransfer(address(escrow), abi.encodeCall(escrow.fail, (leases[leaseId])));
         vm.warp(START + 100 + WINDOW + 1);
-        escrow.fail(leaseId);
+        escrow.fail(leases[leaseId]);
         assertRefused(asset);
-        assertConservedWithStake(jobId);
+        assertConserved();
     }
 
     /// @dev From inside a call of one contract the other is open: money is conserved all the same.
     function test_aCallbackIntoTheOtherContractConserves() public {
         CallbackToken asset = new CallbackToken();
         settle(address(asset));
-        (bytes32 jobId, bytes32 leaseId) = openAndSuspend(100);
+        (, bytes32 leaseId) = openAndSuspend(100);
         vm.warp(START + 100 + WINDOW + 1);
-        asset.onTransfer(address(escrow), abi.encodeCall(escrow.fail, (leaseId)));
+        asset.onTransfer(address(escrow), abi.encodeCall(escrow.fail, (leases[leaseId])));
         vm.prank(provider);
         staking.stake(10, noPermit());
         assertState(leaseId, LeaseState.Suspended);
-        escrow.fail(leaseId);
-        assertConservedWithStake(jobId);
+        escrow.fail(leases[leaseId]);
+        assertConserved();
     }
 
     function assertRefused(CallbackToken asset) private view {
@@ -257,29 +260,31 @@ contract HostileTokensTest is Base {
         assertEq(bytes4(asset.answer()), ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
     }
 
-    function assertConservedWithStake(bytes32 jobId) private view {
-        uint256 owed = escrow.job(jobId).balance + escrow.claimable(tenant) + escrow.claimable(watcher)
-            + escrow.claimable(provider) + escrow.claimable(keeper) + escrow.claimable(treasury)
-            + escrow.claimable(insurance) + escrow.claimable(address(this)) + escrow.claimable(address(token));
-        assertEq(token.balanceOf(address(escrow)), owed);
-        assertEq(token.balanceOf(address(staking)), staking.stakeOf(provider).staked);
+    function parties() internal view override returns (address[] memory accounts) {
+        address[] memory usual = super.parties();
+        accounts = new address[](usual.length + 1);
+        for (uint256 i = 0; i < usual.length; i++) {
+            accounts[i] = usual[i];
+        }
+        accounts[usual.length] = address(token);
     }
 
     function escrowEntries(bytes32 jobId, bytes32 leaseId) private view returns (bytes[] memory entries) {
-        entries = new bytes[](13);
+        entries = new bytes[](14);
         entries[0] = abi.encodeCall(escrow.withdraw, (address(token)));
         entries[1] = abi.encodeCall(escrow.fund, (anOrder(), "", noPermit()));
         entries[2] = abi.encodeCall(escrow.topUp, (jobId, 1, noPermit()));
-        entries[3] = abi.encodeCall(escrow.cancel, (keccak256("x")));
-        entries[4] = abi.encodeCall(escrow.extend, (jobId, DEADLINE, 10, RATE));
-        entries[5] = abi.encodeCall(escrow.refund, (jobId));
-        entries[6] = abi.encodeCall(escrow.open, (jobId, aBid(jobId, 2), "", RATE));
-        entries[7] = abi.encodeCall(escrow.collect, (leaseId, noReceipt(), ""));
-        entries[8] = abi.encodeCall(escrow.close, (leaseId, noReceipt(), ""));
-        entries[9] = abi.encodeCall(escrow.notice, (leaseId));
-        entries[10] = abi.encodeCall(escrow.suspend, (leaseId, noReceipt(), ""));
-        entries[11] = abi.encodeCall(escrow.answer, (leaseId, noReceipt(), ""));
-        entries[12] = abi.encodeCall(escrow.fail, (leaseId));
+        entries[3] = abi.encodeCall(escrow.cancel, (orders[jobId]));
+        entries[4] = abi.encodeCall(escrow.extend, (orders[jobId], DEADLINE, 10, RATE));
+        entries[5] = abi.encodeCall(escrow.refund, (orders[jobId]));
+        entries[6] = abi.encodeCall(escrow.open, (orders[jobId], aBid(jobId, 2), "", RATE));
+        entries[7] = abi.encodeCall(escrow.collect, (leases[leaseId], noReceipt(), ""));
+        entries[8] = abi.encodeCall(escrow.close, (leases[leaseId], noReceipt(), ""));
+        entries[9] = abi.encodeCall(escrow.notice, (leases[leaseId]));
+        entries[10] = abi.encodeCall(escrow.suspend, (leases[leaseId], noReceipt(), ""));
+        entries[11] = abi.encodeCall(escrow.answer, (leases[leaseId], noReceipt(), ""));
+        entries[12] = abi.encodeCall(escrow.fail, (leases[leaseId]));
+        entries[13] = abi.encodeCall(escrow.sweepFees, (jobId));
     }
 
     function stakingEntries() private view returns (bytes[] memory entries) {

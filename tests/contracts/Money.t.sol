@@ -12,12 +12,9 @@ contract MoneyTest is Base {
         order.deposit = deposit;
         order.maxRatePerHour = rate;
         jobId = fund(order);
-        bytes memory signature;
         Bid memory bid = aBid(jobId, 1);
         bid.minRatePerHour = 0;
-        signature = sign(NODE_KEY, escrow.hashBid(bid));
-        vm.prank(watcher);
-        leaseId = escrow.open(jobId, bid, signature, rate);
+        leaseId = openBid(jobId, bid, rate);
     }
 
     function testFuzz_payIsTheFloorHoweverItIsCutUp(uint128 rate, uint32[5] memory cuts) public {
@@ -30,14 +27,15 @@ contract MoneyTest is Base {
             collect(leaseId, last, last);
         }
         uint256 due = uint256(rate) * last / 3600;
-        assertEq(escrow.lease(leaseId).paid, due);
-        assertEq(escrow.claimable(provider) + escrow.claimable(treasury), due);
-        assertConserved(jobId);
+        assertEq(escrow.lease(leaseId).paid, last);
+        assertEq(escrow.claimable(provider), due - due / 100);
+        assertEq(withheldOf(leaseId), due / 100);
+        assertConserved();
     }
 
     function testFuzz_aLeaseAlwaysEnds(uint128 rate, uint128 deposit, uint64 seen, uint64 earned, uint8 way) public {
         rate = uint128(bound(rate, 1, 500_000_000));
-        uint256 least = Settlement.reserveFor(rate, MIN_RUNTIME) + BOND + EPOCH_FEE;
+        uint256 least = Settlement.payFor(rate, MIN_RUNTIME) + BOND + EPOCH_FEE;
         deposit = uint128(bound(deposit, least, least + 100e6));
         (bytes32 jobId, bytes32 leaseId) = openAt(rate, deposit);
         LeaseReceipt memory receipt = LeaseReceipt(leaseId, 1, seen, earned, way % 2 == 0, bytes32(0));
@@ -45,21 +43,22 @@ contract MoneyTest is Base {
         vm.warp(START + 1000);
         if (way % 4 < 2) {
             vm.warp(DEADLINE + WINDOW + 1);
-            escrow.close(leaseId, receipt, signature);
+            escrow.close(leases[leaseId], receipt, signature);
             assertState(leaseId, LeaseState.Closed);
         } else {
             vm.prank(watcher);
-            escrow.suspend(leaseId, noReceipt(), "");
-            escrow.collect(leaseId, receipt, signature);
+            escrow.suspend(leases[leaseId], noReceipt(), "");
+            escrow.collect(leases[leaseId], receipt, signature);
             vm.warp(DEADLINE + 1);
             vm.prank(keeper);
-            escrow.fail(leaseId);
+            escrow.fail(leases[leaseId]);
             assertState(leaseId, LeaseState.Failed);
         }
-        assertConserved(jobId);
-        escrow.refund(jobId);
-        assertEq(escrow.job(jobId).balance, 0);
-        assertConserved(jobId);
+        assertConserved();
+        escrow.refund(orders[jobId]);
+        escrow.sweepFees(jobId);
+        assertEq(freeOf(jobId) + feesOf(jobId), 0);
+        assertConserved();
     }
 
     function testFuzz_theReserveCoversEveryReceiptBeforeTheSuspension(
@@ -79,12 +78,14 @@ contract MoneyTest is Base {
         collect(leaseId, first, first);
         vm.warp(START + first + silent);
         vm.prank(tenant);
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
         vm.prank(tenant);
-        escrow.refund(jobId);
+        escrow.refund(orders[jobId]);
         collect(leaseId, later, later);
-        assertEq(escrow.lease(leaseId).paid, uint256(rate) * later / 3600);
-        assertConserved(jobId);
+        uint256 due = uint256(rate) * later / 3600;
+        assertEq(escrow.lease(leaseId).paid, later);
+        assertEq(escrow.claimable(provider), due - due / 100);
+        assertConserved();
     }
 
     function testFuzz_splitsAddUpAndSlashingOneselfLosesMoney(uint128 collateral) public {
@@ -95,13 +96,13 @@ contract MoneyTest is Base {
         bytes32 leaseId = openBid(jobId, bid);
         vm.warp(START + 100);
         vm.prank(watcher);
-        escrow.suspend(leaseId, noReceipt(), "");
+        escrow.suspend(leases[leaseId], noReceipt(), "");
         vm.warp(START + 100 + WINDOW + 1);
         vm.prank(keeper);
-        escrow.fail(leaseId);
-        uint256 back = escrow.job(jobId).balance + escrow.claimable(keeper) + EPOCH_FEE - DEPOSIT;
+        escrow.fail(leases[leaseId]);
+        uint256 back = freeOf(jobId) + escrow.claimable(keeper) + EPOCH_FEE - DEPOSIT;
         assertLe(back, uint256(collateral) * 9 / 10);
         assertEq(back + escrow.claimable(insurance), collateral);
-        assertConserved(jobId);
+        assertConserved();
     }
 }

@@ -2,8 +2,7 @@
 pragma solidity 0.8.37;
 
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
-import {IProviderStaking} from "../../contracts/interfaces/IProviderStaking.sol";
-import {Bid, Job, Lease, LeaseState, Order} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Bid, Job, Lease, LeaseParams, LeaseState, Order} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 contract OpenTest is Base {
@@ -18,37 +17,51 @@ contract OpenTest is Base {
         bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
         vm.prank(watcher);
         vm.expectRevert(reason);
-        escrow.open(jobId, bid, signature, rate);
+        escrow.open(orders[jobId], bid, signature, rate);
     }
 
     function test_openLocksReservesAndPaysTheWatcher() public {
         Bid memory bid = aBid(jobId, 1);
         bytes32 leaseId = openBid(jobId, bid);
-        assertEq(leaseId, keccak256(abi.encode(jobId, uint32(1), escrow.hashBid(bid), RATE)));
+        LeaseParams memory params = LeaseParams({
+            jobId: jobId,
+            tenant: tenant,
+            watcher: watcher,
+            provider: provider,
+            node: node,
+            epoch: 1,
+            maxSilence: SILENCE,
+            rate: RATE,
+            collateral: COLLATERAL,
+            slot: 1
+        });
+        assertEq(leaseId, keccak256(abi.encode(params)));
         Lease memory lease = escrow.lease(leaseId);
         assertState(leaseId, LeaseState.Active);
-        assertEq(lease.reserve, RESERVE);
-        assertEq(lease.bond, BOND);
+        assertEq(lease.covered, 1 days);
+        assertEq(reserveOf(leaseId), 1 days * PER_SECOND);
         assertEq(lease.startedAt, START);
-        assertEq(lease.seenAt, START);
+        assertEq(lease.seen, 0);
+        assertEq(lease.earned, 0);
+        assertEq(lease.paid, 0);
         assertEq(lease.endsAt, DEADLINE);
-        assertEq(lease.closableAt, DEADLINE + WINDOW);
+        assertEq(lease.exitAt, DEADLINE + WINDOW);
         Job memory job = escrow.job(jobId);
-        assertEq(job.activeLease, leaseId);
+        assertTrue(job.active);
         assertEq(job.epochs, 1);
-        assertEq(job.reserved, RESERVE + BOND);
-        assertEq(job.balance, DEPOSIT - EPOCH_FEE);
+        assertEq(job.free, DEPOSIT - EPOCH_FEE - BOND - 1 days * PER_SECOND);
         assertEq(escrow.claimable(watcher), EPOCH_FEE);
-        assertEq(staking.stakeOf(provider).locked, COLLATERAL);
+        assertEq(lockedBy(provider), COLLATERAL);
         assertTrue(escrow.slotUsed(provider, 1));
-        assertConserved(jobId);
+        assertConserved();
     }
 
     function test_openByTheTenantWithTheProvidersSignature() public {
         Bid memory bid = aBid(jobId, 1);
         bytes memory signature = sign(PROVIDER_KEY, escrow.hashBid(bid));
+        keep(paramsOf(anOrder(), bid, RATE / 2));
         vm.prank(tenant);
-        assertState(escrow.open(jobId, bid, signature, RATE / 2), LeaseState.Active);
+        assertState(escrow.open(orders[jobId], bid, signature, RATE / 2), LeaseState.Active);
     }
 
     function test_openByNobodyElse() public {
@@ -56,19 +69,22 @@ contract OpenTest is Base {
         bytes memory signature = sign(NODE_KEY, escrow.hashBid(bid));
         vm.prank(provider);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotTenantOrWatcher.selector, provider));
-        escrow.open(jobId, bid, signature, RATE);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, bytes32("none")));
-        escrow.open(bytes32("none"), bid, signature, RATE);
+        escrow.open(orders[jobId], bid, signature, RATE);
+        Order memory order = anOrder();
+        order.nonce = 404;
+        bytes32 unknown = escrow.hashOrder(order);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, unknown));
+        escrow.open(order, bid, signature, RATE);
     }
 
     function test_openWhileActive() public {
-        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
-        expectRefused(aBid(jobId, 2), RATE, abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, leaseId));
+        openBid(jobId, aBid(jobId, 1));
+        expectRefused(aBid(jobId, 2), RATE, abi.encodeWithSelector(ILeaseEscrow.JobIsActive.selector, jobId, 1));
     }
 
     function test_openOfACancelledJob() public {
         vm.prank(tenant);
-        escrow.cancel(jobId);
+        escrow.cancel(orders[jobId]);
         expectRefused(aBid(jobId, 1), RATE, abi.encodeWithSelector(ILeaseEscrow.JobIsCancelled.selector, jobId));
     }
 
@@ -108,7 +124,7 @@ contract OpenTest is Base {
         );
         bid.collateral = STAKE + 1;
         expectRefused(
-            bid, RATE, abi.encodeWithSelector(IProviderStaking.InsufficientStake.selector, provider, STAKE + 1, STAKE)
+            bid, RATE, abi.encodeWithSelector(ILeaseEscrow.InsufficientStake.selector, provider, STAKE + 1, STAKE)
         );
     }
 
@@ -126,7 +142,7 @@ contract OpenTest is Base {
         bytes memory signature = sign(WATCHER_KEY, bidHash);
         vm.prank(watcher);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidBidSignature.selector, node, provider, bidHash));
-        escrow.open(jobId, bid, signature, RATE);
+        escrow.open(orders[jobId], bid, signature, RATE);
     }
 
     function test_bidsThatShareASlotExcludeEachOther() public {
@@ -149,7 +165,8 @@ contract OpenTest is Base {
         escrow.topUp(jobId, 1, noPermit());
         vm.stopPrank();
         openBid(jobId, aBid(jobId, 1));
-        assertEq(escrow.job(jobId).balance, escrow.job(jobId).reserved);
+        assertEq(freeOf(jobId), 0);
+        assertConserved();
     }
 
     function test_epochsAreExhaustedAndExtended() public {
@@ -159,10 +176,10 @@ contract OpenTest is Base {
         jobId = fund(order);
         bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
         vm.prank(tenant);
-        escrow.close(leaseId, noReceipt(), "");
+        escrow.close(leases[leaseId], noReceipt(), "");
         expectRefused(aBid(jobId, 2), RATE, abi.encodeWithSelector(ILeaseEscrow.EpochsExhausted.selector, 1));
         vm.prank(tenant);
-        escrow.extend(jobId, DEADLINE, 2, RATE);
+        escrow.extend(orders[jobId], DEADLINE, 2, RATE);
         openBid(jobId, aBid(jobId, 2));
     }
 

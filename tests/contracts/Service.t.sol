@@ -18,25 +18,25 @@ contract ServiceTest is Base {
     function closeWith(address caller, LeaseReceipt memory receipt) private {
         bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
         vm.prank(caller);
-        escrow.close(leaseId, receipt, signature);
+        escrow.close(leases[leaseId], receipt, signature);
     }
 
     function expectNotClosable(address caller, LeaseReceipt memory receipt, uint64 closableAt) private {
         bytes memory signature = receipt.leaseId == bytes32(0) ? bytes("") : signed(receipt);
         vm.prank(caller);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotClosable.selector, closableAt));
-        escrow.close(leaseId, receipt, signature);
+        escrow.close(leases[leaseId], receipt, signature);
     }
 
-    function assertClosed(uint128 secondsPaid) private view {
+    function assertClosed(uint128 secondsPaid) private {
         assertState(leaseId, LeaseState.Closed);
         Job memory job = escrow.job(jobId);
         assertEq(escrow.claimable(provider), net(secondsPaid));
-        assertEq(job.balance, DEPOSIT - EPOCH_FEE - secondsPaid * PER_SECOND);
-        assertEq(job.reserved, 0);
-        assertEq(job.activeLease, bytes32(0));
-        assertEq(staking.stakeOf(provider).locked, 0);
-        assertConserved(jobId);
+        assertEq(job.free, DEPOSIT - EPOCH_FEE - secondsPaid * PER_SECOND);
+        assertEq(job.fees, secondsPaid * PER_SECOND / 100);
+        assertFalse(job.active);
+        assertEq(lockedBy(provider), 0);
+        assertConserved();
     }
 
     // --- collect ---
@@ -45,9 +45,9 @@ contract ServiceTest is Base {
         vm.warp(START + 100);
         collect(leaseId, 100, 90);
         assertEq(escrow.claimable(provider), net(90));
-        assertEq(escrow.claimable(treasury), 900);
-        assertEq(escrow.lease(leaseId).reserve, RESERVE - 90 * PER_SECOND);
-        assertConserved(jobId);
+        assertEq(withheldOf(leaseId), 900);
+        assertEq(reserveOf(leaseId), (1 days - 90) * PER_SECOND);
+        assertConserved();
     }
 
     function test_aReceiptPaysOnceAndAnOlderOneNothing() public {
@@ -56,15 +56,15 @@ contract ServiceTest is Base {
         collect(leaseId, 100, 90);
         collect(leaseId, 50, 40);
         assertEq(escrow.claimable(provider), net(90));
-        assertEq(escrow.lease(leaseId).seenAt, START + 100);
-        assertEq(escrow.lease(leaseId).seq, 100);
+        assertEq(escrow.lease(leaseId).seen, 100);
+        assertEq(escrow.lease(leaseId).earned, 90);
     }
 
     function test_earnedIsBoundedByTimeAndTheLeasesEnd() public {
         vm.warp(START + 100);
         collect(leaseId, 1000, 1000);
         assertEq(escrow.lease(leaseId).earned, 100);
-        assertEq(escrow.lease(leaseId).seenAt, START + 100);
+        assertEq(escrow.lease(leaseId).seen, 100);
         vm.warp(DEADLINE + 50);
         collect(leaseId, 1 days + 50, 1 days + 50);
         assertEq(escrow.lease(leaseId).earned, 1 days);
@@ -80,14 +80,15 @@ contract ServiceTest is Base {
         bytes32 lease = openBid(poor, bid);
         vm.warp(START + 1000);
         LeaseReceipt memory receipt = aReceipt(lease, 1000, 1000);
-        escrow.collect(lease, receipt, signed(receipt));
+        escrow.collect(leases[lease], receipt, signed(receipt));
         assertEq(escrow.claimable(provider), net(uint128(MIN_RUNTIME)));
-        assertEq(escrow.job(poor).balance, BOND);
+        assertEq(freeOf(poor), 0);
         vm.prank(tenant);
         escrow.topUp(poor, 1_000_000, noPermit());
-        escrow.collect(lease, receipt, signed(receipt));
+        escrow.collect(leases[lease], receipt, signed(receipt));
         assertEq(escrow.claimable(provider), net(1000));
-        assertEq(escrow.job(poor).balance, BOND + 1_000_000 - 400 * PER_SECOND);
+        assertEq(freeOf(poor), 1_000_000 - 400 * PER_SECOND);
+        assertConserved();
     }
 
     function test_collectRefusals() public {
@@ -95,15 +96,15 @@ contract ServiceTest is Base {
         bytes32 digest = escrow.hashReceipt(receipt);
         bytes memory forged = sign(NODE_KEY, digest);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidWatcherSignature.selector, watcher, digest));
-        escrow.collect(leaseId, receipt, forged);
+        escrow.collect(leases[leaseId], receipt, forged);
         receipt.leaseId = bytes32("other");
         bytes memory signature = signed(receipt);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.WrongLease.selector, bytes32("other"), leaseId));
-        escrow.collect(leaseId, receipt, signature);
+        escrow.collect(leases[leaseId], receipt, signature);
         receipt.leaseId = bytes32(0);
         signature = signed(receipt);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.WrongLease.selector, bytes32(0), leaseId));
-        escrow.collect(leaseId, receipt, signature);
+        escrow.collect(leases[leaseId], receipt, signature);
     }
 
     // --- close ---
@@ -149,7 +150,7 @@ contract ServiceTest is Base {
 
     function test_closeByTheTenantAfterTheEndPaysUpToTheEnd() public {
         vm.prank(provider);
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
         vm.warp(START + WINDOW);
         closeWith(tenant, noReceipt());
         assertClosed(uint128(WINDOW));
@@ -160,10 +161,10 @@ contract ServiceTest is Base {
     function test_noticeEndsServiceAfterTheWindow() public {
         vm.warp(START + 100);
         vm.prank(provider);
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
         Lease memory lease = escrow.lease(leaseId);
         assertEq(lease.endsAt, START + 100 + WINDOW);
-        assertEq(lease.closableAt, START + 100 + WINDOW);
+        assertEq(lease.exitAt, START + 100 + WINDOW);
         vm.warp(START + 100 + WINDOW);
         expectNotClosable(provider, noReceipt(), START + 100 + WINDOW);
         vm.warp(START + 100 + WINDOW + 1);
@@ -174,19 +175,19 @@ contract ServiceTest is Base {
     function test_noticeNeverMovesTheEndBack() public {
         vm.warp(DEADLINE - 10);
         vm.prank(provider);
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
         assertEq(escrow.lease(leaseId).endsAt, DEADLINE);
-        assertEq(escrow.lease(leaseId).closableAt, DEADLINE - 10 + WINDOW);
+        assertEq(escrow.lease(leaseId).exitAt, DEADLINE - 10 + WINDOW);
     }
 
     function test_noticeRefusals() public {
         vm.prank(node);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NotProvider.selector, node, provider));
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
         vm.startPrank(provider);
-        escrow.notice(leaseId);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.AlreadyNoticed.selector, leaseId));
-        escrow.notice(leaseId);
+        escrow.notice(leases[leaseId]);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.NoticeChangesNothing.selector, leaseId, START + WINDOW));
+        escrow.notice(leases[leaseId]);
         vm.stopPrank();
     }
 
@@ -194,9 +195,9 @@ contract ServiceTest is Base {
         vm.warp(START + 100);
         LeaseReceipt memory receipt = aFinal(leaseId, 100, 100);
         bytes[] memory calls = new bytes[](2);
-        calls[0] = abi.encodeCall(ILeaseEscrow.close, (leaseId, receipt, signed(receipt)));
+        calls[0] = abi.encodeCall(ILeaseEscrow.close, (leases[leaseId], receipt, signed(receipt)));
         Bid memory bid = aBid(jobId, 2);
-        calls[1] = abi.encodeCall(ILeaseEscrow.open, (jobId, bid, sign(NODE_KEY, escrow.hashBid(bid)), RATE));
+        calls[1] = abi.encodeCall(ILeaseEscrow.open, (orders[jobId], bid, sign(NODE_KEY, escrow.hashBid(bid)), RATE));
         vm.prank(watcher);
         bytes[] memory results = escrow.multicall(calls);
         assertState(leaseId, LeaseState.Closed);

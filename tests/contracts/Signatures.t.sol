@@ -46,16 +46,14 @@ contract SignaturesTest is Base {
         Order memory order = anOrder();
         order.watcher = address(new Quorum(watcher, vm.addr(SECOND_KEY)));
         bytes32 jobId = fund(order);
-        bytes memory bidSignature = sign(NODE_KEY, escrow.hashBid(aBid(jobId, 1)));
-        vm.prank(order.watcher);
-        bytes32 leaseId = escrow.open(jobId, aBid(jobId, 1), bidSignature, RATE);
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
         vm.warp(START + 100);
         LeaseReceipt memory receipt = aReceipt(leaseId, 100, 90);
         bytes32 digest = escrow.hashReceipt(receipt);
         bytes memory one = sign(WATCHER_KEY, digest);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidWatcherSignature.selector, order.watcher, digest));
-        escrow.collect(leaseId, receipt, one);
-        escrow.collect(leaseId, receipt, both(digest));
+        escrow.collect(leases[leaseId], receipt, one);
+        escrow.collect(leases[leaseId], receipt, both(digest));
         assertEq(escrow.claimable(provider), net(90));
     }
 
@@ -65,9 +63,11 @@ contract SignaturesTest is Base {
         dollar.mint(order.tenant, DEPOSIT);
         vm.prank(order.tenant);
         dollar.approve(address(escrow), DEPOSIT);
-        bytes32 jobId = escrow.hashOrder(order);
+        bytes32 jobId = keep(order);
         escrow.fund(order, both(jobId), noPermit());
-        assertEq(escrow.job(jobId).tenant, order.tenant);
+        assertEq(freeOf(jobId), DEPOSIT);
+        assertEq(dollar.balanceOf(order.tenant), 0);
+        assertConserved();
     }
 
     function test_aKeyThatGetsCodeLaterKeepsItsWord() public {
@@ -76,7 +76,7 @@ contract SignaturesTest is Base {
         LeaseReceipt memory receipt = aReceipt(leaseId, 100, 90);
         bytes memory signature = signed(receipt);
         vm.etch(watcher, type(Refusing).runtimeCode);
-        escrow.collect(leaseId, receipt, signature);
+        escrow.collect(leases[leaseId], receipt, signature);
         assertEq(escrow.claimable(provider), net(90));
     }
 
@@ -88,7 +88,7 @@ contract SignaturesTest is Base {
         uint256 order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
         bytes memory twin = abi.encodePacked(r, bytes32(order - uint256(s)), v == 27 ? uint8(28) : uint8(27));
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidWatcherSignature.selector, watcher, digest));
-        escrow.close(leaseId, receipt, twin);
+        escrow.close(leases[leaseId], receipt, twin);
     }
 
     function test_anOrderIsOfOneContract() public {
@@ -115,11 +115,11 @@ contract SignaturesTest is Base {
         LeaseReceipt memory receipt = aReceipt(first, 100, 100);
         bytes memory signature = signed(receipt);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.WrongLease.selector, first, second));
-        escrow.collect(second, receipt, signature);
+        escrow.collect(leases[second], receipt, signature);
         receipt.leaseId = second;
         bytes32 digest = escrow.hashReceipt(receipt);
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidWatcherSignature.selector, watcher, digest));
-        escrow.collect(second, receipt, signature);
+        escrow.collect(leases[second], receipt, signature);
     }
 
     function test_aNodesConsentIsOfOneStakingContract() public {
@@ -134,7 +134,7 @@ contract SignaturesTest is Base {
 
     /// @dev The type strings as they are published, hashed apart from the contracts' own constants.
     function test_digestsFollowEip712() public {
-        (bytes32 jobId, bytes32 leaseId) = openLease();
+        (, bytes32 leaseId) = openLease();
         assertState(leaseId, LeaseState.Active);
         bytes32 domain = keccak256(
             abi.encode(
@@ -160,6 +160,5 @@ contract SignaturesTest is Base {
             )
         );
         assertEq(escrow.hashReceipt(r), keccak256(abi.encodePacked("\x19\x01", domain, content)));
-        assertEq(escrow.leaseIdOf(jobId, 1, escrow.hashBid(aBid(jobId, 1)), RATE), leaseId);
     }
 }

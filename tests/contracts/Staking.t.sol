@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IProviderStaking, NodeAuth, Stake} from "../../contracts/interfaces/IProviderStaking.sol";
+import {Bid, Order} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 contract StakingTest is Base {
@@ -20,6 +21,16 @@ contract StakingTest is Base {
         vm.prank(caller);
         vm.expectRevert(reason);
         staking.authoriseNode(auth, signature);
+    }
+
+    /// @dev A lease of a job of its own.
+    function lease(uint256 nonce, uint128 collateral) private returns (bytes32 leaseId) {
+        Order memory order = anOrder();
+        order.nonce = nonce;
+        bytes32 jobId = fund(order);
+        Bid memory bid = aBid(jobId, 1);
+        (bid.collateral, bid.slot) = (collateral, nonce);
+        return openBid(jobId, bid);
     }
 
     function test_stake() public {
@@ -53,7 +64,7 @@ contract StakingTest is Base {
         assertEq(staking.withdraw(keeper), 20e6);
         vm.stopPrank();
         assertEq(dollar.balanceOf(keeper), 20e6);
-        assertEq(staking.stakeOf(provider).staked, STAKE - 20e6);
+        assertEq(stakedBy(provider), STAKE - 20e6);
     }
 
     function test_aSecondRequestStartsThePeriodAnew() public {
@@ -72,28 +83,24 @@ contract StakingTest is Base {
     }
 
     function test_lockedStakeStaysAndLeavesOnceItIsUnlocked() public {
-        vm.prank(address(escrow));
-        staking.lock(provider, STAKE);
+        bytes32 leaseId = lease(7, 30e6);
+        lease(8, 20e6);
         vm.startPrank(provider);
         staking.requestUnstake(STAKE);
         vm.warp(START + UNBONDING);
         vm.expectRevert(abi.encodeWithSelector(IProviderStaking.NothingToWithdraw.selector, provider));
         staking.withdraw(provider);
         vm.stopPrank();
-        vm.prank(address(escrow));
-        staking.unlock(provider, 30e6);
+        vm.prank(tenant);
+        escrow.close(leases[leaseId], noReceipt(), "");
         vm.prank(provider);
         assertEq(staking.withdraw(provider), 30e6);
         assertEq(staking.stakeOf(provider).unbonding, 20e6);
+        assertConserved();
     }
 
-    function test_onlyTheEscrowLocksUnlocksAndSlashes() public {
-        bytes memory refused = abi.encodeWithSelector(IProviderStaking.NotEscrow.selector, address(this));
-        vm.expectRevert(refused);
-        staking.lock(provider, 1);
-        vm.expectRevert(refused);
-        staking.unlock(provider, 1);
-        vm.expectRevert(refused);
+    function test_onlyTheEscrowSlashes() public {
+        vm.expectRevert(abi.encodeWithSelector(IProviderStaking.NotEscrow.selector, address(this)));
         staking.slash(provider, 1);
     }
 

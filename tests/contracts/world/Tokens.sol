@@ -3,6 +3,13 @@ pragma solidity 0.8.37;
 
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 
+/// @notice What tests need of any token, whatever else it returns.
+interface IMintable {
+    function mint(address account, uint256 amount) external;
+    function approve(address spender, uint256 amount) external;
+    function balanceOf(address account) external view returns (uint256);
+}
+
 /// @notice A token as they are, with any number of decimals; anyone may mint.
 contract FreeToken is ERC20 {
     uint8 private immutable DECIMALS;
