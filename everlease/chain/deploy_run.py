@@ -22,6 +22,7 @@ from everlease.chain.errors import AlreadyKnown, ChainError, NonceTooLow, Underp
 from everlease.chain.rpc import RpcChain
 
 _AGAIN_AFTER_S = 60.0
+_LOOKS = 5
 _CONTRACTS = ("MockDollar", "LeaseEscrow", "ProviderStaking")
 
 
@@ -162,11 +163,9 @@ class Run:
 
     def _sign(self, content: dict[str, Any], step: dict[str, Any]) -> None:
         """Sign and keep the first version, or a dearer one where the base fee is above what the last one offers."""
-        if self._chain.nonce(content["deployer"]) > step["nonce"] and self._receipt(step) is None:
-            raise DeploymentFailed(
-                f"nonce {step['nonce']} of {content['deployer']} was used by another transaction: remove "
-                f"{self._pending.path} and start anew"
-            )
+        if self._chain.nonce(content["deployer"]) > step["nonce"]:
+            self._look_again(content, step)
+            return
         versions = step["versions"]
         if versions:
             fees, last = self._chain.fees(), versions[-1]
@@ -187,6 +186,22 @@ class Run:
         )
         versions.append({"raw": "0x" + raw.hex(), **offer})
         self._pending.save(content)
+
+    def _look_again(self, content: dict[str, Any], step: dict[str, Any]) -> None:
+        """The nonce is spent and no receipt of ours is seen: by something else, unless the node only lags."""
+        for _ in range(_LOOKS):
+            if self._receipt(step) is not None:
+                return
+            time.sleep(self._poll_s)
+        if self._chain.code(step["address"]):
+            raise DeploymentFailed(
+                f"{step['contract']} is at {step['address']}, but this endpoint does not show its transaction: "
+                "run the same command again, over another endpoint if need be"
+            )
+        raise DeploymentFailed(
+            f"nonce {step['nonce']} of {content['deployer']} was used by another transaction: remove "
+            f"{self._pending.path} and start anew"
+        )
 
     def _send(self, step: dict[str, Any]) -> None:
         newest = step["versions"][-1]["raw"]
