@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.exceptions import HTTPException
 
 from everlease.db import Database, mirror
-from everlease.db.engine import DatabaseUnavailable
+from everlease.db.engine import DatabaseUnavailable, ValueRefused
 from indexer.api import create_explorer_router, warm
 from indexer.follower import Step
 from indexer.service import IndexerLoop
@@ -106,6 +106,9 @@ def _install_problems(app: FastAPI) -> None:
     async def away(request: Request, error: Exception) -> Response:
         return _problem(request, 503, "the database is away; try again")
 
-    handlers |= {HTTPException: http, RequestValidationError: invalid, DatabaseUnavailable: away}
+    async def refused(request: Request, error: Exception) -> Response:
+        return _problem(request, 400, str(error))
+
+    handlers |= {ValueRefused: refused, HTTPException: http, RequestValidationError: invalid, DatabaseUnavailable: away}
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
