@@ -121,8 +121,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
             lease_.seen = uint32(end - lease_.startedAt);
         }
         _pay(leaseId, params, lease_, receipt, 0, params.collateral);
-        uint128 released = _end(leaseId, params, lease_, BOND, 0);
-        emit LeaseClosed(params.jobId, leaseId, msg.sender, released);
+        _end(leaseId, params, lease_, BOND, 0);
+        emit LeaseClosed(params.jobId, leaseId, msg.sender);
     }
 
     /// @inheritdoc ILeaseEscrow
@@ -191,8 +191,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         }
         if (cleared) {
             _pay(leaseId, params, lease_, receipt, BOND, params.collateral);
-            uint128 released = _end(leaseId, params, lease_, 0, 0);
-            emit LeaseCleared(params.jobId, leaseId, msg.sender, BOND, released);
+            _end(leaseId, params, lease_, 0, 0);
+            emit LeaseCleared(params.jobId, leaseId, msg.sender);
         } else {
             if (shown) _pay(leaseId, params, lease_, receipt, 0, 0);
             _drop(leaseId, params, lease_);
@@ -208,9 +208,9 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         uint128 toJob = uint128(uint256(slashed).share(SLASH_TO_JOB_BPS));
         uint128 toCaller = uint128(uint256(slashed).share(SLASH_TO_CALLER_BPS));
         uint128 toInsurance = slashed - toJob - toCaller;
-        uint128 released = _end(leaseId, params, lease_, BOND, toJob);
+        _end(leaseId, params, lease_, BOND, toJob);
         _accounts[msg.sender].claimable += toCaller;
-        emit LeaseFailed(params.jobId, leaseId, msg.sender, false, toJob, toCaller, toInsurance, released);
+        emit LeaseFailed(params.jobId, leaseId, msg.sender, false, toJob, toCaller, toInsurance);
         _credit(INSURANCE, toInsurance, CreditReason.Insurance);
     }
 
@@ -226,11 +226,11 @@ contract LeaseEscrow is LeaseLedger, Multicall {
 
     /// @dev The provider admits the drop: the penalty goes wholly to the insurance, so nobody gains by causing it.
     function _drop(bytes32 leaseId, LeaseParams calldata params, Lease memory lease_) private {
-        uint128 released = _end(leaseId, params, lease_, BOND, 0);
+        _end(leaseId, params, lease_, BOND, 0);
         uint128 penalty = uint128(uint256(params.collateral).share(DROP_PENALTY_BPS));
         _accounts[params.provider].locked -= params.collateral - penalty;
         uint128 slashed = _slash(params.provider, penalty);
-        emit LeaseFailed(params.jobId, leaseId, msg.sender, true, 0, 0, slashed, released);
+        emit LeaseFailed(params.jobId, leaseId, msg.sender, true, 0, 0, slashed);
         _credit(INSURANCE, slashed, CreditReason.Insurance);
     }
 

@@ -82,9 +82,8 @@ interface ILeaseEscrow {
         uint128 reserve,
         bytes32 checkpointRoot
     );
-    /// @notice The lease is closed and its collateral unlocked.
-    /// @param released Reserve and bond that went back to the job's free balance.
-    event LeaseClosed(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 released);
+    /// @notice The lease is closed and its collateral unlocked; its reserve and bond are free again.
+    event LeaseClosed(bytes32 indexed jobId, bytes32 indexed leaseId, address caller);
     /// @notice The provider leaves.
     event LeaseNotice(bytes32 indexed jobId, bytes32 indexed leaseId, uint64 endsAt, uint64 closableAt);
     /// @param suspendedAt See Lease.
@@ -98,13 +97,13 @@ interface ILeaseEscrow {
         uint64 answerBy,
         uint128 reserve
     );
-    /// @notice The suspension was answered with a receipt; `bond` is credited to the provider; the collateral is unlocked.
-    /// @param released Reserve that went back to the job's free balance.
-    event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 bond, uint128 released);
-    /// @notice The lease failed; what was slashed is `toJob + toCaller + toInsurance`.
-    /// @param answered True if the provider admitted the drop in time: slashed is the drop penalty, the rest is unlocked.
-    /// @param toJob Base units that the job's free balance rose by, besides `released`.
-    /// @param released Reserve and bond that went back to the job's free balance.
+    /// @notice The suspension was answered with a receipt; the bond is credited to the provider, the collateral unlocked, and
+    /// the reserve free again.
+    event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller);
+    /// @notice The lease failed, and its reserve and bond are free again. What was slashed is `toJob + toCaller +
+    /// toInsurance`; whatever else the collateral was is unlocked.
+    /// @param answered True if the provider admitted the drop in time: the drop penalty alone was slashed.
+    /// @param toJob Base units that the job's free balance rose by, besides reserve and bond.
     event LeaseFailed(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
@@ -112,8 +111,7 @@ interface ILeaseEscrow {
         bool answered,
         uint128 toJob,
         uint128 toCaller,
-        uint128 toInsurance,
-        uint128 released
+        uint128 toInsurance
     );
     /// @notice Pay, bonds and the reward of `fail` have no event of their own: LeaseCollected, LeaseCleared and
     /// LeaseFailed say who gets what.

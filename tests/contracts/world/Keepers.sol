@@ -1,104 +1,105 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Job, Lease, LeaseState, Receipt as LeaseReceipt} from "../../../contracts/interfaces/LeaseTypes.sol";
+import {LeaseParams, Receipt as LeaseReceipt} from "../../../contracts/interfaces/LeaseTypes.sol";
 import {Providers} from "./Providers.sol";
 
-/// @notice Anyone: shows receipts, runs the exits, withdraws.
+/// @notice Anyone: shows receipts, runs the exits, sweeps fees, withdraws.
 abstract contract Keepers is Providers {
-    function collect(uint256 seed, uint64 seen, uint64 served) external asked("collect", seed) {
-        (bytes32 id, Lease memory lease) = seed % 4 == 0 ? _suspended(seed) : _active(seed);
-        if (id == bytes32(0)) return;
-        Job memory job = ESCROW.job(lease.jobId);
-        LeaseReceipt memory receipt = _anyReceipt(id, lease, seen, served, false);
-        ESCROW.collect(id, receipt, _signed(receipt, job.watcher));
-        _bookPay(id, lease, job, _earned(lease, receipt));
-        _touch(id, lease);
-        acted("collect");
+    function _collect(uint256 seed) internal returns (bool) {
+        bytes32 id = seed % 4 == 0 ? _suspended(seed) : _active(seed);
+        if (id == bytes32(0)) return false;
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        LeaseReceipt memory receipt = _anyReceipt(id, seed, false);
+        ESCROW.collect(params, receipt, _signed(receipt, params.watcher));
+        _see(book.word, receipt);
+        _bookPay(id);
+        return true;
     }
 
-    function closeFinal(uint256 seed, uint64 seen, uint64 served) external asked("closeFinal", seed) {
-        (bytes32 id, Lease memory lease) = _active(seed);
-        if (id == bytes32(0)) return;
-        Job memory job = ESCROW.job(lease.jobId);
-        LeaseReceipt memory receipt = _anyReceipt(id, lease, seen, served, true);
-        bytes memory signature = _signed(receipt, job.watcher);
-        vm.prank(keepers[0]);
-        ESCROW.close(id, receipt, signature);
-        _bookPay(id, lease, job, _earned(lease, receipt));
-        _touch(id, lease);
-        acted("closeFinal");
+    function _closeFinal(uint256 seed) internal returns (bool) {
+        bytes32 id = _active(seed);
+        if (id == bytes32(0)) return false;
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        LeaseReceipt memory receipt = _anyReceipt(id, seed, true);
+        bytes memory signature = _signed(receipt, params.watcher);
+        vm.prank(_keeper);
+        ESCROW.close(params, receipt, signature);
+        _see(book.word, receipt);
+        _bookPay(id);
+        _bookEnd(id, BOND, 0);
+        return true;
     }
 
-    function closeLate(uint256 seed) external asked("closeLate", seed) {
-        (bytes32 id, Lease memory lease) = _active(seed);
-        if (id == bytes32(0)) return;
-        Job memory job = ESCROW.job(lease.jobId);
-        _leap(lease.closableAt + 1);
-        vm.prank(keepers[0]);
-        ESCROW.close(id, _noReceipt(), "");
-        _bookPay(id, lease, job, lease.earned);
-        _touch(id, lease);
-        acted("closeLate");
+    /// @dev By anyone, once the exit is open: pays what receipts say.
+    function _closeLate(bytes32 id) internal {
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        _leap(book.word.exitAt + 1);
+        vm.prank(_keeper);
+        ESCROW.close(params, _noReceipt(), "");
+        _bookPay(id);
+        _bookEnd(id, BOND, 0);
     }
 
-    function fail(uint256 seed) external asked("fail", seed) {
-        (bytes32 id, Lease memory lease) = _suspended(seed);
-        if (id == bytes32(0)) return;
-        _leap(lease.answerBy + 1);
-        _fail(id, lease, keepers[0], "fail");
+    function _failLate(uint256 seed) internal returns (bool) {
+        bytes32 id = _suspended(seed);
+        if (id == bytes32(0)) return false;
+        _leap(_leaseBooks[id].word.exitAt + 1);
+        return _fail(id, _keeper);
     }
 
-    function refundLate(uint256 seed) external asked("refundLate", seed) {
-        if (jobs.length == 0 && !_fund(seed)) return;
-        for (uint256 i = 0; i < jobs.length; i++) {
-            bytes32 jobId = jobs[(seed % jobs.length + i) % jobs.length];
-            Job memory job = ESCROW.job(jobId);
-            if (job.activeLease != bytes32(0) || job.deadline > _now + 600) continue;
-            _leap(job.deadline + 1);
-            _refund(jobId, keepers[0]);
-            return acted("refundLate");
+    function _refundLate(uint256 seed) internal returns (bool) {
+        if (_jobs.length == 0 && !_fund(seed)) return false;
+        for (uint256 i = 0; i < _jobs.length; i++) {
+            bytes32 jobId = _jobs[(seed % _jobs.length + i) % _jobs.length];
+            JobBook storage job = _jobBooks[jobId];
+            if (job.active || job.limits.deadline > _now + 600) continue;
+            _leap(job.limits.deadline + 1);
+            _refund(jobId, _keeper);
+            return true;
         }
+        return false;
     }
 
-    function withdraw(uint256 seed) external asked("withdraw", seed) {
-        for (uint256 i = 0; i < accounts.length; i++) {
-            address account = accounts[(seed % accounts.length + i) % accounts.length];
-            if (due[account] == 0) continue;
+    function _sweepFees(uint256 seed) internal returns (bool) {
+        if (_jobs.length == 0 && !_fund(seed)) return false;
+        _sweep(_jobs[seed % _jobs.length], seed % 2 == 0 ? _keeper : _attacker);
+        return true;
+    }
+
+    function _withdrawSome(uint256 seed) internal returns (bool) {
+        for (uint256 i = 0; i < _accounts.length; i++) {
+            address account = _accounts[(seed % _accounts.length + i) % _accounts.length];
+            if (_due[account] == 0) continue;
             _withdraw(account);
-            return acted("withdraw");
+            return true;
         }
+        return false;
     }
 
     function _withdraw(address account) internal {
         uint256 before = TOKEN.balanceOf(account);
         vm.prank(account);
-        assertEq(ESCROW.withdraw(account), due[account], "all that is due");
-        assertEq(TOKEN.balanceOf(account) - before, due[account], "credit sent");
-        withdrawn += due[account];
-        due[account] = 0;
+        if (ESCROW.withdraw(account) != _due[account]) revert Broken("all that is due leaves");
+        if (TOKEN.balanceOf(account) - before != _due[account]) revert Broken("credit sent");
+        _withdrawn += _due[account];
+        _due[account] = 0;
     }
 
     /// @dev Also lies: heartbeats and service up to 100 s beyond what time allows, or older than what is known.
-    function _anyReceipt(
-        bytes32 id,
-        Lease memory lease,
-        uint64 seen,
-        uint64 served,
-        bool isFinal
-    )
-        private
-        view
-        returns (LeaseReceipt memory)
-    {
-        uint64 age = _now - lease.startedAt;
+    function _anyReceipt(bytes32 id, uint256 seed, bool isFinal) private returns (LeaseReceipt memory) {
+        uint256 startedAt = _leaseBooks[id].word.startedAt;
+        uint256 age = _now - startedAt;
         return LeaseReceipt({
             leaseId: id,
-            seq: lease.seq + 1,
-            seenAt: lease.startedAt + uint64(bound(seen, 0, age + 100)),
-            earned: uint64(bound(served, 0, age + 100)),
+            seq: ++_nextSeq,
+            seenAt: uint64(startedAt + _between(seed >> 64, 0, age + 100)),
+            earned: uint64(_between(seed >> 128, 0, age + 100)),
             isFinal: isFinal,
-            checkpointRoot: bytes32(0)
+            checkpointRoot: "root"
         });
     }
 }

@@ -2,139 +2,119 @@
 pragma solidity 0.8.37;
 
 import {Stake} from "../../../contracts/interfaces/IProviderStaking.sol";
-import {Job, Lease, LeaseState, Receipt as LeaseReceipt} from "../../../contracts/interfaces/LeaseTypes.sol";
+import {LeaseParams, LeaseState, Receipt as LeaseReceipt} from "../../../contracts/interfaces/LeaseTypes.sol";
 import {Watchers} from "./Watchers.sol";
 
 /// @notice Providers and their nodes stake, leave, swap nodes, give notice and answer disputes.
 abstract contract Providers is Watchers {
-    function stake(uint256 seed, uint128 amount) external asked("stake", seed) {
-        _stake(seed % PROVIDERS, uint128(bound(amount, 1, 50 * UNIT)));
-        acted("stake");
+    function _stake(uint256 seed) internal returns (bool) {
+        _stakeMore(seed % PROVIDERS, uint128(_between(seed >> 40, 1, 50 * UNIT)));
+        return true;
     }
 
-    function requestUnstake(uint256 seed, uint128 amount) external asked("requestUnstake", seed) {
-        address provider = providers[seed % PROVIDERS];
-        if (staked[provider] == unbonding[provider]) _stake(seed % PROVIDERS, UNIT);
-        amount = uint128(bound(amount, 1, staked[provider] - unbonding[provider]));
+    function _requestUnstake(uint256 seed) internal returns (bool) {
+        address provider = _providers[seed % PROVIDERS];
+        Stake storage stake = _stakes[provider];
+        if (stake.deposited - stake.slashed == stake.unbonding) _stakeMore(seed % PROVIDERS, UNIT);
+        uint128 amount = uint128(_between(seed >> 40, 1, stake.deposited - stake.slashed - stake.unbonding));
         vm.prank(provider);
         STAKING.requestUnstake(amount);
-        unbonding[provider] += amount;
-        assertEq(STAKING.stakeOf(provider).unbondsAt, _now + STAKING.unbondingPeriod(), "the period starts anew");
-        _touchStake(provider);
-        acted("requestUnstake");
+        stake.unbonding += amount;
+        stake.unbondsAt = _now + UNBONDING;
+        return true;
     }
 
-    /// @dev Now and then waits for the period's end, which ends most jobs as well.
-    function unstake(uint256 seed) external asked("unstake", seed) {
+    /// @dev Waits for the period's end if need be, which ends most jobs as well.
+    function _unstake(uint256 seed) internal returns (bool) {
         for (uint256 i = 0; i < PROVIDERS; i++) {
-            address provider = providers[(seed % PROVIDERS + i) % PROVIDERS];
-            Stake memory held = STAKING.stakeOf(provider);
-            if (held.unbonding == 0 || held.locked == held.staked) continue;
-            _leap(held.unbondsAt);
-            uint256 free = held.staked - held.locked;
-            uint256 expected = held.unbonding < free ? held.unbonding : free;
+            address provider = _providers[(seed % PROVIDERS + i) % PROVIDERS];
+            Stake storage stake = _stakes[provider];
+            uint256 free = stake.deposited - stake.slashed - _collateralOf(provider);
+            uint256 expected = _least(stake.unbonding, free);
+            if (expected == 0) continue;
+            _leap(stake.unbondsAt);
             uint256 before = TOKEN.balanceOf(provider);
             vm.prank(provider);
-            assertEq(STAKING.withdraw(provider), expected, "what unbonds and is not locked");
-            assertEq(TOKEN.balanceOf(provider) - before, expected, "stake sent");
-            staked[provider] -= expected;
-            unbonding[provider] -= expected;
-            withdrawn += expected;
-            _touchStake(provider);
-            return acted("unstake");
+            if (STAKING.withdraw(provider) != expected) revert Broken("what unbonds and is not locked leaves");
+            if (TOKEN.balanceOf(provider) - before != expected) revert Broken("stake sent");
+            stake.deposited -= uint128(expected);
+            stake.unbonding -= uint128(expected);
+            _withdrawn += expected;
+            return true;
         }
+        return false;
     }
 
-    function swapNode(uint256 seed) external asked("swapNode", seed) {
+    function _swapNode(uint256 seed) internal returns (bool) {
         uint256 index = seed % PROVIDERS;
-        if (STAKING.providerOf(nodes[index]) != address(0)) {
-            vm.prank(seed % 2 == 0 ? providers[index] : nodes[index]);
-            STAKING.revokeNode(nodes[index]);
+        address node = _nodes[index];
+        if (_providerOf[node] != address(0)) {
+            vm.prank(seed % 2 == 0 ? _providers[index] : node);
+            STAKING.revokeNode(node);
+            _providerOf[node] = address(0);
         }
         if (seed % 5 != 0) _authorise(index);
-        acted("swapNode");
+        return true;
     }
 
-    function notice(uint256 seed) external asked("notice", seed) {
-        for (uint256 i = 0; i <= leases.length; i++) {
-            (bytes32 id, Lease memory lease) = _find(seed % 1000 + i, LeaseState.Active);
-            if (id == bytes32(0) || lease.noticed) {
-                if (i < leases.length || !_open(seed >> 1)) continue;
-                id = leases[leases.length - 1];
-                lease = ESCROW.lease(id);
-            }
-            vm.prank(lease.provider);
-            ESCROW.notice(id);
-            assertEq(ESCROW.lease(id).endsAt, _least(lease.endsAt, _now + WINDOW), "notice ends service");
-            _touch(id, lease);
-            return acted("notice");
+    /// @dev For a lease whose exit a notice brings nearer.
+    function _notice(uint256 seed) internal returns (bool) {
+        uint256 count = _leases.length;
+        bytes32 id;
+        for (uint256 i = 0; i < count; i++) {
+            bytes32 other = _leases[(seed % count + i) % count];
+            if (_noticeHelps(other)) id = other;
         }
+        if (id == bytes32(0) && _open(seed)) id = _leases[_leases.length - 1];
+        if (id == bytes32(0) || !_noticeHelps(id)) return false;
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        vm.prank(params.provider);
+        ESCROW.notice(params);
+        book.word.exitAt = uint40(_now + WINDOW);
+        book.word.endsAt = uint40(_least(book.word.endsAt, _now + WINDOW));
+        return true;
     }
 
     /// @dev With a sufficient receipt, an insufficient one, or none; in the window up to its last second.
-    function answer(uint256 seed, uint64 seen, uint64 served, bool isFinal) external asked("answer", seed) {
-        (bytes32 id, Lease memory lease) = _suspended(seed);
-        if (id == bytes32(0)) return;
-        if (_now > lease.answerBy) return _fail(id, lease, keepers[0], "answer");
-        if (seed % 4 == 0) _leap(lease.answerBy);
-        Job memory job = ESCROW.job(lease.jobId);
+    function _answer(uint256 seed) internal returns (bool) {
+        bytes32 id = _suspended(seed);
+        if (id == bytes32(0)) return false;
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        if (_now > book.word.exitAt) return _fail(id, _keeper);
+        if (seed % 4 == 0) _leap(book.word.exitAt);
         LeaseReceipt memory receipt = _noReceipt();
         bytes memory signature;
         bool cleared;
         if (seed % 3 != 0) {
-            uint64 age = _now - lease.startedAt;
-            seen = lease.startedAt + uint64(bound(seen, 0, age + 100));
-            receipt = LeaseReceipt(id, lease.seq, seen, uint64(bound(served, 0, age + 100)), isFinal, "root");
-            signature = _signed(receipt, job.watcher);
-            cleared = isFinal || uint256(seen) + job.maxSilence >= lease.suspendedAt;
-            _answerWith(id, lease, job, receipt, signature, cleared);
-        } else {
-            vm.prank(seed % 2 == 0 ? lease.provider : lease.node);
-            ESCROW.answer(id, receipt, signature);
-            _bookDrop(id, lease);
+            uint256 age = _now - book.word.startedAt;
+            uint256 seenAt = book.word.startedAt + _between(seed >> 64, 0, age + 100);
+            uint256 earned = _between(seed >> 128, 0, age + 100);
+            receipt = LeaseReceipt(id, ++_nextSeq, uint64(seenAt), uint64(earned), seed >> 7 & 3 == 0, "root");
+            signature = _signed(receipt, params.watcher);
+            cleared = receipt.isFinal || seenAt + params.maxSilence >= book.word.endsAt;
         }
-        acted("answer");
+        vm.prank(cleared ? _keeper : seed >> 9 & 1 == 0 ? params.provider : params.node);
+        ESCROW.answer(params, receipt, signature);
+        if (receipt.leaseId != bytes32(0)) {
+            _see(book.word, receipt);
+            _bookPay(id);
+        }
+        if (cleared) _bookCleared(id);
+        else _bookDrop(id);
+        return true;
     }
 
-    function _fail(bytes32 id, Lease memory lease, address caller, string memory name) internal {
+    function _fail(bytes32 id, address caller) internal returns (bool) {
+        LeaseParams memory params = _leaseBooks[id].params;
         vm.prank(caller);
-        ESCROW.fail(id);
-        uint256 toJob = uint256(lease.collateral) * 3000 / 10_000;
-        uint256 toCaller = uint256(lease.collateral) * 500 / 10_000;
-        jobIn[lease.jobId] += toJob;
-        due[caller] += toCaller;
-        due[insurance] += lease.collateral - toJob - toCaller;
-        _bookSlash(lease.provider, lease.collateral);
-        _touch(id, lease);
-        acted(name);
+        ESCROW.fail(params);
+        _bookFail(id, caller);
+        return true;
     }
 
-    function _answerWith(
-        bytes32 id,
-        Lease memory lease,
-        Job memory job,
-        LeaseReceipt memory receipt,
-        bytes memory signature,
-        bool cleared
-    )
-        private
-    {
-        uint64 earned = _earned(lease, receipt);
-        vm.prank(cleared ? keepers[0] : lease.provider);
-        ESCROW.answer(id, receipt, signature);
-        _bookPay(id, lease, job, earned);
-        if (!cleared) return _bookDrop(id, lease);
-        assertEq(uint8(ESCROW.lease(id).state), uint8(LeaseState.Cleared));
-        jobOut[lease.jobId] += BOND;
-        due[lease.provider] += BOND;
-        _touch(id, lease);
-    }
-
-    function _bookDrop(bytes32 id, Lease memory lease) private {
-        assertEq(uint8(ESCROW.lease(id).state), uint8(LeaseState.Failed));
-        uint256 penalty = uint256(lease.collateral) * 500 / 10_000;
-        due[insurance] += penalty;
-        _bookSlash(lease.provider, penalty);
-        _touch(id, lease);
+    function _noticeHelps(bytes32 id) internal view returns (bool) {
+        return _leaseBooks[id].word.state == LeaseState.Active && _now + WINDOW < _leaseBooks[id].word.exitAt;
     }
 }

@@ -1,141 +1,151 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Job, Lease, LeaseState, Order} from "../../../contracts/interfaces/LeaseTypes.sol";
-import {World} from "./World.sol";
+import {LeaseParams, LeaseState, Limits, Order} from "../../../contracts/interfaces/LeaseTypes.sol";
+import {Books} from "./Books.sol";
 
 /// @notice Tenants fund, extend, cancel, take back what is free, and end leases early.
-abstract contract Tenants is World {
+abstract contract Tenants is Books {
     Order internal _lastOrder;
     bytes internal _lastOrderSignature;
 
-    function fund(uint256 seed) external asked("fund", seed) {
-        if (_fund(seed)) acted("fund");
-    }
-
-    function topUp(uint256 seed, uint128 amount) external asked("topUp", seed) {
-        if (jobs.length == 0 && !_fund(seed)) return;
-        bytes32 jobId = jobs[seed % jobs.length];
-        if (ESCROW.job(jobId).cancelled) return;
-        amount = uint128(bound(amount, 1, 3 * UNIT));
-        vm.prank(tenants[seed % TENANTS]);
-        ESCROW.topUp(jobId, amount, _noPermit());
-        jobIn[jobId] += amount;
-        deposited += amount;
-        _touchJob(jobId);
-        acted("topUp");
-    }
-
-    function extend(uint256 seed) external asked("extend", seed) {
-        if (jobs.length == 0 && !_fund(seed)) return;
-        bytes32 jobId = jobs[seed % jobs.length];
-        Job memory job = ESCROW.job(jobId);
-        if (job.cancelled) return;
-        if (job.deadline + 2000 > _now + 30 days) return;
-        vm.prank(job.tenant);
-        ESCROW.extend(jobId, job.deadline + uint64(seed % 2000), job.maxEpochs + 1, job.maxRatePerHour + 1);
-        _touchJob(jobId);
-        acted("extend");
-    }
-
-    function cancel(uint256 seed) external asked("cancel", seed) {
-        if (jobs.length == 0 && !_fund(seed)) return;
-        for (uint256 i = 0; i < jobs.length; i++) {
-            bytes32 jobId = jobs[(seed % jobs.length + i) % jobs.length];
-            Job memory job = ESCROW.job(jobId);
-            if (job.cancelled) continue;
-            vm.prank(job.tenant);
-            ESCROW.cancel(jobId);
-            _touchJob(jobId);
-            return acted("cancel");
-        }
-    }
-
-    function refund(uint256 seed) external asked("refund", seed) {
-        if (jobs.length == 0 && !_fund(seed)) return;
-        for (uint256 i = 0; i < jobs.length; i++) {
-            bytes32 jobId = jobs[(seed % jobs.length + i) % jobs.length];
-            if (ESCROW.job(jobId).activeLease != bytes32(0)) continue;
-            _refund(jobId, ESCROW.job(jobId).tenant);
-            return acted("refund");
-        }
-    }
-
-    /// @dev By the tenant or the watcher, without a receipt: pays all since the last heartbeat that was shown.
-    function closeEarly(uint256 seed, bool byWatcher) external asked("closeEarly", seed) {
-        (bytes32 id, Lease memory lease) = _find(seed, LeaseState.Active);
-        if (id == bytes32(0)) return;
-        _closeEarly(id, lease, byWatcher);
-        acted("closeEarly");
-    }
-
-    function _closeEarly(bytes32 id, Lease memory lease, bool byWatcher) internal {
-        Job memory job = ESCROW.job(lease.jobId);
-        uint64 earned = lease.earned;
-        if (_now <= lease.closableAt) {
-            uint64 end = _least(_now, lease.endsAt);
-            if (end > lease.seenAt) earned += end - lease.seenAt;
-        }
-        vm.prank(byWatcher ? job.watcher : job.tenant);
-        ESCROW.close(id, _noReceipt(), "");
-        _bookPay(id, lease, job, earned);
-        _touch(id, lease);
-    }
-
-    function _refund(bytes32 jobId, address caller) internal {
-        Job memory job = ESCROW.job(jobId);
-        vm.prank(caller);
-        uint256 amount = ESCROW.refund(jobId);
-        assertEq(amount, job.balance - job.reserved, "refund is all that is free");
-        jobOut[jobId] += amount;
-        due[job.tenant] += amount;
-        _touchJob(jobId);
-    }
-
     function _fund(uint256 seed) internal returns (bool) {
-        if (jobs.length == MAX_JOBS && !_makeRoom(seed)) return false;
-        Order memory order = Order({
-            tenant: tenants[seed % TENANTS],
-            watcher: watchers[seed / 7 % WATCHERS],
-            jobSpec: bytes32(seed),
-            maxRatePerHour: uint128(bound(seed >> 8, 1, 10 * UNIT)),
-            deposit: uint128(bound(seed >> 16, 1, 8 * UNIT)),
-            minCollateral: uint128(bound(seed >> 24, 0, UNIT)),
-            maxSilence: uint32(bound(seed >> 32, 2, 30)),
-            maxEpochs: uint32(1 + seed % 20),
-            epochFee: uint128(seed % 1000),
-            deadline: _now + uint64(bound(seed >> 40, 0, 6000)),
-            nonce: ++_nonce
-        });
+        if (_jobs.length == MAX_JOBS && !_makeRoom(seed)) return false;
+        Order memory order = _anOrder(seed);
         bytes32 jobId = ESCROW.hashOrder(order);
-        bytes memory signature = _sign(TENANT_KEY + seed % TENANTS, jobId);
-        assertEq(ESCROW.fund(order, signature, _noPermit()), jobId);
-        jobs.push(jobId);
-        jobIn[jobId] = order.deposit;
-        deposited += order.deposit;
         _lastOrder = order;
-        _lastOrderSignature = signature;
-        _touchJob(jobId);
+        _lastOrderSignature = _sign(order.tenant, jobId);
+        // The tenant itself needs no signature.
+        bool relayed = seed % 3 == 0;
+        vm.prank(relayed ? _keeper : order.tenant);
+        ESCROW.fund(order, relayed ? _lastOrderSignature : bytes(""), _noPermit());
+        _jobs.push(jobId);
+        _orders[jobId] = order;
+        JobBook storage job = _jobBooks[jobId];
+        job.free = order.deposit;
+        job.limits = Limits(order.deadline, order.maxEpochs, order.maxRatePerHour);
+        _deposited += order.deposit;
         return true;
     }
 
-    /// @dev Forgets a job that has nothing running: it is refunded first, so that it can't hide money.
-    function _makeRoom(uint256 seed) private returns (bool) {
-        for (uint256 i = 0; i < jobs.length; i++) {
-            uint256 index = (seed % jobs.length + i) % jobs.length;
-            Job memory job = ESCROW.job(jobs[index]);
-            if (job.activeLease != bytes32(0) || job.reserved != 0 || _waits(jobs[index])) continue;
-            _refund(jobs[index], job.tenant);
-            assertEq(ESCROW.job(jobs[index]).balance, 0, "a job without leases is refunded to the last unit");
-            _dropJob(index);
-            return true;
-        }
-        return false;
+    /// @dev A signature is taken back before it was used; then it can't be.
+    function _revoke(uint256 seed) internal returns (bool) {
+        Order memory order = _anOrder(seed);
+        vm.prank(order.tenant);
+        ESCROW.cancel(order);
+        _lastOrder = order;
+        _lastOrderSignature = _sign(order.tenant, ESCROW.hashOrder(order));
+        return true;
     }
 
-    function _waits(bytes32 jobId) private view returns (bool) {
-        for (uint256 i = 0; i < leases.length; i++) {
-            if (ESCROW.lease(leases[i]).jobId == jobId) return true;
+    function _topUp(uint256 seed) internal returns (bool) {
+        bytes32 jobId = _aJob(seed, false);
+        if (jobId == bytes32(0)) return false;
+        uint128 amount = uint128(_between(seed >> 40, 1, 3 * UNIT));
+        vm.prank(_tenants[seed % TENANTS]);
+        ESCROW.topUp(jobId, amount, _noPermit());
+        _jobBooks[jobId].free += amount;
+        _deposited += amount;
+        return true;
+    }
+
+    function _extend(uint256 seed) internal returns (bool) {
+        bytes32 jobId = _aJob(seed, false);
+        if (jobId == bytes32(0)) return false;
+        Limits storage limits = _jobBooks[jobId].limits;
+        uint64 later = uint64(limits.deadline + seed % 2000);
+        if (later > _now + 30 days) return false;
+        Limits memory raised = Limits(later, limits.maxEpochs + 1, limits.maxRatePerHour + 1);
+        vm.prank(_orders[jobId].tenant);
+        ESCROW.extend(_orders[jobId], raised.deadline, raised.maxEpochs, raised.maxRatePerHour);
+        _jobBooks[jobId].limits = raised;
+        return true;
+    }
+
+    function _cancel(uint256 seed) internal returns (bool) {
+        bytes32 jobId = _aJob(seed, false);
+        if (jobId == bytes32(0)) return false;
+        vm.prank(_orders[jobId].tenant);
+        ESCROW.cancel(_orders[jobId]);
+        _jobBooks[jobId].cancelled = true;
+        return true;
+    }
+
+    function _refundEarly(uint256 seed) internal returns (bool) {
+        bytes32 jobId = _aJob(seed, true);
+        if (jobId == bytes32(0)) return false;
+        _refund(jobId, _orders[jobId].tenant);
+        return true;
+    }
+
+    /// @dev By the tenant or the watcher, without a receipt: pays all since the last heartbeat that was shown.
+    function _closeEarly(bytes32 id, bool byWatcher) internal {
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        if (_now <= book.word.exitAt) {
+            uint256 seen = _least(_now, book.word.endsAt) - book.word.startedAt;
+            book.word.earned += uint32(seen - book.word.seen);
+        }
+        vm.prank(byWatcher ? params.watcher : params.tenant);
+        ESCROW.close(params, _noReceipt(), "");
+        _bookPay(id);
+        _bookEnd(id, BOND, 0);
+    }
+
+    function _refund(bytes32 jobId, address caller) internal {
+        JobBook storage job = _jobBooks[jobId];
+        vm.prank(caller);
+        if (ESCROW.refund(_orders[jobId]) != job.free) revert Broken("refund is all that is free");
+        _due[_orders[jobId].tenant] += job.free;
+        job.free = 0;
+    }
+
+    function _sweep(bytes32 jobId, address caller) internal {
+        JobBook storage job = _jobBooks[jobId];
+        vm.prank(caller);
+        if (ESCROW.sweepFees(jobId) != job.fees) revert Broken("swept are the fees of the leases that ended");
+        _due[TREASURY] += job.fees;
+        job.fees = 0;
+    }
+
+    function _anOrder(uint256 seed) private returns (Order memory) {
+        return Order({
+            tenant: _tenants[seed % TENANTS],
+            watcher: _watchers[seed / 7 % WATCHERS],
+            jobSpec: bytes32(seed),
+            maxRatePerHour: uint128(_between(seed >> 8, 1, 10 * UNIT)),
+            deposit: uint128(_between(seed >> 16, 1, 8 * UNIT)),
+            minCollateral: uint128(_between(seed >> 24, 0, UNIT)),
+            maxSilence: uint32(_between(seed >> 32, 2, 30)),
+            maxEpochs: uint32(1 + seed % 20),
+            epochFee: uint128(seed % 1000),
+            deadline: _now + uint64(_between(seed >> 40, 0, 6000)),
+            nonce: ++_nonce
+        });
+    }
+
+    /// @dev A job that isn't cancelled, or one without an active lease; a new one if there is none.
+    function _aJob(uint256 seed, bool idle) private returns (bytes32 jobId) {
+        uint256 count = _jobs.length;
+        for (uint256 i = 0; i < count; i++) {
+            jobId = _jobs[(seed % count + i) % count];
+            if (idle ? !_jobBooks[jobId].active : !_jobBooks[jobId].cancelled) return jobId;
+        }
+        return _fund(seed) ? _jobs[_jobs.length - 1] : bytes32(0);
+    }
+
+    /// @dev Forgets a job that has nothing running: it is refunded and swept first, so that it can't hide money.
+    function _makeRoom(uint256 seed) private returns (bool) {
+        for (uint256 i = 0; i < _jobs.length; i++) {
+            uint256 index = (seed % _jobs.length + i) % _jobs.length;
+            bytes32 jobId = _jobs[index];
+            if (_jobBooks[jobId].living != 0) continue;
+            _refund(jobId, _orders[jobId].tenant);
+            _sweep(jobId, _keeper);
+            if (ESCROW.job(jobId).free + ESCROW.job(jobId).fees != 0) revert Broken("a job without leases is emptied");
+            _jobs[index] = _jobs[_jobs.length - 1];
+            _jobs.pop();
+            return true;
         }
         return false;
     }

@@ -1,131 +1,180 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Bid, Job, Lease, LeaseState, Receipt as LeaseReceipt} from "../../../contracts/interfaces/LeaseTypes.sol";
+import {NodeAuth} from "../../../contracts/interfaces/IProviderStaking.sol";
+import {
+    Bid,
+    Lease,
+    LeaseParams,
+    LeaseState,
+    Limits,
+    Order,
+    Receipt as LeaseReceipt
+} from "../../../contracts/interfaces/LeaseTypes.sol";
 import {Tenants} from "./Tenants.sol";
 
-/// @notice Watchers open, sign receipts (honest ones and lies, of the past and of the future) and suspend.
+/// @notice Watchers open and suspend; nodes and providers bid.
 abstract contract Watchers is Tenants {
+    bytes32 internal _lastBidJob;
     Bid internal _lastBid;
     bytes internal _lastBidSignature;
     uint128 internal _lastRate;
 
-    function open(uint256 seed) external asked("open", seed) {
-        if (_open(seed)) acted("open");
-    }
-
-    function suspend(uint256 seed, bool withReceipt) external asked("suspend", seed) {
-        if (_suspend(seed, withReceipt) != bytes32(0)) acted("suspend");
-    }
-
     /// @dev Some active lease; one is opened if there is none.
-    function _active(uint256 seed) internal returns (bytes32 id, Lease memory lease) {
-        (id, lease) = _find(seed, LeaseState.Active);
-        if (id == bytes32(0) && _open(seed)) (id, lease) = _find(seed, LeaseState.Active);
+    function _active(uint256 seed) internal returns (bytes32 id) {
+        id = _find(seed, LeaseState.Active);
+        if (id == bytes32(0) && _open(seed)) id = _leases[_leases.length - 1];
     }
 
     /// @dev Some suspended lease; one is suspended if there is none.
-    function _suspended(uint256 seed) internal returns (bytes32 id, Lease memory lease) {
-        (id, lease) = _find(seed, LeaseState.Suspended);
-        if (id == bytes32(0)) {
-            id = _suspend(seed, false);
-            lease = ESCROW.lease(id);
-        }
+    function _suspended(uint256 seed) internal returns (bytes32 id) {
+        id = _find(seed, LeaseState.Suspended);
+        if (id == bytes32(0)) id = _suspend(seed, seed >> 9 & 1 == 1);
     }
 
     function _suspend(uint256 seed, bool withReceipt) internal returns (bytes32 id) {
-        if (leases.length >= MAX_LEASES) return id;
-        Lease memory lease;
-        (id, lease) = _active(seed);
+        id = _active(seed);
         if (id == bytes32(0)) return id;
-        Job memory job = ESCROW.job(lease.jobId);
-        if (lease.endsAt <= lease.seenAt + job.maxSilence) {
+        LeaseBook storage book = _leaseBooks[id];
+        LeaseParams memory params = book.params;
+        uint256 seenAt = book.word.startedAt + book.word.seen;
+        if (book.word.endsAt <= seenAt + params.maxSilence) {
             // Too close to its end to be silent: it ends instead.
-            _closeEarly(id, lease, true);
+            _closeEarly(id, true);
             return bytes32(0);
         }
-        _leap(lease.seenAt + job.maxSilence + 1 + uint64(seed % 3));
-        uint64 suspendedAt = _least(_now, lease.endsAt);
+        uint256 later = seed >> 12 & 3;
+        _leap(seenAt + params.maxSilence + 1 + later);
         LeaseReceipt memory receipt = _noReceipt();
         bytes memory signature;
-        uint64 earned = lease.earned;
         if (withReceipt) {
-            receipt = LeaseReceipt(id, lease.seq + 1, lease.seenAt, lease.seenAt - lease.startedAt, false, "root");
-            signature = _signed(receipt, job.watcher);
-            earned = _earned(lease, receipt);
+            if (book.word.endsAt > seenAt + later + params.maxSilence) seenAt += later;
+            receipt = LeaseReceipt(id, ++_nextSeq, uint64(seenAt), uint64(seenAt - book.word.startedAt), false, "root");
+            signature = _signed(receipt, params.watcher);
         }
-        vm.prank(seed % 2 == 0 ? job.watcher : job.tenant);
-        ESCROW.suspend(id, receipt, signature);
-        _bookPay(id, lease, job, earned);
-        Lease memory afterwards = ESCROW.lease(id);
-        assertEq(afterwards.suspendedAt, suspendedAt, "suspendedAt as documented");
-        assertEq(afterwards.answerBy, _now + WINDOW, "answerBy as documented");
-        openings[id].wasSuspended = true;
-        uint256 cap = (uint256(lease.rate) * (suspendedAt - lease.seenAt) + 3599) / 3600;
-        // forge-lint: disable-next-line(unsafe-typecast)
-        openings[id].reserveCap = uint128(cap);
-        _touch(id, lease);
+        vm.prank(seed % 2 == 0 ? params.watcher : params.tenant);
+        ESCROW.suspend(params, receipt, signature);
+        if (withReceipt) {
+            _see(book.word, receipt);
+            _bookPay(id);
+        }
+        uint256 suspendedAt = _least(_now, book.word.endsAt);
+        _bookCover(id, book.word.earned + suspendedAt - book.word.startedAt - book.word.seen);
+        book.word.state = LeaseState.Suspended;
+        book.word.endsAt = uint40(suspendedAt);
+        book.word.exitAt = uint40(_now + WINDOW);
+        _jobBooks[params.jobId].active = false;
     }
 
     function _open(uint256 seed) internal returns (bool) {
-        if (leases.length >= MAX_LEASES) return false;
+        if (_leases.length >= MAX_LEASES) return false;
         (bytes32 jobId, uint128 rate) = _openable(seed);
         if (jobId == bytes32(0)) return false;
-        Job memory job = ESCROW.job(jobId);
+        Order memory order = _orders[jobId];
+        Bid memory bid = _bid(seed, jobId, order.minCollateral, rate);
+        bytes memory signature = _sign(seed % 2 == 0 ? bid.node : bid.provider, ESCROW.hashBid(bid));
+        LeaseParams memory params = LeaseParams({
+            jobId: jobId,
+            tenant: order.tenant,
+            watcher: order.watcher,
+            provider: bid.provider,
+            node: bid.node,
+            epoch: bid.epoch,
+            maxSilence: order.maxSilence,
+            rate: rate,
+            collateral: bid.collateral,
+            slot: bid.slot
+        });
+        bytes32 id = keccak256(abi.encode(params));
+        vm.prank(seed % 3 == 0 ? order.tenant : order.watcher);
+        if (ESCROW.open(order, bid, signature, rate) != id) revert Broken("a lease's id is its params' hash");
+        _bookOpen(id, params, order.epochFee);
+        (_lastBidJob, _lastBid, _lastBidSignature, _lastRate) = (jobId, bid, signature, rate);
+        return true;
+    }
+
+    function _stakeMore(uint256 index, uint128 amount) internal {
+        address provider = _providers[index];
+        vm.prank(provider);
+        STAKING.stake(amount, _noPermit());
+        _stakes[provider].deposited += amount;
+        _deposited += amount;
+    }
+
+    function _authorise(uint256 index) internal {
+        NodeAuth memory auth = NodeAuth(_providers[index], _nodes[index], _now, ++_nonce);
+        bytes memory signature = _sign(auth.node, STAKING.hashNodeAuth(auth));
+        vm.prank(auth.provider);
+        STAKING.authoriseNode(auth, signature);
+        _providerOf[auth.node] = auth.provider;
+    }
+
+    /// @dev Collateral of what runs.
+    function _collateralOf(address provider) internal view returns (uint256 total) {
+        for (uint256 i = 0; i < _leases.length; i++) {
+            LeaseParams storage params = _leaseBooks[_leases[i]].params;
+            if (params.provider == provider) total += params.collateral;
+        }
+    }
+
+    function _bookOpen(bytes32 id, LeaseParams memory params, uint128 epochFee) private {
+        JobBook storage job = _jobBooks[params.jobId];
+        LeaseBook storage book = _leaseBooks[id];
+        _leases.push(id);
+        job.opened++;
+        job.living++;
+        job.active = true;
+        job.free -= BOND + epochFee;
+        _due[params.watcher] += epochFee;
+        book.params = params;
+        book.word = Lease({
+            state: LeaseState.Active,
+            startedAt: uint40(_now),
+            endsAt: uint40(job.limits.deadline),
+            exitAt: uint40(job.limits.deadline + WINDOW),
+            seen: 0,
+            earned: 0,
+            paid: 0,
+            covered: 0
+        });
+        _bookCover(id, job.limits.deadline - _now);
+    }
+
+    function _bid(uint256 seed, bytes32 jobId, uint128 lowest, uint128 rate) private returns (Bid memory) {
         uint256 index = seed % PROVIDERS;
-        uint128 collateral = job.minCollateral + uint128(bound(seed >> 50, 0, UNIT));
-        if (STAKING.lockable(providers[index]) < collateral) _stake(index, collateral);
-        if (STAKING.providerOf(nodes[index]) == address(0)) _authorise(index);
-        Bid memory bid = Bid({
-            provider: providers[index],
-            node: nodes[index],
+        address provider = _providers[index];
+        uint128 collateral = lowest + uint128(_between(seed >> 50, 0, UNIT));
+        uint256 free = _stakes[provider].deposited - _stakes[provider].slashed - _collateralOf(provider);
+        if (free < collateral) _stakeMore(index, collateral);
+        if (_providerOf[_nodes[index]] == address(0)) _authorise(index);
+        return Bid({
+            provider: provider,
+            node: _nodes[index],
             orderHash: jobId,
-            epoch: job.epochs + 1,
-            minRatePerHour: rate / 2,
+            epoch: _jobBooks[jobId].opened + 1,
+            minRatePerHour: seed >> 70 & 1 == 0 ? rate : rate / 2,
             collateral: collateral,
             deadline: _now,
             slot: ++_nonce
         });
-        bytes32 bidHash = ESCROW.hashBid(bid);
-        bytes memory signature = _sign((seed % 2 == 0 ? NODE_KEY : PROVIDER_KEY) + index, bidHash);
-        vm.prank(seed % 3 == 0 ? job.tenant : job.watcher);
-        bytes32 id = ESCROW.open(jobId, bid, signature, rate);
-        leases.push(id);
-        opens[jobId]++;
-        jobOut[jobId] += job.epochFee;
-        due[job.watcher] += job.epochFee;
-        // forge-lint: disable-next-line(unsafe-typecast)
-        uint128 cap = uint128((uint256(rate) * MIN_RUNTIME + 3599) / 3600);
-        openings[id] = Opening(bid.minRatePerHour, job.maxRatePerHour, cap, false);
-        (_lastBid, _lastBidSignature, _lastRate) = (bid, signature, rate);
-        Lease memory none;
-        _touch(id, none);
-        return true;
     }
 
     /// @dev A job that can open now, at a rate that its money carries; a new one if there is none.
     function _openable(uint256 seed) private returns (bytes32 jobId, uint128 rate) {
-        for (uint256 i = 0; i <= jobs.length; i++) {
-            bool isNew = i == jobs.length;
-            if (isNew && !_fund(seed >> 3 | 1 << 250)) return (bytes32(0), 0);
-            jobId = isNew ? jobs[jobs.length - 1] : jobs[(seed % jobs.length + i) % jobs.length];
-            Job memory job = ESCROW.job(jobId);
-            bool may = job.activeLease == bytes32(0) && !job.cancelled && _now <= job.deadline;
-            uint256 free = job.balance - job.reserved;
-            if (may && job.epochs < job.maxEpochs && free > BOND + job.epochFee + 1000) {
-                // Half an hour's or more of what is free, and never beyond the order's maximum.
-                rate = uint128(bound(seed >> 60, 0, (free - BOND - job.epochFee - 1) * 6));
-                return (jobId, rate < job.maxRatePerHour ? rate : job.maxRatePerHour);
-            }
-            if (isNew) return (bytes32(0), 0);
+        uint256 count = _jobs.length;
+        for (uint256 i = 0; i <= count; i++) {
+            // A new job's money is enough for any lease.
+            if (i == count && !_fund(seed | 1 << 36)) break;
+            jobId = i == count ? _jobs[_jobs.length - 1] : _jobs[(seed % count + i) % count];
+            JobBook storage job = _jobBooks[jobId];
+            Limits memory limits = job.limits;
+            if (job.active || job.cancelled || _now > limits.deadline || job.opened >= limits.maxEpochs) continue;
+            uint256 extras = uint256(BOND) + _orders[jobId].epochFee;
+            if (job.free < extras) continue;
+            // Up to the last unit that ten minutes may cost, and never beyond the order's maximum.
+            uint256 most = _least((job.free - extras) * 6 + 5, limits.maxRatePerHour);
+            return (jobId, uint128(_between(seed >> 60, 0, most)));
         }
-    }
-
-    function _stake(uint256 index, uint128 amount) internal {
-        vm.prank(providers[index]);
-        STAKING.stake(amount, _noPermit());
-        staked[providers[index]] += amount;
-        deposited += amount;
-        _touchStake(providers[index]);
+        return (bytes32(0), 0);
     }
 }
