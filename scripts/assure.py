@@ -7,6 +7,7 @@ Quiet but for one line per step; logs are in .build/logs, figures in .build/assu
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 
@@ -19,6 +20,9 @@ LOCK = ROOT / "requirements" / "assurance.txt"
 FIGURES = BUILD / "assure"
 TRIAGE = ROOT / "slither.triage.json"
 HOURS = 3600.0
+# Lines to which --ir-minimum maps no instruction of their own: heads, `_;`, declarations, assembly. A function that isn't
+# called, a branch that isn't taken and the last line of each such body are still told.
+UNMAPPED = re.compile(r"function |modifier |_;|uint256 start;|assembly |let |mstore\(")
 TOOLS_PATH = os.pathsep.join([str(FORGE.parent), str(ANVIL.parent), str(BIN), os.environ.get("PATH", "")])
 
 
@@ -76,9 +80,15 @@ def coverage(log: Log) -> None:
         argv += ["--skip", f"tests/contracts/{folder_or_file}"]
     env = {"FOUNDRY_OUT": str(folder / "out"), "FOUNDRY_CACHE_PATH": str(folder / "cache"), "FOUNDRY_FUZZ_RUNS": "16"}
     log.command(argv, env=env, timeout=HOURS)
-    missed = unreached(report.read_text(encoding="utf-8"))
+    missed = [place for place in unreached(report.read_text(encoding="utf-8")) if not UNMAPPED.match(source_of(place))]
     if missed:
         raise StepFailed(f"no unit test reaches {', '.join(missed)}")
+
+
+def source_of(place: str) -> str:
+    """The line that "file:line" names; empty for "file:function"."""
+    path, _, line = place.rpartition(":")
+    return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip() if line.isdigit() else ""
 
 
 def unreached(lcov: str) -> list[str]:
