@@ -234,8 +234,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         _credit(INSURANCE, slashed, CreditReason.Insurance);
     }
 
-    /// @dev Takes locked stake, which stays locked for good. Credits only what arrives, so an asset that starts to take a
-    /// fee can neither jam this nor make the escrow insolvent.
+    /// @dev Takes locked stake, which stays locked for good. Credits only what arrives, so an asset that starts to
+    /// take a fee can neither jam this nor make the escrow insolvent.
     function _slash(address provider, uint128 amount) private returns (uint128) {
         if (amount == 0) return 0;
         uint256 before = ASSET.balanceOf(address(this));
@@ -310,7 +310,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         }
     }
 
-    /// @dev The minimum runtime must be affordable; set aside is the pay of as much of the lease's time as there is money.
+    /// @dev The minimum runtime must be affordable; set aside is the pay of as much of the lease's time as there is
+    /// money.
     function _checkFunds(
         uint128 free,
         uint128 rate,

@@ -80,9 +80,9 @@ abstract contract LeaseLedger is JobLedger {
         if (shown) _see(leaseId, params, lease_, receipt, signature);
     }
 
-    /// @dev Pays what is earned and not paid yet. An active lease may draw on what it set aside and on all that is free, a
-    /// suspended one on what it set aside alone; a shortfall is cut to whole seconds, and a later call pays the rest.
-    /// The same write credits `bond` and unlocks `unlocked`.
+    /// @dev Pays what is earned and not paid yet. An active lease may draw on what it set aside and on all that is
+    /// free, a suspended one on what it set aside alone; a shortfall is cut to whole seconds, and a later call pays
+    /// the rest. The same write credits `bond` and unlocks `unlocked`.
     function _pay(
         bytes32 leaseId,
         LeaseParams calldata params,
@@ -128,8 +128,8 @@ abstract contract LeaseLedger is JobLedger {
         );
     }
 
-    /// @dev Ends a lease: frees its storage and hands the job what it set aside, `bond` and `gained`. The fees that were
-    /// withheld from its pay become the job's.
+    /// @dev Ends a lease: frees its storage and hands the job what it set aside, `bond` and `gained`. The fees that
+    /// were withheld from its pay become the job's.
     function _end(
         bytes32 leaseId,
         LeaseParams calldata params,

@@ -8,6 +8,8 @@ import {Bid, LeaseParams, Order, Receipt} from "../interfaces/LeaseTypes.sol";
 /// @notice All members are static and of one word, so a struct's words, as they lie in the call data, are its EIP-712
 /// encoding. A word with dirty upper bits makes another hash, which nobody has signed; reading that member reverts.
 library TypedData {
+    // solhint-disable no-inline-assembly
+
     string internal constant NAME = "Everlease";
     string internal constant VERSION = "1";
 
