@@ -57,9 +57,10 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         if (job_.active) revert JobIsActive(jobId, job_.epochs);
         if (job_.epochs >= limits_.maxEpochs) revert EpochsExhausted(limits_.maxEpochs);
         _checkTerms(jobId, job_.epochs + 1, order.minCollateral, limits_.maxRatePerHour, bid, rate);
-        uint128 locked = _checkConsent(bid, signature);
+        uint128 deposited = _checkConsent(bid, signature);
         uint32 covered = _checkFunds(job_.free, rate, order.epochFee, limits_.deadline - uint64(block.timestamp));
 
+        _lock(bid.provider, bid.collateral, deposited);
         _useSlot(bid.provider, bid.slot);
         uint128 reserve = uint128(rate.payFor(covered));
         job_.epochs = bid.epoch;
@@ -68,7 +69,6 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         // forge-lint: disable-next-line(unsafe-typecast)
         job_.free -= uint104(reserve + BOND + order.epochFee);
         _jobs[jobId] = job_;
-        _accounts[bid.provider].locked = locked;
         LeaseParams memory params = _paramsOf(jobId, order, bid, rate);
         leaseId = keccak256(abi.encode(params));
         _leases[leaseId] = Lease({
@@ -121,8 +121,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
             lease_.seen = uint32(end - lease_.startedAt);
         }
         _pay(leaseId, params, lease_, receipt, 0, params.collateral);
-        uint128 released = _end(leaseId, params, lease_, BOND, 0);
-        emit LeaseClosed(params.jobId, leaseId, msg.sender, released);
+        _end(leaseId, params, lease_, BOND, 0);
+        emit LeaseClosed(params.jobId, leaseId, msg.sender);
     }
 
     /// @inheritdoc ILeaseEscrow
@@ -191,8 +191,8 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         }
         if (cleared) {
             _pay(leaseId, params, lease_, receipt, BOND, params.collateral);
-            uint128 released = _end(leaseId, params, lease_, 0, 0);
-            emit LeaseCleared(params.jobId, leaseId, msg.sender, BOND, released);
+            _end(leaseId, params, lease_, 0, 0);
+            emit LeaseCleared(params.jobId, leaseId, msg.sender);
         } else {
             if (shown) _pay(leaseId, params, lease_, receipt, 0, 0);
             _drop(leaseId, params, lease_);
@@ -208,9 +208,9 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         uint128 toJob = uint128(uint256(slashed).share(SLASH_TO_JOB_BPS));
         uint128 toCaller = uint128(uint256(slashed).share(SLASH_TO_CALLER_BPS));
         uint128 toInsurance = slashed - toJob - toCaller;
-        uint128 released = _end(leaseId, params, lease_, BOND, toJob);
+        _end(leaseId, params, lease_, BOND, toJob);
         _accounts[msg.sender].claimable += toCaller;
-        emit LeaseFailed(params.jobId, leaseId, msg.sender, false, toJob, toCaller, toInsurance, released);
+        emit LeaseFailed(params.jobId, leaseId, msg.sender, false, toJob, toCaller, toInsurance);
         _credit(INSURANCE, toInsurance, CreditReason.Insurance);
     }
 
@@ -226,22 +226,28 @@ contract LeaseEscrow is LeaseLedger, Multicall {
 
     /// @dev The provider admits the drop: the penalty goes wholly to the insurance, so nobody gains by causing it.
     function _drop(bytes32 leaseId, LeaseParams calldata params, Lease memory lease_) private {
-        uint128 released = _end(leaseId, params, lease_, BOND, 0);
+        _end(leaseId, params, lease_, BOND, 0);
         uint128 penalty = uint128(uint256(params.collateral).share(DROP_PENALTY_BPS));
         _accounts[params.provider].locked -= params.collateral - penalty;
         uint128 slashed = _slash(params.provider, penalty);
-        emit LeaseFailed(params.jobId, leaseId, msg.sender, true, 0, 0, slashed, released);
+        emit LeaseFailed(params.jobId, leaseId, msg.sender, true, 0, 0, slashed);
         _credit(INSURANCE, slashed, CreditReason.Insurance);
     }
 
-    /// @dev Takes locked stake, which stays locked for good. Credits only what arrives, so an asset that starts to take a
-    /// fee can neither jam this nor make the escrow insolvent.
+    /// @dev Takes locked stake, which stays locked for good. Credits only what arrives, so an asset that starts to
+    /// take a fee can neither jam this nor make the escrow insolvent.
     function _slash(address provider, uint128 amount) private returns (uint128) {
         if (amount == 0) return 0;
         uint256 before = ASSET.balanceOf(address(this));
         STAKING.slash(provider, amount);
         // forge-lint: disable-next-line(unsafe-typecast)
         return uint128(Settlement.min(ASSET.balanceOf(address(this)) - before, amount));
+    }
+
+    function _lock(address provider, uint128 collateral, uint128 deposited) private {
+        uint128 locked = _accounts[provider].locked;
+        if (collateral > deposited - locked) revert InsufficientStake(provider, collateral, deposited - locked);
+        _accounts[provider].locked = locked + collateral;
     }
 
     function _emitOpened(
@@ -292,23 +298,20 @@ contract LeaseEscrow is LeaseLedger, Multicall {
         if (_slotUsed(bid.provider, bid.slot)) revert SlotUsed(bid.provider, bid.slot);
     }
 
-    /// @return locked What of the provider's stake is locked with this bid's collateral.
-    function _checkConsent(Bid calldata bid, bytes calldata signature) private view returns (uint128 locked) {
-        (address provider, uint128 deposited) = STAKING.backingOf(bid.node);
-        if (provider != bid.provider) revert NodeNotAuthorised(bid.node, bid.provider);
+    /// @return deposited What the bid's provider has at stake, locked or not.
+    function _checkConsent(Bid calldata bid, bytes calldata signature) private view returns (uint128 deposited) {
+        address provider;
+        (provider, deposited) = STAKING.backingOf(bid.node);
+        if (provider == address(0) || provider != bid.provider) revert NodeNotAuthorised(bid.node, bid.provider);
         bytes32 bidHash = hashBid(bid);
         if (!Signatures.isValid(bid.node, bidHash, signature) && !Signatures.isValid(bid.provider, bidHash, signature))
         {
             revert InvalidBidSignature(bid.node, bid.provider, bidHash);
         }
-        locked = _accounts[provider].locked;
-        if (bid.collateral > deposited - locked) {
-            revert InsufficientStake(provider, bid.collateral, deposited - locked);
-        }
-        locked += bid.collateral;
     }
 
-    /// @dev The minimum runtime must be affordable; set aside is the pay of as much of the lease's time as there is money.
+    /// @dev The minimum runtime must be affordable; set aside is the pay of as much of the lease's time as there is
+    /// money.
     function _checkFunds(
         uint128 free,
         uint128 rate,

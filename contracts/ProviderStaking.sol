@@ -18,7 +18,8 @@ contract ProviderStaking is IProviderStaking, EIP712, ReentrancyGuardTransient {
     using Deposits for IERC20;
     using SafeERC20 for IERC20;
 
-    uint128 private constant MAX_STAKE = type(uint128).max >> 1;
+    /// @dev As a job's escrow, so that a share of a slash fits the job's word.
+    uint128 private constant MAX_STAKE = type(uint96).max >> 1;
     uint256 private constant MAX_CID_LENGTH = 128;
 
     IERC20 private immutable ASSET;

@@ -5,21 +5,24 @@ Settings come from the environment (EVERLEASE_INDEXER_…); ``--settings FILE`` 
 """
 
 import argparse
+import gc
 import logging
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 import uvicorn
 
 from everlease.chain.deployment import Deployment
+from everlease.chain.errors import ChainError
 from everlease.chain.heads import HeadWaiter
 from everlease.chain.rpc import RpcChain
 from everlease.db import Database, migrate, mirror
 from indexer.app import Metrics, create_app
 from indexer.follower import Follower
-from indexer.service import IndexerLoop
+from indexer.service import GC_THRESHOLD, IndexerLoop
 from indexer.settings import IndexerSettings
 
 _log = structlog.get_logger("indexer")
@@ -51,13 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: IndexerSettings, database: Database) -> int:
     """Run loop and HTTP until a signal, or until the loop can't go on."""
+    gc.set_threshold(GC_THRESHOLD)
     metrics = Metrics()
-    chain = RpcChain.connect(settings.rpc_urls)
+    deployment = Deployment.load(settings.deployments)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
+    try:
+        deployment.check_if_reachable(chain)
+    except ChainError as error:
+        _log.critical("stopped", problem=str(error))
+        return 1
+    executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     follower = Follower(
         chain,
-        Deployment.load(settings.deployments),
+        deployment,
         database,
         finality_depth=settings.finality_depth,
+        executor=executor,
         on_step=metrics.step,
     )
     loop = IndexerLoop(follower, HeadWaiter(settings.ws_url or None, poll_s=settings.poll_s))
@@ -82,6 +94,7 @@ def serve(settings: IndexerSettings, database: Database) -> int:
     finally:
         loop.stop()
         thread.join()
+        executor.shutdown(cancel_futures=True)
         chain.close()
         database.close()
     return 1 if failures else 0

@@ -1,18 +1,17 @@
 """Logs of one block or range → events with their block, their job, and the addresses that they name."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from everlease.chain._generated.events import Event
-from everlease.chain.abi import decode_event
+from everlease.chain._generated.events import EVENTS, Event
 from everlease.chain.base import Log
+from everlease.chain.event_codec import decode_event
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 
-_PAYING = frozenset({"JobFunded", "JobToppedUp", "Credited", "Withdrawn"})
 
-
-def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[MirroredEvent, Event]]:
+def decode(logs: Iterable[Log], blocks: Mapping[int, MirroredBlock]) -> list[tuple[MirroredEvent, Event]]:
     """Events in chain order. A credit names no job: it gets that of the event before it in its transaction."""
     found: list[tuple[MirroredEvent, Event]] = []
     tx_hash, job_id, lease_id = "", None, None
@@ -22,59 +21,79 @@ def decode(logs: Sequence[Log], blocks: dict[int, MirroredBlock]) -> list[tuple[
             continue
         if log.tx_hash != tx_hash:
             tx_hash, job_id, lease_id = log.tx_hash, None, None
-        args = {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
-        if "job_id" in args:
+        shape = _SHAPES[type(event)]
+        args = shape.arguments(event)
+        if shape.has_job:
             job_id, lease_id = args["job_id"], args.get("lease_id")
-        belongs = "job_id" in args or type(event).__name__ == "Credited"
         mirrored = MirroredEvent(
-            block_number=log.block_number,
-            log_index=log.log_index,
-            block_hash=log.block_hash,
-            block_time=blocks[log.block_number].timestamp,
-            tx_hash=log.tx_hash,
-            address=log.address,
-            name=type(event).__name__,
-            args=args,
-            job_id=job_id if belongs else None,
-            lease_id=lease_id if belongs else None,
-            parties=_parties(event),
+            log.block_number,
+            log.log_index,
+            log.block_hash,
+            blocks[log.block_number].timestamp,
+            log.tx_hash,
+            log.address,
+            shape.name,
+            args,
+            job_id if shape.belongs else None,
+            lease_id if shape.belongs else None,
+            tuple(dict.fromkeys([args[name] for name in shape.addresses])),
         )
         found.append((mirrored, event))
     return found
 
 
-def touched(events: Iterable[MirroredEvent]) -> dict[str, set[str]]:
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What is known of an event's class before any event is seen. ``belongs``: it is of a job, named or not."""
+
+    name: str
+    names: tuple[str, ...]
+    read: Callable[[Event], tuple[Any, ...]]
+    raw: tuple[str, ...]
+    enums: tuple[str, ...]
+    addresses: tuple[str, ...]
+    has_job: bool
+    belongs: bool
+
+    def arguments(self, event: Event) -> dict[str, Any]:
+        """The event's fields by name, ready for JSON."""
+        found = dict(zip(self.names, self.read(event), strict=True))
+        for name in self.raw:
+            found[name] = "0x" + found[name].hex()
+        for name in self.enums:
+            found[name] = found[name].name
+        return found
+
+
+def _shape_of(kind: type[Event]) -> _Shape:
+    names = tuple(field.name for field in kind.FIELDS)
+    return _Shape(
+        name=kind.__name__,
+        names=names,
+        read=attrgetter(*names) if len(names) > 1 else lambda event: tuple(getattr(event, name) for name in names),
+        raw=tuple(field.name for field in kind.FIELDS if field.abi_type.startswith("bytes")),
+        enums=tuple(field.name for field in kind.FIELDS if field.enum is not None),
+        addresses=tuple(field.name for field in kind.FIELDS if field.abi_type == "address"),
+        has_job="job_id" in names,
+        belongs="job_id" in names or kind.__name__ == "Credited",
+    )
+
+
+_SHAPES: dict[type[Any], _Shape] = {kind: _shape_of(kind) for kind in EVENTS.values()}
+
+
+def touched(events: Sequence[MirroredEvent]) -> dict[str, set[str]]:
     """Keys of the derived rows that the reducers will want, by table; a superset, so that they are read in one go."""
-    found: dict[str, set[str]] = {
-        name: set() for name in ("lease", "escrow", "provider", "node_auth", "claimable", "slash", "payment")
+    parties = {party for event in events for party in event.parties}
+    return {
+        "escrow": {event.job_id for event in events if event.job_id is not None},
+        "lease": {event.lease_id for event in events if event.lease_id is not None},
+        "provider": parties,
+        "node_auth": parties,
+        "claimable": parties,
     }
-    for event in events:
-        if event.job_id is not None:
-            found["escrow"].add(event.job_id)
-        if event.lease_id is not None:
-            found["lease"].add(event.lease_id)
-        if event.name == "LeaseFailed" and event.lease_id is not None:
-            found["slash"].add(event.lease_id)
-        if event.name in _PAYING:
-            found["payment"].add(payment_id(event))
-        for table in ("provider", "node_auth", "claimable"):
-            found[table].update(event.parties)
-    return found
 
 
 def payment_id(event: MirroredEvent) -> str:
     """Key of the payment that an event makes; sorts as the chain does."""
     return f"{event.block_number:012d}-{event.log_index:06d}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return "0x" + value.hex()
-    if isinstance(value, int) and hasattr(value, "name"):
-        return value.name
-    return value
-
-
-def _parties(event: Event) -> tuple[str, ...]:
-    named = (getattr(event, field.name) for field in event.FIELDS if field.abi_type == "address")
-    return tuple(dict.fromkeys(named))

@@ -5,7 +5,8 @@ Steps: back-fill final ranges → apply live blocks, each undoable by itself →
 back to the common ancestor. Beyond finality it halts and says how to go on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,10 +16,12 @@ from everlease.chain.base import ChainReader
 from everlease.chain.deployment import Deployment
 from everlease.chain.errors import BadAnswer
 from everlease.db import Database, mirror
-from everlease.domain.mirrored import MirroredBlock
-from indexer.decoding import decode, touched
+from everlease.domain.mirrored import MirroredBlock, MirroredEvent
+from indexer.decoding import touched
+from indexer.read_ahead import Decoded, ReadAhead
+from indexer.records import Lease
 from indexer.reducers import reduce
-from indexer.source import Batch, Inconsistent, Source, mirrored
+from indexer.source import EVENTS_PER_STEP, Inconsistent, Source, mirrored
 from indexer.workspace import Contradiction, Workspace
 
 _log = structlog.get_logger("indexer")
@@ -62,7 +65,8 @@ class WrongMirror(Exception):
 
 
 class Follower:
-    """Mirrors one deployment. ``finality_depth`` is used where the chain has no finalized tag."""
+    """Mirrors one deployment. ``finality_depth`` is used where the chain has no finalized tag; ``executor`` reads the
+    next final range while the present one is written (without one, the next step reads it)."""
 
     def __init__(
         self,
@@ -71,6 +75,8 @@ class Follower:
         database: Database,
         *,
         finality_depth: int = 64,
+        executor: Executor | None = None,
+        events_per_step: int = EVENTS_PER_STEP,
         on_step: Callable[[Step, int], None] = lambda step, count: None,
     ) -> None:
         self._chain = chain
@@ -78,7 +84,8 @@ class Follower:
         self._database = database
         self._depth = finality_depth
         self._on_step = on_step
-        self._source = Source(chain, (deployment.escrow, deployment.staking))
+        source = Source(chain, (deployment.escrow, deployment.staking), events_per_step=events_per_step)
+        self._reader = ReadAhead(source, executor)
         self._known_chain = False
 
     def catch_up(self) -> Step:
@@ -107,7 +114,8 @@ class Follower:
             return self._reorganise(position)
         if position.number >= chain.head:
             with self._database.transaction() as tx:
-                mirror.observe(tx, head=chain.head, final=chain.final)
+                row = mirror.lock(tx, position.number, position.hash)
+                mirror.observe(tx, row, head=chain.head, final=chain.final)
             return Step.IDLE
         return self._advance(position, chain)
 
@@ -166,31 +174,30 @@ class Follower:
         first = position.number + 1
         final = first <= chain.final
         if final:
-            batch = self._source.range(first, chain.final)
+            batch = self._reader.range(first, chain.final)
         else:
-            batch = self._source.blocks(first, min(chain.head, position.number + LIVE_BLOCKS_PER_STEP))
+            batch = self._reader.blocks(first, min(chain.head, position.number + LIVE_BLOCKS_PER_STEP))
         if batch.parent_hash != position.hash:
             raise Inconsistent(f"block {first} doesn't follow the mirror's block {position.number}")
         if not self._apply(position, chain, batch, undoable=not final):
             return Step.HALTED
-        return self._done(Step.BACKFILLED if final else Step.APPLIED, len(batch.logs))
+        return self._done(Step.BACKFILLED if final else Step.APPLIED, len(batch.events))
 
-    def _apply(self, position: _Position, chain: _Chain, batch: Batch, *, undoable: bool) -> bool:
+    def _apply(self, position: _Position, chain: _Chain, batch: Decoded, *, undoable: bool) -> bool:
         """Events, rows and cursor in one transaction; false if it halted."""
-        decoded = decode(batch.logs, {block.number: block for block in batch.blocks})
+        events = [at for at, _ in batch.events]
         try:
             with self._database.transaction() as tx:
                 cursor = mirror.lock(tx, position.number, position.hash)
                 rows = Workspace(lambda table, keys: mirror.load(tx, table, keys))
-                for table, keys in touched(at for at, _ in decoded).items():
-                    rows.expect(table, keys)
+                _expect(rows, events)
                 block = -1
-                for at, event in decoded:
+                for at, event in batch.events:
                     if undoable and at.block_number != block:
                         block = at.block_number
                         rows.begin(block)
                     reduce(rows, at, event)
-                mirror.apply(tx, batch.blocks, [at for at, _ in decoded], rows.after, rows.images)
+                mirror.apply(tx, batch.blocks, events, rows.after, rows.images)
                 mirror.advance(tx, cursor, batch.blocks[-1], head=chain.head, final=chain.final)
         except Contradiction as error:
             self._halt(f"{error}; the mirror and the chain contradict each other: {_REBUILD}")
@@ -198,6 +205,7 @@ class Follower:
         return True
 
     def _reorganise(self, position: _Position) -> Step:
+        self._reader.drop()
         if stranger := self._stranger(position):
             return self._halt(stranger)
         ancestor = self._common_ancestor(position)
@@ -237,3 +245,13 @@ class Follower:
     def _done(self, step: Step, count: int) -> Step:
         self._on_step(step, count)
         return step
+
+
+def _expect(rows: Workspace, events: Sequence[MirroredEvent]) -> None:
+    """Read what the events will change in a few queries: what they name, and whom their leases pay."""
+    wanted = touched(events)
+    for table, keys in wanted.items():
+        rows.expect(table, keys)
+    paid = {lease.provider for key in wanted["lease"] if (lease := rows.find(Lease, key)) is not None}
+    rows.expect("provider", paid)
+    rows.expect("claimable", paid)

@@ -1,13 +1,19 @@
-"""The derived rows as frozen dataclasses: the reducers' only material. Units as in everlease.db.models.mirror."""
+"""The derived rows as frozen structs: the reducers' only material. Units as in everlease.db.models.mirror.
 
-from dataclasses import dataclass
+Structs of msgspec and no dataclasses: ``replace`` of one takes a tenth of the time, and it is most of what reducers do.
+"""
+
 from typing import ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from everlease.domain.lease import LeaseState
 
+__all__ = ["KINDS", "Claimable", "Escrow", "Lease", "NodeAuth", "Payment", "Provider", "Record", "Slash", "replace"]
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+
+class Lease(Struct, frozen=True, gc=False):
     """One epoch of a job."""
 
     TABLE: ClassVar[str] = "lease"
@@ -24,7 +30,6 @@ class Lease:
     started_at: int
     ends_at: int
     closable_at: int
-    bid_hash: str
     slot: int
     tx_hash: str
     block: int
@@ -45,8 +50,7 @@ class Lease:
         return self.lease_id
 
 
-@dataclass(frozen=True, slots=True)
-class Escrow:
+class Escrow(Struct, frozen=True, gc=False):
     """A job's money."""
 
     TABLE: ClassVar[str] = "escrow"
@@ -62,6 +66,9 @@ class Escrow:
     max_epochs: int
     epoch_fee: int
     deadline: int
+    order_deadline: int
+    order_max_epochs: int
+    order_max_rate: int
     nonce: int
     balance: int
     deposited: int
@@ -70,6 +77,7 @@ class Escrow:
     epochs: int = 0
     reserved: int = 0
     paid: int = 0
+    fees: int = 0
     refunded: int = 0
     active_lease: str | None = None
     cancelled: bool = False
@@ -79,8 +87,7 @@ class Escrow:
         return self.job_id
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(Struct, frozen=True, gc=False):
     """A provider's stake and record."""
 
     TABLE: ClassVar[str] = "provider"
@@ -102,8 +109,7 @@ class Provider:
         return self.provider
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAuth:
+class NodeAuth(Struct, frozen=True, gc=False):
     """Who answers for a node."""
 
     TABLE: ClassVar[str] = "node_auth"
@@ -118,8 +124,7 @@ class NodeAuth:
         return self.node
 
 
-@dataclass(frozen=True, slots=True)
-class Claimable:
+class Claimable(Struct, frozen=True, gc=False):
     """An account's credit in the escrow."""
 
     TABLE: ClassVar[str] = "claimable"
@@ -135,8 +140,7 @@ class Claimable:
         return self.account
 
 
-@dataclass(frozen=True, slots=True)
-class Slash:
+class Slash(Struct, frozen=True, gc=False):
     """A lease that failed."""
 
     TABLE: ClassVar[str] = "slash"
@@ -160,8 +164,7 @@ class Slash:
         return self.lease_id
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(Struct, frozen=True, gc=False):
     """One movement of money."""
 
     TABLE: ClassVar[str] = "payment"
@@ -191,3 +194,5 @@ KINDS: dict[str, type[Record]] = {
     "slash": Slash,
     "payment": Payment,
 }
+APPENDED: frozenset[type[Record]] = frozenset({Payment, Slash})
+"""Kinds of which an event makes a new row, under a key of its own: there is never one to be read before."""

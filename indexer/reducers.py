@@ -2,7 +2,7 @@
 the contract can't have emitted is a Contradiction and not a wrong row."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from everlease.chain._generated import events as ev
@@ -10,7 +10,7 @@ from everlease.chain._generated.enums import CreditReason
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, next_state
 from everlease.domain.mirrored import MirroredEvent
 from indexer.decoding import payment_id
-from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash
+from indexer.records import Claimable, Escrow, Lease, NodeAuth, Payment, Provider, Slash, replace
 from indexer.workspace import Contradiction, Workspace
 
 Reducer = Callable[[Workspace, MirroredEvent, Any], None]
@@ -43,12 +43,27 @@ def _paid(at: MirroredEvent, account: str, reason: str, amount: int) -> Payment:
     )
 
 
+def _credit(rows: Workspace, at: MirroredEvent, account: str, amount: int, reason: str) -> None:
+    """Let ``account`` have ``amount`` more to withdraw."""
+    if amount == 0:
+        return
+    found = rows.find(Claimable, account) or Claimable(account, at.block_number)
+    held, credited = found.amount + amount, found.credited + amount
+    rows.put(replace(found, amount=held, credited=credited, block=at.block_number))
+    rows.put(_paid(at, account, reason, amount))
+
+
 def _lease(rows: Workspace, event: Any, action: LeaseAction | None = None) -> Lease:
     """The lease that an event is about, moved through the table."""
     found = rows.get(Lease, _hex(event.lease_id))
     if action is None:
         return found
-    return replace(found, state=next_state(LeaseState(found.state), action).value)
+    return replace(found, state=_moved(found.state, action))
+
+
+@cache
+def _moved(state: str, action: LeaseAction) -> str:
+    return next_state(LeaseState(state), action).value
 
 
 def _provider(rows: Workspace, address: str, at: MirroredEvent, **changes: Any) -> Provider:
@@ -76,6 +91,9 @@ def _job_funded(rows: Workspace, at: MirroredEvent, event: ev.JobFunded) -> None
             max_epochs=event.max_epochs,
             epoch_fee=event.epoch_fee,
             deadline=event.deadline,
+            order_deadline=event.deadline,
+            order_max_epochs=event.max_epochs,
+            order_max_rate=event.max_rate_per_hour,
             nonce=event.nonce,
             balance=event.deposit,
             deposited=event.deposit,
@@ -101,7 +119,7 @@ def _job_cancelled(rows: Workspace, at: MirroredEvent, event: ev.JobCancelled) -
 
 @_on(ev.OrderRevoked)
 def _order_revoked(rows: Workspace, at: MirroredEvent, event: ev.OrderRevoked) -> None:
-    """Anyone can emit it for any id, so no row is made of it; the event itself is kept."""
+    """The order was never funded, so there is no row; the event itself is kept."""
 
 
 @_on(ev.JobExtended)
@@ -146,7 +164,6 @@ def _lease_opened(rows: Workspace, at: MirroredEvent, event: ev.LeaseOpened) -> 
             ends_at=event.ends_at,
             closable_at=event.closable_at,
             seen_at=event.started_at,
-            bid_hash=_hex(event.bid_hash),
             slot=event.slot,
             tx_hash=at.tx_hash,
             block=at.block_number,
@@ -164,7 +181,7 @@ def _lease_opened(rows: Workspace, at: MirroredEvent, event: ev.LeaseOpened) -> 
         )
     )
     provider = _provider(rows, event.provider, at)
-    rows.put(replace(provider, leases=provider.leases + 1))
+    rows.put(replace(provider, leases=provider.leases + 1, locked=provider.locked + event.collateral))
 
 
 @_on(ev.LeaseCollected)
@@ -177,6 +194,7 @@ def _lease_collected(rows: Workspace, at: MirroredEvent, event: ev.LeaseCollecte
             balance=job.balance - event.amount,
             reserved=job.reserved - lease.reserve + event.reserve,
             paid=job.paid + event.amount,
+            fees=job.fees + event.fee,
             block=at.block_number,
         )
     )
@@ -185,7 +203,7 @@ def _lease_collected(rows: Workspace, at: MirroredEvent, event: ev.LeaseCollecte
             lease,
             earned=event.earned,
             seen_at=event.seen_at,
-            seq=event.seq,
+            seq=max(lease.seq, event.seq),
             paid=lease.paid + event.amount,
             fee=lease.fee + event.fee,
             reserve=event.reserve,
@@ -194,6 +212,7 @@ def _lease_collected(rows: Workspace, at: MirroredEvent, event: ev.LeaseCollecte
     )
     provider = _provider(rows, lease.provider, at)
     rows.put(replace(provider, earned=provider.earned + event.amount - event.fee))
+    _credit(rows, at, lease.provider, event.amount - event.fee, "SERVICE")
 
 
 @_on(ev.LeaseNotice)
@@ -220,37 +239,41 @@ def _lease_suspended(rows: Workspace, at: MirroredEvent, event: ev.LeaseSuspende
     )
 
 
-def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, released: int, spent: int = 0, gained: int = 0) -> None:
-    """A lease is over: ``released`` is free escrow again, ``spent`` of its bond left, ``gained`` came of a slash."""
+def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, spent: int = 0, gained: int = 0) -> None:
+    """A lease is over: its reserve and bond are free again, less ``spent`` of them; ``gained`` came of a slash."""
     job = rows.get(Escrow, lease.job_id)
     rows.put(
         replace(
             job,
             balance=job.balance - spent + gained,
-            reserved=job.reserved - released - spent,
+            reserved=job.reserved - lease.reserve - lease.bond,
             active_lease=None if job.active_lease == lease.lease_id else job.active_lease,
             block=at.block_number,
         )
     )
     rows.put(replace(lease, reserve=0, bond=0, ended_at=at.block_time, block=at.block_number))
+    provider = _provider(rows, lease.provider, at)
+    rows.put(replace(provider, locked=provider.locked - lease.collateral))
 
 
 @_on(ev.LeaseClosed)
 def _lease_closed(rows: Workspace, at: MirroredEvent, event: ev.LeaseClosed) -> None:
-    _end(rows, at, _lease(rows, event, LeaseAction.CLOSE), released=event.released)
+    _end(rows, at, _lease(rows, event, LeaseAction.CLOSE))
 
 
 @_on(ev.LeaseCleared)
 def _lease_cleared(rows: Workspace, at: MirroredEvent, event: ev.LeaseCleared) -> None:
     lease = _lease(rows, event, LeaseAction.ANSWER_PROVEN)
-    _end(rows, at, lease, released=event.released, spent=event.bond)
+    _end(rows, at, lease, spent=lease.bond)
+    _credit(rows, at, lease.provider, lease.bond, "BOND")
 
 
 @_on(ev.LeaseFailed)
 def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> None:
     action = LeaseAction.ANSWER_BARE if event.answered else LeaseAction.FAIL
-    lease = replace(_lease(rows, event, action), slashed=event.slashed)
-    _end(rows, at, lease, released=event.released, gained=event.to_job)
+    slashed = event.to_job + event.to_caller + event.to_insurance
+    lease = replace(_lease(rows, event, action), slashed=slashed)
+    _end(rows, at, lease, gained=event.to_job)
     provider = _provider(rows, lease.provider, at)
     rows.put(replace(provider, failed=provider.failed + 1))
     rows.put(
@@ -261,7 +284,7 @@ def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> 
             node=lease.node,
             caller=event.caller,
             answered=event.answered,
-            slashed=event.slashed,
+            slashed=slashed,
             to_job=event.to_job,
             to_caller=event.to_caller,
             to_insurance=event.to_insurance,
@@ -270,6 +293,7 @@ def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> 
             block=at.block_number,
         )
     )
+    _credit(rows, at, event.caller, event.to_caller, "FAIL_REWARD")
 
 
 # -- credits --
@@ -277,10 +301,13 @@ def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> 
 
 @_on(ev.Credited)
 def _credited(rows: Workspace, at: MirroredEvent, event: ev.Credited) -> None:
-    found = rows.find(Claimable, event.account) or Claimable(event.account, at.block_number)
-    amount, credited = found.amount + event.amount, found.credited + event.amount
-    rows.put(replace(found, amount=amount, credited=credited, block=at.block_number))
-    rows.put(_paid(at, event.account, CreditReason(event.reason).name, event.amount))
+    _credit(rows, at, event.account, event.amount, CreditReason(event.reason).name)
+
+
+@_on(ev.FeesSwept)
+def _fees_swept(rows: Workspace, at: MirroredEvent, event: ev.FeesSwept) -> None:
+    job = rows.get(Escrow, _hex(event.job_id))
+    rows.put(replace(job, fees=job.fees - event.amount, block=at.block_number))
 
 
 @_on(ev.Withdrawn)
@@ -309,20 +336,11 @@ def _stake_withdrawn(rows: Workspace, at: MirroredEvent, event: ev.StakeWithdraw
     _provider(rows, event.provider, at, staked=event.staked, unbonding=event.unbonding)
 
 
-@_on(ev.StakeLocked)
-def _stake_locked(rows: Workspace, at: MirroredEvent, event: ev.StakeLocked) -> None:
-    _provider(rows, event.provider, at, locked=event.locked)
-
-
-@_on(ev.StakeUnlocked)
-def _stake_unlocked(rows: Workspace, at: MirroredEvent, event: ev.StakeUnlocked) -> None:
-    _provider(rows, event.provider, at, locked=event.locked)
-
-
 @_on(ev.StakeSlashed)
 def _stake_slashed(rows: Workspace, at: MirroredEvent, event: ev.StakeSlashed) -> None:
-    found = _provider(rows, event.provider, at, staked=event.staked, locked=event.locked, unbonding=event.unbonding)
-    rows.put(replace(found, slashed=found.slashed + event.amount))
+    found = _provider(rows, event.provider, at, staked=event.staked)
+    unbonding = min(found.unbonding, event.staked)
+    rows.put(replace(found, slashed=found.slashed + event.amount, unbonding=unbonding))
 
 
 @_on(ev.MetadataSet)

@@ -1,9 +1,11 @@
 """The rows that a batch of events works on: read on first touch, changed in memory, written at the end."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from indexer.records import KINDS, Record
+from msgspec.structs import asdict
+
+from indexer.records import APPENDED, KINDS, Record
 
 Columns = Mapping[str, Any]
 Load = Callable[[str, Collection[str]], Mapping[str, Columns]]
@@ -22,9 +24,8 @@ class Workspace:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._known: set[tuple[str, str]] = set()
-        self._now: dict[tuple[str, str], Record] = {}
-        self._changed: set[tuple[str, str]] = set()
+        self._rows: dict[type[Any], dict[str, Any]] = {kind: {} for kind in KINDS.values()}
+        self._changed: dict[type[Any], set[str]] = {kind: set() for kind in KINDS.values()}
         self._block: int | None = None
         self._kept: set[tuple[str, str]] = set()
         self.images: list[tuple[int, str, str, Columns | None]] = []
@@ -36,20 +37,23 @@ class Workspace:
 
     def expect(self, table: str, keys: Collection[str]) -> None:
         """Read rows that are about to be asked for in one go."""
-        wanted = {key for key in keys if (table, key) not in self._known}
+        kind = KINDS[table]
+        rows = self._rows[kind]
+        wanted = {key for key in keys if key not in rows}
         if not wanted:
             return
-        self._known.update((table, key) for key in wanted)
+        rows.update(dict.fromkeys(wanted))
+        if kind in APPENDED:
+            return
         for key, stored in self._load(table, wanted).items():
-            self._now[table, key] = KINDS[table](**stored)
+            rows[key] = kind(**stored)
 
     def find(self, kind: type[_Kind], key: str) -> _Kind | None:
         """A row as it is after the events so far."""
-        if (kind.TABLE, key) not in self._known:
+        rows = self._rows[kind]
+        if key not in rows:
             self.expect(kind.TABLE, (key,))
-        found = self._now.get((kind.TABLE, key))
-        assert found is None or isinstance(found, kind)
-        return found
+        return cast(_Kind | None, rows[key])
 
     def get(self, kind: type[_Kind], key: str) -> _Kind:
         """A row that must be there; raises Contradiction."""
@@ -60,19 +64,22 @@ class Workspace:
 
     def put(self, record: Record) -> None:
         """Store a row in place of the one with its key."""
-        place = (record.TABLE, record.key)
-        found = self.find(type(record), record.key)
-        if self._block is not None and place not in self._kept:
+        kind, key = type(record), record.key
+        if self._block is not None:
+            self._keep_image(self._block, kind, key)
+        self._rows[kind][key] = record
+        self._changed[kind].add(key)
+
+    def _keep_image(self, block: int, kind: type[Record], key: str) -> None:
+        place = (kind.TABLE, key)
+        if place not in self._kept:
             self._kept.add(place)
-            self.images.append((self._block, *place, None if found is None else _columns(found)))
-        self._now[place] = record
-        self._changed.add(place)
+            found = self.find(kind, key)
+            self.images.append((block, *place, None if found is None else asdict(found)))
 
     @property
     def after(self) -> dict[tuple[str, str], Columns]:
         """Every row that changed, as it is to be stored."""
-        return {place: _columns(self._now[place]) for place in self._changed}
-
-
-def _columns(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+        return {
+            (kind.TABLE, key): asdict(self._rows[kind][key]) for kind, keys in self._changed.items() for key in keys
+        }

@@ -37,6 +37,8 @@ def main() -> int:
         settings = MarketplaceSettings()
         configure_logs(settings.log_level, settings.log_json)
         app = create_app(settings)
+        parts: Parts = app.state.parts
+        parts.deployment.check_if_reachable(parts.chain)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         print(f"marketplace: settings (EVERLEASE_MARKETPLACE_…): {fields}", file=sys.stderr)  # noqa: T201

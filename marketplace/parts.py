@@ -47,7 +47,7 @@ class Parts:
 def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time.time) -> Parts:
     """Everything, connected to nothing yet (a local store is opened and locked)."""
     deployment = Deployment.load(settings.deployments)
-    chain = RpcChain.connect(settings.rpc_urls, timeout=5.0)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id, timeout=5.0)
     url = settings.database_url.get_secret_value()
     db = Database(url)
     return Parts(

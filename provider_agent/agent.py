@@ -46,6 +46,7 @@ class Agent:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         crash = CrashPoints(settings.crash_at)
         self.deployment = Deployment.load(settings.deployments)
+        self._check_chain()
         identity = load_identity(settings, self.deployment.chain_id)
         tools = HostTools(settings.runc, settings.criu)
         state = settings.data_dir / "runtime"
@@ -118,9 +119,19 @@ class Agent:
             if not task.cancelled():
                 task.result()
 
+    def _check_chain(self) -> None:
+        """Raise WrongChain or BadDeployment where the RPC has not the deployment's contracts."""
+        if not self.settings.rpc_urls:
+            return
+        chain = RpcChain.connect(self.settings.rpc_urls, chain_id=self.deployment.chain_id)
+        try:
+            self.deployment.check_if_reachable(chain)
+        finally:
+            chain.close()
+
     async def _settle(self) -> None:
         """Settlement, tick by tick; the RPC may come and go."""
-        chain = RpcChain.connect(self.settings.rpc_urls)
+        chain = RpcChain.connect(self.settings.rpc_urls, chain_id=self.deployment.chain_id)
         settlement = Settlement(
             chain,
             self.deployment,

@@ -21,6 +21,8 @@ from provider_agent.settings import GIB, AgentSettings
 from provider_agent.terms import free_gpus, parse_spec, promised
 
 BID_VALID_S = 300
+SLOT_BITS = 64
+"""Enough that no two bids of a provider meet; zero bytes of call data are cheap."""
 UNKNOWN_IMAGE_BYTES = 256 << 20
 """What an image is taken to weigh when this host lacks it: its size is not known at the call."""
 
@@ -63,19 +65,12 @@ def consider(host: Host, call: CallForBids) -> Offer:
         min_rate_per_hour=rate,
         collateral=host.settings.collateral,
         deadline=int(host.clock.unix()) + BID_VALID_S,
-        slot=secrets.randbits(256),
+        slot=secrets.randbits(SLOT_BITS),
     )
     digest = bid_digest(Domain(host.chain_id, host.escrow), bid)
-    record = BidRecord(
-        job_id=call.order_hash,
-        epoch=call.epoch,
-        digest="0x" + digest.hex(),
-        min_rate_per_hour=rate,
-        job_spec=call.order.job_spec,
-        max_silence=call.order.max_silence,
-    )
-    host.journal.put_bid(record)
-    signed = SignedBid(bid=BidModel.from_domain(bid), signature=host.identity.key.sign(digest))
+    model = BidModel.from_domain(bid)
+    host.journal.put_bid(BidRecord(digest="0x" + digest.hex(), bid=model, order=call.order))
+    signed = SignedBid(bid=model, signature=host.identity.key.sign(digest))
     return Offer(signed, _missing(host, call))
 
 

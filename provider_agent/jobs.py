@@ -11,6 +11,7 @@ from typing import Any
 from everlease.domain.jobspec import JobSpec
 from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop, TakeCheckpoint, Thaw
 from everlease.wire.node import HeldContainer, JobBeat
+from everlease.wire.terms import LeaseParamsModel
 from provider_agent import guards, preparation, terms
 from provider_agent.checkpointer import Checkpoints
 from provider_agent.commit import Committed
@@ -158,7 +159,7 @@ class Job:
     async def _start(self, command: Start) -> dict[str, Any]:
         host, record = self.host, self.record
         spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
-        terms.check_lease(host.journal, command)
+        params = terms.agreed_lease(host.journal, command)
         self._token = command.store_token
         again = record.start is not None and record.start.step == command.step
         record = record.model_copy(
@@ -179,9 +180,8 @@ class Job:
             host.journal.put_lease(
                 LeaseRecord(
                     lease_id=command.lease_id,
-                    job_id=self.job_id,
+                    params=LeaseParamsModel.from_domain(params),
                     fence=command.fence,
-                    rate_per_hour=command.rate_per_hour,
                 )
             )
         host.crash.reach("start.accepted")

@@ -163,9 +163,8 @@ class Journal:
 
     def put_bid(self, bid: BidRecord) -> None:
         """Remember a bid before it is sent."""
-        self._do(
-            "INSERT OR REPLACE INTO bid VALUES (?, ?, ?, ?)", bid.digest, bid.job_id, bid.model_dump_json(), self._now()
-        )
+        job, record = bid.bid.order_hash, bid.model_dump_json()
+        self._do("INSERT OR REPLACE INTO bid VALUES (?, ?, ?, ?)", bid.digest, job, record, self._now())
 
     def bids(self, job_id: str) -> list[BidRecord]:
         """Our bids on a job, newest first."""

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from everlease.domain.terms import LeaseParams, lease_params
 from everlease.wire.base import Cid, Hex32
 from everlease.wire.commands import Prepare, Start
+from everlease.wire.terms import BidModel, LeaseParamsModel, OrderModel
 
 Phase = Literal["preparing", "prepared", "starting", "running", "held", "exited"]
 PendingPhase = Literal["dumping", "dumped", "committing"]
@@ -69,22 +71,21 @@ class JobRecord(Record):
 
 
 class LeaseRecord(Record):
-    """A lease of ours, kept until it is settled. ``collected`` counts seconds already collected on chain."""
+    """A lease of ours, kept until it is settled."""
 
     lease_id: Hex32
-    job_id: Hex32
+    params: LeaseParamsModel
     fence: int
-    rate_per_hour: int
-    collected: int = 0
     settled: bool = False
 
 
 class BidRecord(Record):
-    """A bid we signed: what a later command may ask of us. ``digest`` is its EIP-712 digest, 0x-hex."""
+    """A bid we signed, and the order it is on: what a later command may ask of us. ``digest`` is the bid's, EIP-712."""
 
-    job_id: Hex32
-    epoch: int
     digest: Hex32
-    min_rate_per_hour: int
-    job_spec: Hex32
-    max_silence: int
+    bid: BidModel
+    order: OrderModel
+
+    def params(self, rate: int) -> LeaseParams:
+        """The lease that this bid makes at ``rate`` (base units per hour)."""
+        return lease_params(self.order.to_domain(), self.bid.to_domain(), rate)

@@ -18,7 +18,8 @@ from everlease.chain.sender import Sender
 from everlease.chain.views import LeaseOnChain, Views
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import pay_for
-from everlease.domain.terms import Receipt
+from everlease.domain.terms import LeaseParams, Receipt
+from everlease.domain.transactions import IN_FLIGHT
 from everlease.wire.terms import SignedReceipt
 from provider_agent.journal import Journal
 from provider_agent.records import LeaseRecord
@@ -26,7 +27,6 @@ from provider_agent.records import LeaseRecord
 log = logging.getLogger(__name__)
 TICK_S = 5.0
 CLOSE_AFTER_S = 60.0
-_ENDED = frozenset({LeaseState.CLOSED, LeaseState.CLEARED, LeaseState.FAILED})
 
 
 class Action(NamedTuple):
@@ -68,45 +68,46 @@ class Settlement:
 
     def _attend(self, lease: LeaseRecord) -> None:
         now = self._views.lease(lease.lease_id)
-        signed = self._journal.receipt(lease.lease_id)
-        action = self._due(lease, now, signed)
+        if now.state is LeaseState.NONE:
+            # Not opened yet, or over: an ended lease is freed on chain, and by then its job has counted its epoch.
+            if self._views.job(lease.params.job_id).epochs >= lease.params.epoch:
+                self._journal.put_lease(lease.model_copy(update={"settled": True}))
+            return
+        action = self._due(lease, now, self._journal.receipt(lease.lease_id))
         if action is not None:
             self._send(lease, action)
-        elif now.state in _ENDED:
-            self._journal.put_lease(lease.model_copy(update={"settled": True, "collected": now.earned}))
 
     def _due(self, lease: LeaseRecord, now: LeaseOnChain, signed: SignedReceipt | None) -> Action | None:
         receipt = signed.receipt.to_domain() if signed is not None else None
         signature = signed.signature if signed is not None else "0x"
-        name = lease.lease_id
-        if now.state is LeaseState.SUSPENDED and self._clock() <= now.answer_by:
-            if receipt is not None and self._proves(receipt, now):
-                return Action(self._calls.answer(name, receipt, signature), f"answer:{name}")
-            return Action(self._calls.answer(name), f"answer:{name}")
-        if receipt is None or now.state is LeaseState.NONE:
+        name, params = lease.lease_id, lease.params.to_domain()
+        if now.state is LeaseState.SUSPENDED and self._clock() <= now.exit_at:
+            if receipt is not None and _proves(receipt, params, now):
+                return Action(self._calls.answer(params, receipt, signature), f"answer:{name}")
+            return Action(self._calls.answer(params), f"answer:{name}")
+        if receipt is None or now.state is LeaseState.SUSPENDED:
             return None
-        fresh = receipt.earned - now.earned
-        if now.state is LeaseState.ACTIVE and receipt.final:
+        if receipt.final:
             since = self._final_since.setdefault(name, self._clock())
             if self._clock() - since > CLOSE_AFTER_S:
-                return Action(self._calls.close(name, receipt, signature), f"close:{name}")
+                return Action(self._calls.close(params, receipt, signature), f"close:{name}")
             return None
-        if now.state is LeaseState.ACTIVE and fresh > 0 and pay_for(now.rate, fresh) >= self._exposure:
-            return Action(self._calls.collect(name, receipt, signature), f"collect:{name}:{receipt.seq}")
-        if now.state in _ENDED and fresh > 0 and self._tries.get(f"collect:{name}:{receipt.seq}", 0) == 0:
-            return Action(self._calls.collect(name, receipt, signature), f"collect:{name}:{receipt.seq}")
+        fresh = receipt.earned - now.earned
+        if fresh > 0 and pay_for(params.rate, fresh) >= self._exposure:
+            return Action(self._calls.collect(params, receipt, signature), f"collect:{name}:{receipt.seq}")
         return None
 
-    def _proves(self, receipt: Receipt, lease: LeaseOnChain) -> bool:
-        """Whether a receipt shows that the node was not silent for as long as the suspension claims."""
-        return receipt.seen_at + self._views.job(lease.job_id).max_silence >= lease.suspended_at
-
     def _send(self, lease: LeaseRecord, action: Action) -> None:
-        """Journal the call unless one for this lease is on its way; one that failed is tried anew under another key."""
-        if any(row.job_id == lease.lease_id and row.state != "mined" for row in self._sent.open(self._key.address)):
+        """Journal the call unless one for this lease is on its way; a reverted one is tried anew under another key."""
+        if any(row.job_id == lease.lease_id and row.state in IN_FLIGHT for row in self._sent.open(self._key.address)):
             return
         tries = self._tries[action.key] = self._tries.get(action.key, 0) + 1
         log.info("settlement: %s of lease %s", action.call.name, lease.lease_id[:10])
         self._sent.enqueue(
             f"{action.key}#{tries}", self._key.address, action.call.to, action.call.data, job_id=lease.lease_id
         )
+
+
+def _proves(receipt: Receipt, params: LeaseParams, lease: LeaseOnChain) -> bool:
+    """Whether a receipt shows that the node was not silent for as long as the suspension claims."""
+    return receipt.final or receipt.seen_at + params.max_silence >= lease.ends_at

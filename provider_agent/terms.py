@@ -2,6 +2,7 @@
 
 from everlease.chain.typed_data import lease_id
 from everlease.domain.jobspec import CheckpointMode, JobSpec, from_dict, spec_hash
+from everlease.domain.terms import LeaseParams
 from everlease.wire.commands import Start
 from provider_agent.errors import SpecRefused, StepFailed
 from provider_agent.host import Host
@@ -15,7 +16,7 @@ def agreed_spec(journal: Journal, job_id: str, raw: dict[str, object]) -> JobSpe
     if not bids:
         raise SpecRefused("this node never bid on the job")
     spec = parse_spec(raw)
-    if spec_hash(spec) != bids[0].job_spec:
+    if spec_hash(spec) != bids[0].order.job_spec:
         raise SpecRefused("the job's spec is not the one of the order that this node bid on")
     return spec
 
@@ -28,12 +29,12 @@ def parse_spec(raw: dict[str, object]) -> JobSpec:
         raise SpecRefused(f"the job's spec is malformed ({type(error).__name__})") from error
 
 
-def check_lease(journal: Journal, start: Start) -> None:
-    """The lease must be one that our own bid makes: its id binds epoch, bid and rate. Raises SpecRefused."""
-    for bid in journal.bids(start.job_id):
-        named = lease_id(start.job_id, start.epoch, bytes.fromhex(bid.digest[2:]), start.rate_per_hour)
-        if named == start.lease_id and start.rate_per_hour >= bid.min_rate_per_hour:
-            return
+def agreed_lease(journal: Journal, start: Start) -> LeaseParams:
+    """The lease, which must be one that our own bid makes: its id binds bid, order and rate. Raises SpecRefused."""
+    for record in journal.bids(start.job_id):
+        params = record.params(start.rate_per_hour)
+        if lease_id(params) == start.lease_id and start.rate_per_hour >= record.bid.min_rate_per_hour:
+            return params
     raise SpecRefused("the lease is not one that this node's bids allow")
 
 

@@ -7,12 +7,24 @@ from functools import singledispatch
 from typing import Any
 
 from everlease.chain.contracts import Call, EscrowCalls
-from everlease.chain.typed_data import bid_digest, lease_id
-from everlease.db import Database, Tx, auctions, awards, checkpoints, commands, jobs, journal, receipts, snapshots
+from everlease.chain.typed_data import lease_id
+from everlease.db import (
+    Database,
+    Tx,
+    auctions,
+    awards,
+    checkpoints,
+    commands,
+    jobs,
+    journal,
+    receipts,
+    snapshots,
+    terms,
+)
 from everlease.db.models.jobs import AwardRow, JobRow
 from everlease.db.outbox import emit
 from everlease.domain.job import JobEvent
-from everlease.domain.terms import Bid
+from everlease.domain.terms import Bid, Order, lease_params
 from recovery import moves as m
 from recovery.planner import Policy, plan
 from recovery.receipts import Watcher, sign
@@ -148,8 +160,7 @@ def _(move: m.CloseAuction, work: _Work) -> None:
 
 @_apply.register
 def _(move: m.GiveAward, work: _Work) -> None:
-    bid = Bid(**move.bid)
-    lease = lease_id(work.job.id, move.epoch, bid_digest(work.desk.watcher.domain, bid), move.rate_per_hour)
+    lease = lease_id(lease_params(Order(**work.job.order), Bid(**move.bid), move.rate_per_hour))
     point = jobs.raise_fence(work.tx, work.job.id)
     work.tx.refresh(work.job)
     awards.give(
@@ -215,7 +226,8 @@ def _(move: m.IssueCommand, work: _Work) -> None:
 def _(move: m.EnqueueOpen, work: _Work) -> None:
     award = awards.under_fence(work.tx, work.job.id, move.fence)
     assert award is not None
-    opening = work.desk.calls.open(work.job.id, Bid(**award.bid), award.bid_signature, award.rate_per_hour)
+    order, bid = Order(**work.job.order), Bid(**award.bid)
+    opening = work.desk.calls.open(order, bid, award.bid_signature, award.rate_per_hour)
     award.settle = ""
     if move.settle_lease is not None:
         award.settle = move.settle_how
@@ -246,7 +258,7 @@ def _settling(work: _Work, lease: str, how: m.SettleHow) -> Call:
     row = receipts.newest(work.tx, lease)
     receipt, signature = (receipts.terms_of(row), row.signature) if row is not None else (None, "0x")
     settle = work.desk.calls.suspend if how == "suspend" else work.desk.calls.close
-    return settle(lease, receipt, signature)
+    return settle(terms.awarded(work.tx, work.job, lease), receipt, signature)
 
 
 def _enqueue(work: _Work, action_key: str, call: Call) -> None:

@@ -20,6 +20,7 @@ class Runtime:
     """Desk for decisions, sender for the chain, and the settings both came from."""
 
     settings: RecoverySettings
+    deployment: Deployment
     desk: Desk
     sender: Sender
     chain: RpcChain
@@ -40,10 +41,11 @@ def build(settings: RecoverySettings, clock: Callable[[], float] = time.time) ->
     deployment = Deployment.load(settings.deployments)
     key = settings.key(deployment.chain_id)
     database = Database(settings.database_url.get_secret_value(), pool_size=4)
-    chain = RpcChain.connect(settings.rpc_urls)
+    chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
     journal = PostgresJournal(database, clock)
     return Runtime(
         settings=settings,
+        deployment=deployment,
         desk=Desk(
             database=database,
             watcher=Watcher(key, deployment.escrow_domain),

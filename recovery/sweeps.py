@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from everlease.chain.contracts import Call
+from everlease.chain.typed_data import lease_id
 from everlease.db import Database, Tx, commands, journal, outbox, receipts, timers
-from everlease.db.models.mirror import LeaseRow
 from everlease.domain.job import JobState
+from everlease.domain.terms import LeaseParams
 from recovery.apply import Desk
 
 _OUTBOX_KEPT_S = 86_400
@@ -48,18 +49,14 @@ def settle_leases(desk: Desk) -> int:
     watcher, now = desk.watcher.address, int(desk.clock())
     with desk.database.transaction() as tx:
         chain_now = min(now, timers.chain_time(tx) or 0)
-        journaled = sum(
-            _enqueue(tx, desk, f"fail/{lease.lease_id}", desk.calls.fail(lease.lease_id), lease.job_id)
-            for lease in timers.failable(tx, watcher, chain_now)
-        )
-        journaled += sum(
-            _enqueue(tx, desk, f"close/{lease.lease_id}", _close(tx, desk, lease), lease.job_id)
-            for lease in timers.closable(tx, watcher, chain_now)
-        )
-        return journaled + sum(
-            _enqueue(tx, desk, f"refund/{row.job_id}/{row.block}", desk.calls.refund(row.job_id), row.job_id)
-            for row in timers.refundable(tx, watcher, chain_now)
-        )
+        calls: list[tuple[str, Call, str]] = []
+        for params in timers.failable(tx, watcher, chain_now):
+            calls.append((f"fail/{lease_id(params)}", desk.calls.fail(params), params.job_id))
+        for params in timers.closable(tx, watcher, chain_now):
+            calls.append((f"close/{lease_id(params)}", _close(tx, desk, params), params.job_id))
+        for row in timers.refundable(tx, watcher, chain_now):
+            calls.append((f"refund/{row.job_id}/{row.block}", desk.calls.refund(row.order), row.job_id))
+        return sum(_enqueue(tx, desk, *call) for call in calls)
 
 
 def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: float) -> int:
@@ -69,11 +66,11 @@ def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: flo
         return timers.condemn_old(tx, keep_checkpoints, _instant(now - retention_s), _instant(now))
 
 
-def _close(tx: Tx, desk: Desk, lease: LeaseRow) -> Call:
-    row = receipts.newest(tx, lease.lease_id)
+def _close(tx: Tx, desk: Desk, params: LeaseParams) -> Call:
+    row = receipts.newest(tx, lease_id(params))
     if row is None:
-        return desk.calls.close(lease.lease_id)
-    return desk.calls.close(lease.lease_id, receipts.terms_of(row), row.signature)
+        return desk.calls.close(params)
+    return desk.calls.close(params, receipts.terms_of(row), row.signature)
 
 
 def _enqueue(tx: Tx, desk: Desk, action_key: str, call: Call, job_id: str) -> bool:

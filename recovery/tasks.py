@@ -27,6 +27,7 @@ class Tasks:
         self._settings = settings
         self._runtime: Runtime | None = None
         self._building = threading.Lock()
+        self._checked = False
 
     @property
     def runtime(self) -> Runtime:
@@ -50,6 +51,7 @@ class Tasks:
         """Send what is journaled and follow what was sent."""
         process = self.runtime
         try:
+            self._check_once(process)
             report = process.sender.pump(process.desk.watcher.address)
         except ChainError as error:
             log.warning("pump.failed", error=str(error), retryable=error.retryable)
@@ -58,6 +60,12 @@ class Tasks:
             raise task.retry(countdown=_BUSY_RETRY_S, max_retries=_BUSY_RETRIES)
         if report.problem:
             log.warning("pump.stuck", problem=report.problem, open=report.open)
+
+    def _check_once(self, process: Runtime) -> None:
+        """Nothing is sent to a chain that lacks the deployment's contracts. Raises WrongChain, BadDeployment."""
+        if not self._checked:
+            process.deployment.check(process.chain)
+            self._checked = True
 
     def wake_waiting(self) -> None:
         """A node connected: jobs that wait for capacity look again."""

@@ -1,6 +1,6 @@
-"""The long assurance of the contracts: fuzzing, the stateful campaign, proofs, slither and planted bugs.
+"""The long assurance of the contracts: fuzzing, the stateful campaign, proofs, slither, coverage and planted bugs.
 
-Usage: python3 scripts/assure.py [NAME…]      NAME: slither, proofs, planted, fuzz, campaign; all of them without one.
+Usage: python3 scripts/assure.py [NAME…]      NAME: slither, coverage, proofs, planted, fuzz, campaign; all without one.
 
 Quiet but for one line per step; logs are in .build/logs, figures in .build/assure. See docs/assurance.md.
 """
@@ -64,6 +64,42 @@ def findings(report: dict[str, object]) -> Counter[tuple[str, str]]:
     return counted
 
 
+def coverage(log: Log) -> None:
+    """Every line, function and branch of the contracts is reached by the unit tests; the mocks don't count."""
+    folder = BUILD / "coverage"
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "lcov.info"
+    report.unlink(missing_ok=True)
+    # Without IR the compiler finds the stack too deep. The optimizer is off, so gas is another suite's concern.
+    argv = [str(FORGE), "coverage", "--ir-minimum", "--exclude-tests", "--report", "lcov", "--report-file", str(report)]
+    for folder_or_file in ("Campaigns.t.sol", "world/*", "gas/*", "halmos/**"):
+        argv += ["--skip", f"tests/contracts/{folder_or_file}"]
+    env = {"FOUNDRY_OUT": str(folder / "out"), "FOUNDRY_CACHE_PATH": str(folder / "cache"), "FOUNDRY_FUZZ_RUNS": "16"}
+    log.command(argv, env=env, timeout=HOURS)
+    missed = unreached(report.read_text(encoding="utf-8"))
+    if missed:
+        raise StepFailed(f"no unit test reaches {', '.join(missed)}")
+
+
+def unreached(lcov: str) -> list[str]:
+    """What an LCOV report says was never run, as "file:line" or "file:function"; lines, branches and functions."""
+    missed: list[str] = []
+    source = ""
+    for record in lcov.splitlines():
+        kind, _, fields = record.partition(":")
+        if kind == "SF":
+            source = fields
+        elif source.startswith("contracts/") and not source.startswith("contracts/mocks/"):
+            values = fields.split(",")
+            if kind in ("DA", "BRDA") and values[-1] in ("0", "-"):
+                missed.append(f"{source}:{values[0]}")
+            elif kind == "FNDA" and values[0] == "0":
+                missed.append(f"{source}:{values[1]}")
+    if not source:
+        raise StepFailed("the coverage report names no file")
+    return sorted(set(missed))
+
+
 def proofs(log: Log) -> None:
     """Every check_ function of tests/contracts/halmos; a time-out of the solver is a failure."""
     argv = [str(BIN / "halmos"), "--root", ".", "--forge-build-out", ".build/halmos/out", "--function", "check_"]
@@ -108,7 +144,8 @@ def shares(lines: str) -> str:
 STEPS = [
     Step("assure-install", "assurance tools", install, inputs=(LOCK,), outputs=(BIN / "slither",)),
     Step("assure-slither", "slither, against the triage file", slither, needs=("assure-install",)),
-    Step("assure-proofs", "halmos proofs", proofs, needs=("assure-slither",)),
+    Step("assure-coverage", "coverage of the contracts, 100 %", coverage, needs=("assure-slither",)),
+    Step("assure-proofs", "halmos proofs", proofs, needs=("assure-coverage",)),
     Step("assure-planted", "planted bugs", planted, needs=("assure-proofs",)),
     Step("assure-fuzz", "fuzz, 100,000 runs per property", fuzz, needs=("assure-planted",)),
     Step("assure-campaign", "stateful campaign, 1,000 x 2,048 calls", campaign, needs=("assure-fuzz",)),

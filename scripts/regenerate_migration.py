@@ -31,8 +31,8 @@ def main() -> None:
         server.cleanup()
     next(VERSIONS.glob("0001_*.py")).rename(target)
     ruff = Path(sys.executable).parent / "ruff"
-    subprocess.run([ruff, "check", "-q", "--fix", target], check=True)
-    subprocess.run([ruff, "format", "-q", target], check=True)
+    for pass_ in (("format", "-q"), ("check", "-q", "--fix"), ("format", "-q")):
+        subprocess.run([ruff, *pass_, target], check=True)
     print(f"wrote {target.name}")
 
 

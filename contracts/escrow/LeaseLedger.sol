@@ -38,14 +38,7 @@ abstract contract LeaseLedger is JobLedger {
 
     /// @inheritdoc ILeaseEscrow
     function leaseIdOf(LeaseParams calldata params) public pure returns (bytes32) {
-        // The struct's words as they lie in the call data are its ABI encoding; one with dirty bits is no lease's.
-        bytes32 leaseId;
-        assembly ("memory-safe") {
-            let start := mload(0x40)
-            calldatacopy(start, params, 320)
-            leaseId := keccak256(start, 320)
-        }
-        return leaseId;
+        return TypedData.leaseId(params);
     }
 
     /// @dev Takes a receipt into account: what it says is bounded by now and by the end of service, and an older one
@@ -87,9 +80,9 @@ abstract contract LeaseLedger is JobLedger {
         if (shown) _see(leaseId, params, lease_, receipt, signature);
     }
 
-    /// @dev Pays what is earned and not paid yet. An active lease may draw on what it set aside and on all that is free, a
-    /// suspended one on what it set aside alone; a shortfall is cut to whole seconds, and a later call pays the rest.
-    /// The same write credits `bond` and unlocks `unlocked`.
+    /// @dev Pays what is earned and not paid yet. An active lease may draw on what it set aside and on all that is
+    /// free, a suspended one on what it set aside alone; a shortfall is cut to whole seconds, and a later call pays
+    /// the rest. The same write credits `bond` and unlocks `unlocked`.
     function _pay(
         bytes32 leaseId,
         LeaseParams calldata params,
@@ -135,9 +128,8 @@ abstract contract LeaseLedger is JobLedger {
         );
     }
 
-    /// @dev Ends a lease: frees its storage and hands the job what it set aside, `bond` and `gained`. The fees that were
-    /// withheld from its pay become the job's.
-    /// @return released What was set aside, and `bond`.
+    /// @dev Ends a lease: frees its storage and hands the job what it set aside, `bond` and `gained`. The fees that
+    /// were withheld from its pay become the job's.
     function _end(
         bytes32 leaseId,
         LeaseParams calldata params,
@@ -146,11 +138,9 @@ abstract contract LeaseLedger is JobLedger {
         uint128 gained
     )
         internal
-        returns (uint128 released)
     {
-        released = _setAside(params.rate, lease_) + bond;
         Job memory job_ = _jobs[params.jobId];
-        job_.free += uint104(released + gained);
+        job_.free += uint104(_setAside(params.rate, lease_) + bond + gained);
         job_.fees += uint96(params.rate.payFor(lease_.paid).share(FEE_BPS));
         if (lease_.state == LeaseState.Active) job_.active = false;
         _jobs[params.jobId] = job_;

@@ -9,16 +9,16 @@ import {Bid, Config, CreditReason, Job, Lease, LeaseParams, LeaseState, Limits, 
 /// What each party can do to the others at worst:
 /// - A dishonest watcher can withhold receipts and suspend: the provider answers and loses the drop penalty, of which
 ///   the watcher gets nothing. It can sign for service that never was and overpay a provider out of that tenant's
-///   escrow. It can open leases at the order's maximum rate and take `epochFee` for each, `maxEpochs` times. Nodes bid
-///   only for watchers on their list, tenants name one they trust.
+///   escrow. It can open leases at the order's maximum rate and take `epochFee` for each, `maxEpochs` times. Nodes
+///   bid only for watchers on their list, tenants name one they trust.
 /// - A dishonest provider can waste one receipt interval and the work since the last checkpoint, against its
 ///   collateral.
-/// - A dishonest tenant can waste one receipt interval: it may refuse to extend, top up or close, never take back what
-///   a lease reserves. Closing early costs it the time since the last heartbeat that was shown.
+/// - A dishonest tenant can waste one receipt interval: it may refuse to extend, top up or close, never take back
+///   what a lease reserves. Closing early costs it the time since the last heartbeat that was shown.
 /// - Anyone may relay: they can use up a permit (the allowance decides), never redirect money.
 /// There is no owner, no pause and no upgrade. Every state has an exit that needs nobody's consent: an active lease
 /// after `closableAt`, a suspended one after `answerBy`, a job's remainder after its deadline. `withdraw` alone sends
-/// tokens out, so no blocklisted party can jam a transition. The asset has fewer than 2^127 base units in all and
+/// tokens out, so no blocklisted party can jam a transition. The asset has fewer than 2^96 base units in all and
 /// charges no transfer fee.
 interface ILeaseEscrow {
     // --- events: enough to rebuild every balance without calling the chain ---
@@ -63,8 +63,8 @@ interface ILeaseEscrow {
         uint64 closableAt,
         uint256 slot
     );
-    /// @notice The provider is credited with `amount - fee`; `fee` is withheld until it is swept. What the lease's reserve
-    /// didn't fall by came from the job's free balance.
+    /// @notice The provider is credited with `amount - fee`; `fee` is withheld until it is swept. What the lease's
+    /// reserve didn't fall by came from the job's free balance.
     /// @param earned The lease's earned seconds afterwards.
     /// @param seenAt The lease's last heartbeat afterwards.
     /// @param seq As in the receipt that was shown, or zero.
@@ -82,9 +82,8 @@ interface ILeaseEscrow {
         uint128 reserve,
         bytes32 checkpointRoot
     );
-    /// @notice The lease is closed and its collateral unlocked.
-    /// @param released Reserve and bond that went back to the job's free balance.
-    event LeaseClosed(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 released);
+    /// @notice The lease is closed and its collateral unlocked; its reserve and bond are free again.
+    event LeaseClosed(bytes32 indexed jobId, bytes32 indexed leaseId, address caller);
     /// @notice The provider leaves.
     event LeaseNotice(bytes32 indexed jobId, bytes32 indexed leaseId, uint64 endsAt, uint64 closableAt);
     /// @param suspendedAt See Lease.
@@ -98,13 +97,13 @@ interface ILeaseEscrow {
         uint64 answerBy,
         uint128 reserve
     );
-    /// @notice The suspension was answered with a receipt; `bond` is credited to the provider; the collateral is unlocked.
-    /// @param released Reserve that went back to the job's free balance.
-    event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller, uint128 bond, uint128 released);
-    /// @notice The lease failed; what was slashed is `toJob + toCaller + toInsurance`.
-    /// @param answered True if the provider admitted the drop in time: slashed is the drop penalty, the rest is unlocked.
-    /// @param toJob Base units that the job's free balance rose by, besides `released`.
-    /// @param released Reserve and bond that went back to the job's free balance.
+    /// @notice The suspension was answered with a receipt; the bond is credited to the provider, the collateral
+    /// unlocked, and the reserve free again.
+    event LeaseCleared(bytes32 indexed jobId, bytes32 indexed leaseId, address caller);
+    /// @notice The lease failed, and its reserve and bond are free again. What was slashed is `toJob + toCaller +
+    /// toInsurance`; whatever else the collateral was is unlocked.
+    /// @param answered True if the provider admitted the drop in time: the drop penalty alone was slashed.
+    /// @param toJob Base units that the job's free balance rose by, besides reserve and bond.
     event LeaseFailed(
         bytes32 indexed jobId,
         bytes32 indexed leaseId,
@@ -112,8 +111,7 @@ interface ILeaseEscrow {
         bool answered,
         uint128 toJob,
         uint128 toCaller,
-        uint128 toInsurance,
-        uint128 released
+        uint128 toInsurance
     );
     /// @notice Pay, bonds and the reward of `fail` have no event of their own: LeaseCollected, LeaseCleared and
     /// LeaseFailed say who gets what.
@@ -169,8 +167,8 @@ interface ILeaseEscrow {
 
     // --- a job's escrow ---
 
-    /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By the tenant, or by anyone who has the tenant's
-    /// signature.
+    /// @notice Creates a job's escrow: pulls `order.deposit` from the tenant. By the tenant, or by anyone who has
+    /// the tenant's signature.
     /// @param signature By the tenant over the order: ECDSA, else ERC-1271; not looked at if the tenant calls.
     /// @param permit EIP-2612 permit of the tenant for this contract; a zero deadline means none; one that fails is
     /// ignored.
@@ -186,8 +184,8 @@ interface ILeaseEscrow {
     /// @notice Adds escrow, pulled from the caller. By anyone.
     function topUp(bytes32 jobId, uint128 amount, Permit calldata permit) external;
 
-    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; an order that was never funded
-    /// can't be any more.
+    /// @notice Forbids further leases, for good. A lease that runs goes on. By the tenant; an order that was never
+    /// funded can't be any more.
     function cancel(Order calldata order) external;
 
     /// @notice Raises a job's deadline, epochs or rate for leases to come; leases that run keep their end. By the
@@ -236,8 +234,8 @@ interface ILeaseEscrow {
     function suspend(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Answers a suspension, to the window's last second. With a final receipt, or one whose seenAt +
-    /// maxSilence reaches `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or the
-    /// node: Failed with the drop penalty.
+    /// maxSilence reaches `suspendedAt`, by anyone: Cleared, the bond goes to the provider. Else by the provider or
+    /// the node: Failed with the drop penalty.
     function answer(LeaseParams calldata params, Receipt calldata receipt, bytes calldata signature) external;
 
     /// @notice Fails a suspended lease after the answer window; the whole collateral is slashed. By anyone.
@@ -268,7 +266,8 @@ interface ILeaseEscrow {
     /// @notice Base units that `account` can withdraw.
     function claimable(address account) external view returns (uint256);
     function slotUsed(address provider, uint256 slot) external view returns (bool);
-    /// @notice Base units of `provider`'s deposited stake that are collateral of active and suspended leases, or were slashed.
+    /// @notice Base units of `provider`'s deposited stake that are collateral of active and suspended leases, or
+    /// were slashed.
     function lockedOf(address provider) external view returns (uint128);
     /// @notice The terms of this deployment.
     function config() external view returns (Config memory);

@@ -19,8 +19,8 @@ struct NodeAuth {
 /// @notice A provider's stake, in base units of the asset; the first two are one word.
 /// @param deposited What was staked and not withdrawn, the parts below included.
 /// @param slashed What of it was taken. It stays locked for good, so that a slash writes one word.
-/// @param unbonding Asked to leave; it stays lockable and slashable until it is withdrawn. What is locked can't leave: the
-/// escrow knows how much that is.
+/// @param unbonding Asked to leave; it stays lockable and slashable until it is withdrawn. What is locked can't
+/// leave: the escrow knows how much that is.
 /// @param unbondsAt Unix second from which `unbonding` can be withdrawn.
 struct Stake {
     uint128 deposited;
@@ -31,12 +31,12 @@ struct Stake {
 
 /// @title Stake of the providers and the nodes that they answer for
 /// @notice Trust assumptions:
-/// - The escrow, fixed at deployment, is the only caller of `slash`, and says what is locked. It locks only what a bid
-///   signed by the provider or by a node of theirs names. A provider's loss to a stolen node key is bounded by their
-/// stake.
-/// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's answer
-///   window.
-/// - The asset is a plain ERC-20 with fewer than 2^127 base units in all. An asset that takes a fee is refused at
+/// - The escrow, fixed at deployment, is the only caller of `slash`, and says what is locked. It locks only what a
+///   bid signed by the provider or by a node of theirs names. A provider's loss to a stolen node key is bounded by
+/// their stake.
+/// - There is no owner, no pause and no upgrade. The unbonding period is immutable and longer than the escrow's
+///   answer window.
+/// - The asset is a plain ERC-20 with fewer than 2^96 base units in all. An asset that takes a fee is refused at
 ///   deposit. An asset that can be paused stops deposits, withdrawals and slashes while it is paused, and nothing is
 /// lost by that.
 interface IProviderStaking {
@@ -84,8 +84,8 @@ interface IProviderStaking {
     /// is ignored: the allowance decides.
     function stake(uint128 amount, Permit calldata permit) external;
 
-    /// @notice Starts the unbonding of a part of the caller's stake. A second request is added to the first and starts
-    /// the period anew.
+    /// @notice Starts the unbonding of a part of the caller's stake. A second request is added to the first and
+    /// starts the period anew.
     function requestUnstake(uint128 amount) external;
 
     /// @notice Sends the caller what has unbonded and isn't locked, to the address `to`.
@@ -108,7 +108,8 @@ interface IProviderStaking {
     /// @notice The stake of a provider.
     function stakeOf(address provider) external view returns (Stake memory);
 
-    /// @notice The provider that a node is bound to, or zero, and what it has deposited: what the escrow asks at open.
+    /// @notice The provider that a node is bound to, or zero, and what it has deposited: what the escrow asks at
+    /// open.
     function backingOf(address node) external view returns (address provider, uint128 deposited);
 
     /// @notice Base units that a new lease can lock: deposited less locked.

@@ -57,7 +57,8 @@ struct Bid {
 /// @param seq Counts the receipts of a lease.
 /// @param seenAt Unix second of the last heartbeat.
 /// @param earned Seconds of service so far, cumulative.
-/// @param isFinal Named `final` in the type string: service ended in agreement (a drain's checkpoint or the job's end).
+/// @param isFinal Named `final` in the type string: service ended in agreement (a drain's checkpoint or the job's
+/// end).
 /// @param checkpointRoot Root of the last committed checkpoint, for evidence only.
 struct Receipt {
     bytes32 leaseId;
@@ -68,9 +69,9 @@ struct Receipt {
     bytes32 checkpointRoot;
 }
 
-/// @notice What is fixed at open: who, for which job, on which terms. leaseId = keccak256(abi.encode(params)); every call
-/// about a lease brings its params and the contract stores none of them. All of it is in the events JobFunded and
-/// LeaseOpened, so anyone can make any permissionless call.
+/// @notice What is fixed at open: who, for which job, on which terms. leaseId = keccak256(abi.encode(params));
+/// every call about a lease brings its params and the contract stores none of them. All of it is in the events
+/// JobFunded and LeaseOpened, so anyone can make any permissionless call.
 /// @param jobId Digest of the order.
 /// @param tenant The order's.
 /// @param watcher The order's.
@@ -94,8 +95,8 @@ struct LeaseParams {
     uint256 slot;
 }
 
-/// @notice None -> Active -> Closed | Suspended -> Cleared | Failed. On chain an ended lease is None again: its storage is
-/// freed, and since a job's epochs only rise it can't be opened twice. Its end is in the events.
+/// @notice None -> Active -> Closed | Suspended -> Cleared | Failed. On chain an ended lease is None again: its
+/// storage is freed, and since a job's epochs only rise it can't be opened twice. Its end is in the events.
 enum LeaseState {
     None,
     Active,
@@ -113,10 +114,11 @@ enum CreditReason {
     Refund
 }
 
-/// @notice Escrow of one job, one word. The order itself is not stored: its digest is the job's id, and calls bring it.
+/// @notice Escrow of one job, one word. The order itself is not stored: its digest is the job's id, and calls bring
+/// it.
 /// @param free Base units that no lease has set aside.
-/// @param fees Base units withheld as service fees from the pay of leases that have ended; `sweepFees` credits them to
-/// the treasury. Of a lease that lives, the fee on what it was paid is withheld besides.
+/// @param fees Base units withheld as service fees from the pay of leases that have ended; `sweepFees` credits them
+/// to the treasury. Of a lease that lives, the fee on what it was paid is withheld besides.
 /// @param epochs Leases opened so far.
 /// @param funded Whether the job is known.
 /// @param active Whether its latest lease is Active.
@@ -141,11 +143,11 @@ struct Limits {
 }
 
 /// @notice What changes while a lease lives, one word. Pay of n seconds is floor(rate * n / 3600), so `paid` and
-/// `covered` are money counted in seconds: what is paid is the pay of `paid` seconds, and what is set aside is the pay
-/// of `covered` seconds less that.
+/// `covered` are money counted in seconds: what is paid is the pay of `paid` seconds, and what is set aside is the
+/// pay of `covered` seconds less that.
 /// @param startedAt Unix second of open.
-/// @param endsAt Unix second at which the provider's duty ends: the job's deadline at open, or a notice's window. Once
-/// Suspended, the second of the suspension, or the former if that was earlier.
+/// @param endsAt Unix second at which the provider's duty ends: the job's deadline at open, or a notice's window.
+/// Once Suspended, the second of the suspension, or the former if that was earlier.
 /// @param exitAt Unix second after which anyone may close (Active), or fail (Suspended; the last one for an answer).
 /// @param seen Seconds from `startedAt` to the last heartbeat shown.
 /// @param earned Highest earned seconds shown.
@@ -164,7 +166,8 @@ struct Lease {
 
 /// @notice What the escrow knows of an account, one word.
 /// @param claimable Base units that it can withdraw.
-/// @param locked Base units of its deposited stake that are collateral of active and suspended leases, or were slashed.
+/// @param locked Base units of its deposited stake that are collateral of active and suspended leases, or were
+/// slashed.
 struct Account {
     uint128 claimable;
     uint128 locked;
@@ -178,8 +181,8 @@ struct Account {
 /// @param minSilence Lowest `maxSilence` of an order, seconds.
 /// @param maxSilence Highest `maxSilence` of an order, seconds.
 /// @param feeBps Share of a provider's pay that goes to the treasury.
-/// @param dropPenaltyBps Share of the collateral that a provider loses who answers without a sufficient receipt; to the
-/// insurance.
+/// @param dropPenaltyBps Share of the collateral that a provider loses who answers without a sufficient receipt; to
+/// the insurance.
 /// @param slashToJobBps Share of a slash that goes to the job's escrow.
 /// @param slashToCallerBps Share of a slash that goes to the caller of `fail`; the rest goes to the insurance.
 /// @param bond Base units set aside at open for a provider that is suspended wrongly.

@@ -21,8 +21,8 @@ library Deposits {
     /// @notice The asset moved another amount than asked for, as one with a transfer fee does.
     error UnsupportedAsset(address asset, uint256 expected, uint256 received);
 
-    /// @notice Pulls exactly `amount` from `payer`. Anyone can use up a permit first, so a permit that fails is ignored
-    /// and the allowance decides.
+    /// @notice Pulls exactly `amount` from `payer`. Anyone can use up a permit first, so a permit that fails is
+    /// ignored and the allowance decides.
     function pull(IERC20 asset, address payer, uint256 amount, Permit calldata permit) internal {
         if (permit.deadline != 0) {
             // solhint-disable no-empty-blocks

@@ -5,8 +5,11 @@ import {NodeAuth} from "../interfaces/IProviderStaking.sol";
 import {Bid, LeaseParams, Order, Receipt} from "../interfaces/LeaseTypes.sol";
 
 /// @title EIP-712 struct hashes
-/// @notice All members are static and of one word, so a struct's ABI encoding is its EIP-712 encoding.
+/// @notice All members are static and of one word, so a struct's words, as they lie in the call data, are its EIP-712
+/// encoding. A word with dirty upper bits makes another hash, which nobody has signed; reading that member reverts.
 library TypedData {
+    // solhint-disable no-inline-assembly
+
     string internal constant NAME = "Everlease";
     string internal constant VERSION = "1";
 
@@ -24,18 +27,53 @@ library TypedData {
         keccak256("NodeAuth(address provider,address node,uint64 deadline,uint256 nonce)");
 
     function structHash(Order calldata order) internal pure returns (bytes32) {
-        return keccak256(abi.encode(ORDER_TYPEHASH, order));
+        uint256 start;
+        assembly ("memory-safe") {
+            start := order
+        }
+        return _hash(ORDER_TYPEHASH, start, 11);
     }
 
     function structHash(Bid calldata bid) internal pure returns (bytes32) {
-        return keccak256(abi.encode(BID_TYPEHASH, bid));
+        uint256 start;
+        assembly ("memory-safe") {
+            start := bid
+        }
+        return _hash(BID_TYPEHASH, start, 8);
     }
 
     function structHash(Receipt calldata receipt) internal pure returns (bytes32) {
-        return keccak256(abi.encode(RECEIPT_TYPEHASH, receipt));
+        uint256 start;
+        assembly ("memory-safe") {
+            start := receipt
+        }
+        return _hash(RECEIPT_TYPEHASH, start, 6);
     }
 
     function structHash(NodeAuth calldata auth) internal pure returns (bytes32) {
-        return keccak256(abi.encode(NODE_AUTH_TYPEHASH, auth));
+        uint256 start;
+        assembly ("memory-safe") {
+            start := auth
+        }
+        return _hash(NODE_AUTH_TYPEHASH, start, 4);
+    }
+
+    /// @notice keccak256(abi.encode(params)): a lease's id.
+    function leaseId(LeaseParams calldata params) internal pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, params, 320)
+            hash := keccak256(free, 320)
+        }
+    }
+
+    /// @dev keccak256 of a type hash and so many words of call data.
+    function _hash(bytes32 typeHash, uint256 start, uint256 words) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 32), start, mul(words, 32))
+            hash := keccak256(free, mul(add(words, 1), 32))
+        }
     }
 }

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from everlease.domain.transactions import TxReceipt
 
-__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Fees", "Header", "Log", "TxReceipt"]
+__all__ = ["BlockTag", "ChainReader", "ChainWriter", "Creation", "Fees", "Header", "Log", "Standing", "TxReceipt"]
 
 BlockTag = int | Literal["latest", "finalized"]
 
@@ -26,8 +28,7 @@ class Header:
     bloom: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True, gc=False):
     """A raw log; ``topics[0]`` is the event's hash."""
 
     address: str
@@ -47,6 +48,30 @@ class Fees:
     priority_fee: int
 
 
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A transaction that creates a contract; ``code`` includes the constructor's arguments."""
+
+    sender: str
+    nonce: int
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one endpoint says, in one answer, of a sender and its transactions, as seen from a block that is final.
+
+    ``anchored``: this endpoint has that very block, so its receipts up to there are final and ``final_nonce`` holds;
+    otherwise it lags or is on another fork. Nonces count mined transactions: all, and those up to the block (0 unless
+    anchored). Receipts are in the order asked.
+    """
+
+    anchored: bool
+    nonce: int
+    final_nonce: int
+    receipts: tuple[TxReceipt | None, ...]
+
+
 class ChainReader(Protocol):
     """Reading; every method raises RpcUnavailable (retryable) when no endpoint answers."""
 
@@ -63,15 +88,15 @@ class ChainReader(Protocol):
         ...
 
     def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
-        """Logs of these contracts in blocks first..last; raises TooManyResults beyond what one answer holds."""
+        """Logs of these contracts in blocks first..last, in any order; TooManyResults beyond what one answer holds."""
         ...
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
         """Logs of these contracts in exactly this block; raises RpcRefused if it is not known (any more)."""
         ...
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
-        """eth_call on the latest block; raises CallReverted."""
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
+        """eth_call on the state after block ``at``, the latest by default; raises CallReverted."""
         ...
 
     def code(self, address: str) -> bytes:
@@ -86,16 +111,20 @@ class ChainReader(Protocol):
 class ChainWriter(ChainReader, Protocol):
     """Sending raw transactions and following them."""
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        """Transactions of ``address`` that are mined; with ``at`` those up to that block."""
+    def nonce(self, address: str) -> int:
+        """Transactions of ``address`` that are mined."""
+        ...
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        """How the transactions of ``address`` stand, given that the block ``final`` is."""
         ...
 
     def fees(self) -> Fees:
         """What to pay now."""
         ...
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        """Gas that the call needs on the latest state; raises CallReverted."""
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        """Gas that the call (or the creation, where ``to`` is None) needs on the latest state; raises CallReverted."""
         ...
 
     def send_raw(self, raw: bytes) -> str:

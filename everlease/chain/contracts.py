@@ -8,7 +8,7 @@ from everlease.chain.abi import decode_result, encode_call
 from everlease.chain.base import ChainReader
 from everlease.chain.deployment import Deployment
 from everlease.chain.typed_data import TokenPermit, permit_digest
-from everlease.domain.terms import ZERO_BYTES32, Bid, NodeAuth, Order, Receipt
+from everlease.domain.terms import ZERO_BYTES32, Bid, LeaseParams, NodeAuth, Order, Receipt
 
 Sign = Callable[[bytes], str]
 
@@ -52,6 +52,37 @@ def _receipt(receipt: Receipt) -> tuple[Any, ...]:
     )
 
 
+def _order(order: Order) -> tuple[Any, ...]:
+    return (
+        order.tenant,
+        order.watcher,
+        _raw(order.job_spec),
+        order.max_rate_per_hour,
+        order.deposit,
+        order.min_collateral,
+        order.max_silence,
+        order.max_epochs,
+        order.epoch_fee,
+        order.deadline,
+        order.nonce,
+    )
+
+
+def _lease(params: LeaseParams) -> tuple[Any, ...]:
+    return (
+        _raw(params.job_id),
+        params.tenant,
+        params.watcher,
+        params.provider,
+        params.node,
+        params.epoch,
+        params.max_silence,
+        params.rate,
+        params.collateral,
+        params.slot,
+    )
+
+
 def _permit(permit: Permit) -> tuple[Any, ...]:
     return (permit.value, permit.deadline, permit.v, permit.r, permit.s)
 
@@ -66,39 +97,26 @@ class EscrowCalls:
         return Call(self._to, encode_call("LeaseEscrow", name, *arguments), name)
 
     def fund(self, order: Order, signature: str, permit: Permit = NO_PERMIT) -> Call:
-        """Create the job's escrow; by anyone who has the tenant's signature."""
-        values = (
-            order.tenant,
-            order.watcher,
-            _raw(order.job_spec),
-            order.max_rate_per_hour,
-            order.deposit,
-            order.min_collateral,
-            order.max_silence,
-            order.max_epochs,
-            order.epoch_fee,
-            order.deadline,
-            order.nonce,
-        )
-        return self._call("fund", values, _raw(signature), _permit(permit))
+        """Create the job's escrow; by the tenant, or by anyone who has the tenant's signature."""
+        return self._call("fund", _order(order), _raw(signature), _permit(permit))
 
     def top_up(self, job_id: str, amount: int, permit: Permit = NO_PERMIT) -> Call:
         """Add escrow from the caller."""
         return self._call("topUp", _raw(job_id), amount, _permit(permit))
 
-    def cancel(self, job_id: str) -> Call:
+    def cancel(self, order: Order) -> Call:
         """No further leases; by the tenant."""
-        return self._call("cancel", _raw(job_id))
+        return self._call("cancel", _order(order))
 
-    def extend(self, job_id: str, deadline: int, max_epochs: int, max_rate_per_hour: int) -> Call:
+    def extend(self, order: Order, deadline: int, max_epochs: int, max_rate_per_hour: int) -> Call:
         """Raise the order's limits; by the tenant."""
-        return self._call("extend", _raw(job_id), deadline, max_epochs, max_rate_per_hour)
+        return self._call("extend", _order(order), deadline, max_epochs, max_rate_per_hour)
 
-    def refund(self, job_id: str) -> Call:
-        """Credit the tenant with what no lease reserves."""
-        return self._call("refund", _raw(job_id))
+    def refund(self, order: Order) -> Call:
+        """Credit the tenant with what no lease has set aside."""
+        return self._call("refund", _order(order))
 
-    def open(self, job_id: str, bid: Bid, signature: str, rate: int) -> Call:
+    def open(self, order: Order, bid: Bid, signature: str, rate: int) -> Call:
         """Open the job's next lease; by watcher or tenant."""
         values = (
             bid.provider,
@@ -110,31 +128,35 @@ class EscrowCalls:
             bid.deadline,
             bid.slot,
         )
-        return self._call("open", _raw(job_id), values, _raw(signature), rate)
+        return self._call("open", _order(order), values, _raw(signature), rate)
 
-    def collect(self, lease_id: str, receipt: Receipt, signature: str) -> Call:
+    def collect(self, lease: LeaseParams, receipt: Receipt, signature: str) -> Call:
         """Credit the provider up to the receipt's earned seconds."""
-        return self._call("collect", _raw(lease_id), _receipt(receipt), _raw(signature))
+        return self._call("collect", _lease(lease), _receipt(receipt), _raw(signature))
 
-    def close(self, lease_id: str, receipt: Receipt | None = None, signature: str = "0x") -> Call:
+    def close(self, lease: LeaseParams, receipt: Receipt | None = None, signature: str = "0x") -> Call:
         """End an active lease."""
-        return self._call("close", _raw(lease_id), _receipt(receipt or NO_RECEIPT), _raw(signature))
+        return self._call("close", _lease(lease), _receipt(receipt or NO_RECEIPT), _raw(signature))
 
-    def notice(self, lease_id: str) -> Call:
+    def notice(self, lease: LeaseParams) -> Call:
         """The provider's way out."""
-        return self._call("notice", _raw(lease_id))
+        return self._call("notice", _lease(lease))
 
-    def suspend(self, lease_id: str, receipt: Receipt | None = None, signature: str = "0x") -> Call:
+    def suspend(self, lease: LeaseParams, receipt: Receipt | None = None, signature: str = "0x") -> Call:
         """Dispute a silent provider's lease; by watcher or tenant."""
-        return self._call("suspend", _raw(lease_id), _receipt(receipt or NO_RECEIPT), _raw(signature))
+        return self._call("suspend", _lease(lease), _receipt(receipt or NO_RECEIPT), _raw(signature))
 
-    def answer(self, lease_id: str, receipt: Receipt | None = None, signature: str = "0x") -> Call:
+    def answer(self, lease: LeaseParams, receipt: Receipt | None = None, signature: str = "0x") -> Call:
         """Answer a suspension."""
-        return self._call("answer", _raw(lease_id), _receipt(receipt or NO_RECEIPT), _raw(signature))
+        return self._call("answer", _lease(lease), _receipt(receipt or NO_RECEIPT), _raw(signature))
 
-    def fail(self, lease_id: str) -> Call:
+    def fail(self, lease: LeaseParams) -> Call:
         """Fail a suspended lease after its window; by anyone."""
-        return self._call("fail", _raw(lease_id))
+        return self._call("fail", _lease(lease))
+
+    def sweep_fees(self, job_id: str) -> Call:
+        """Credit the treasury with the fees withheld in the job's ended leases; by anyone."""
+        return self._call("sweepFees", _raw(job_id))
 
     def withdraw(self, to: str) -> Call:
         """Send the caller's claimable amount to ``to``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from eth_account import Account
 
-from everlease.chain.abi import decode_result, encode_call, encode_constructor
+from everlease.chain.abi import encode_constructor
 from everlease.chain.base import ChainWriter, TxReceipt
 from everlease.chain.deployment import Deployment, Terms
 from everlease.chain.errors import CallReverted, ChainError
@@ -26,8 +26,7 @@ def deploy_escrow(chain: ChainWriter, key: Key, terms: Terms, asset: str | None 
         asset, first = _create(chain, key, encode_constructor("MockDollar"))
     code = encode_constructor("LeaseEscrow", asset, astuple(terms))
     escrow, block = _create(chain, key, code)
-    staking = decode_result("LeaseEscrow", "staking", chain.call(escrow, encode_call("LeaseEscrow", "staking")))[0]
-    return Deployment(chain.chain_id(), escrow, staking, asset.lower(), first or block, terms)
+    return Deployment.read(chain, escrow, first or block)
 
 
 def send_and_wait(

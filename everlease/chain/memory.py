@@ -11,7 +11,7 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
-from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+from everlease.chain.base import BlockTag, Fees, Header, Log, Standing, TxReceipt
 from everlease.chain.bloom import EMPTY, bloom_of
 from everlease.chain.errors import AlreadyKnown, CallReverted, NonceTooLow, RpcRefused, TooManyResults, Underpriced
 
@@ -88,6 +88,12 @@ class MemoryChain:
         """Lose every pending transaction."""
         self._pool.clear()
 
+    def fork(self) -> "MemoryChain":
+        """The chain as it is now, without its pool: what a node goes on saying that hears nothing more."""
+        other = MemoryChain(chain_id=self._chain_id, finality=self._finality, contract=self._contract)
+        other._blocks, other.base_fee = list(self._blocks), self.base_fee
+        return other
+
     # -- ChainReader --
 
     def chain_id(self) -> int:
@@ -117,7 +123,7 @@ class MemoryChain:
                 return self._of(block, addresses)
         raise RpcRefused("eth_getLogs", -32000, "unknown block")
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
         self._contract(sender or "0x" + "00" * 20, to, data)
         return b""
 
@@ -129,15 +135,19 @@ class MemoryChain:
 
     # -- ChainWriter --
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        blocks = self._blocks if at is None else self._blocks[: max(0, at + 1)]
-        return sum(tx.sender == address.lower() for block in blocks for tx in block.transactions)
+    def nonce(self, address: str) -> int:
+        return self._count(address, len(self._blocks))
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        anchored = self.header(final.number) == final
+        nonce = self._count(address, final.number + 1) if anchored else 0
+        return Standing(anchored, self.nonce(address), nonce, tuple(self.receipts(tx_hashes)))
 
     def fees(self) -> Fees:
         return Fees(self.base_fee, 1_000_000_000)
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        self._contract(sender, to, data)
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        self._contract(sender, to or "0x", data)
         return _GAS
 
     def send_raw(self, raw: bytes) -> str:
@@ -162,6 +172,9 @@ class MemoryChain:
         return self.receipts([tx_hash])[0] is not None or any(tx.hash == tx_hash for tx in self._pool.values())
 
     # -- inside --
+
+    def _count(self, address: str, blocks: int) -> int:
+        return sum(tx.sender == address.lower() for block in self._blocks[:blocks] for tx in block.transactions)
 
     def _of(self, block: _Block, addresses: Sequence[str]) -> list[Log]:
         wanted = {address.lower() for address in addresses}

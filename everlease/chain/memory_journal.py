@@ -2,12 +2,21 @@
 (a node's collects and answers: the contract makes a second one harmless)."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from everlease.domain.transactions import OPEN, FeeOffer, JournalTx, NonceTaken, TxReceipt
+from everlease.domain.transactions import (
+    IN_FLIGHT,
+    OPEN,
+    PROVISIONAL,
+    FeeOffer,
+    JournalTx,
+    NonceTaken,
+    TxReceipt,
+    state_of,
+)
 
 
 class MemoryJournal:
@@ -21,18 +30,24 @@ class MemoryJournal:
         self.events: list[tuple[str, str]] = []
         self.errors: dict[str, str] = {}
 
-    def enqueue(self, action_key: str, sender: str, to: str, data: bytes, *, job_id: str | None = None) -> int:
-        """Journal a transaction unless its key is there."""
-        for row in self._rows.values():
-            if row.action_key == action_key:
-                return row.id
-        row = JournalTx(next(self._ids), action_key, job_id, sender, to, "test", data)
-        self._rows[row.id] = row
-        return row.id
+    def enqueue(
+        self, action_key: str, sender: str, to: str, data: bytes, *, job_id: str | None = None, again: bool = False
+    ) -> int:
+        """Journal a transaction unless its key is there; with ``again`` one that failed is tried anew."""
+        known = next((row for row in self._rows.values() if row.action_key == action_key), None)
+        if known is not None and not (again and known.state == "failed"):
+            return known.id
+        number = known.id if known is not None else next(self._ids)
+        self._rows[number] = JournalTx(number, action_key, job_id, sender, to, "test", data)
+        return number
 
     def get(self, tx_id: int) -> JournalTx:
         """One row."""
         return self._rows[tx_id]
+
+    def rows(self) -> list[JournalTx]:
+        """Every row, oldest first."""
+        return list(self._rows.values())
 
     @contextmanager
     def hold(self, sender: str) -> Iterator[bool]:
@@ -58,7 +73,7 @@ class MemoryJournal:
 
     def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
         row = self._rows[tx_id]
-        if row.nonce not in (None, nonce) or row.state in ("mined", "final", "failed"):
+        if row.nonce not in (None, nonce) or row.state not in IN_FLIGHT:
             raise NonceTaken(row.sender, nonce)
         if any(r.sender == row.sender and r.nonce == nonce and r.id != tx_id for r in self._rows.values()):
             raise NonceTaken(row.sender, nonce)
@@ -70,24 +85,30 @@ class MemoryJournal:
         if self._rows[tx_id].state in ("journaled", "dropped"):
             self._change(tx_id, "tx.sent", state="sent", sent_at=self._clock())
 
-    def mined(self, tx_id: int, receipt: TxReceipt) -> None:
-        self._change(
-            tx_id, "tx.mined", state="mined", block_number=receipt.block_number, block_hash=receipt.block_hash,
-            tx_hash=receipt.tx_hash,
-        )  # fmt: skip
+    def included(self, tx_id: int, receipt: TxReceipt, *, final: bool, error: str = "") -> None:
+        row, state = self._rows[tx_id], state_of(receipt, final=final)
+        if row.state in OPEN and receipt.tx_hash in row.offers:
+            self.errors[row.action_key] = error
+            self._change(
+                tx_id, f"tx.{state}", state=state, block_number=receipt.block_number, block_hash=receipt.block_hash,
+                tx_hash=receipt.tx_hash,
+            )  # fmt: skip
 
-    def final(self, tx_id: int) -> None:
-        self._change(tx_id, "tx.final", state="final")
+    def refused(self, tx_id: int, error: str) -> None:
+        row = self._rows[tx_id]
+        if row.state == "journaled" and row.raw is None:
+            self.errors[row.action_key] = error
+            self._change(tx_id, "tx.failed", state="failed")
 
-    def failed(self, tx_id: int, name: str, error: str, receipt: TxReceipt | None = None) -> None:
-        self.errors[self._rows[tx_id].action_key] = name
-        self._change(tx_id, "tx.failed", state="failed")
+    def dropped(self, tx_id: int, block_hash: str) -> None:
+        row = self._rows[tx_id]
+        if row.state in PROVISIONAL and row.block_hash == block_hash:
+            self._change(tx_id, "tx.dropped", state="dropped", block_number=None, block_hash=None)
 
-    def dropped(self, tx_id: int) -> None:
-        self._change(tx_id, "tx.dropped", state="dropped", block_number=None, block_hash=None)
-
-    def displaced(self, tx_id: int) -> None:
-        self._change(tx_id, state="journaled", nonce=None, raw=None, tx_hash=None)
+    def displaced(self, tx_id: int, versions: Collection[str]) -> None:
+        row = self._rows[tx_id]
+        if row.state in IN_FLIGHT and set(row.offers) == set(versions):
+            self._change(tx_id, state="journaled", nonce=None, raw=None, tx_hash=None)
 
     def troubled(self, tx_id: int, error: str) -> None:
         self.errors[self._rows[tx_id].action_key] = error

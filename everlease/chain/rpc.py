@@ -1,27 +1,75 @@
 """A chain behind JSON-RPC endpoints: ChainReader and ChainWriter in terms of the Ethereum execution API."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
-from everlease.chain.base import BlockTag, Fees, Header, Log, TxReceipt
+import msgspec
+
+from everlease.chain.answers import ANYTHING
+from everlease.chain.base import BlockTag, Creation, Fees, Header, Log, Standing, TxReceipt
 from everlease.chain.bloom import SIZE
 from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
-from everlease.chain.jsonrpc import JsonRpc
 
 _FALLBACK_PRIORITY_FEE = 1_000_000_000
 _MAX_PLAUSIBLE = 2**63
+_STANDING_SIZE = 97
+"""Receipts that one batch asks for beside three other answers."""
+
+
+class Rpc(Protocol):
+    """What carries the calls: everlease.chain.jsonrpc over HTTP, or ape's provider in scripts/deploy.py."""
+
+    def call(self, method: str, *params: Any, into: msgspec.json.Decoder[Any] = ANYTHING) -> Any:
+        """One call; raises a ChainError. ``into`` says what the result must be."""
+        ...
+
+    def batch(
+        self, calls: Sequence[tuple[str, Sequence[Any]]], *, into: msgspec.json.Decoder[Any] = ANYTHING
+    ) -> list[Any]:
+        """Many calls; an item is its result or the ChainError that answered it."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    number: str
+    hash: str
+    parent_hash: str
+    timestamp: str
+    logs_bloom: str
+
+
+class _LogItem(msgspec.Struct, rename="camel", gc=False):
+    address: str
+    topics: tuple[str, ...]
+    data: str
+    block_number: str
+    block_hash: str
+    transaction_hash: str
+    log_index: str
+    removed: bool | None = None
+
+
+_BLOCK = msgspec.json.Decoder(_Block | None)
+_LOGS = msgspec.json.Decoder(list[_LogItem])
 
 
 class RpcChain:
-    """ChainWriter over ``JsonRpc``. Answers are checked for shape; what breaks it raises BadAnswer (retryable)."""
+    """ChainWriter over JSON-RPC. Answers are checked for shape; what breaks it raises BadAnswer (retryable)."""
 
-    def __init__(self, rpc: JsonRpc) -> None:
+    def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
     @classmethod
-    def connect(cls, urls: Sequence[str], *, timeout: float = 10.0) -> "RpcChain":
-        """A chain behind these URLs; connects on first use."""
-        return cls(JsonRpc(urls, timeout=timeout))
+    def connect(cls, urls: Sequence[str], *, chain_id: int | None = None, timeout: float = 10.0) -> "RpcChain":
+        """The chain behind these URLs, with this id where one is expected; connects on first use."""
+        from everlease.chain.jsonrpc import JsonRpc  # needs httpx, which ape's environment lacks
+
+        return cls(JsonRpc(urls, chain_id=chain_id, timeout=timeout))
 
     def close(self) -> None:
         """Close every connection."""
@@ -33,7 +81,7 @@ class RpcChain:
     def header(self, block: BlockTag) -> Header | None:
         tag = hex(block) if isinstance(block, int) else block
         try:
-            answer = self._rpc.call("eth_getBlockByNumber", tag, False)
+            answer = self._rpc.call("eth_getBlockByNumber", tag, False, into=_BLOCK)
         except RpcRefused:
             if block == "finalized":
                 return None
@@ -41,19 +89,21 @@ class RpcChain:
         return None if answer is None else _header(answer)
 
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
-        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        calls = [("eth_getBlockByNumber", (hex(number), False)) for number in numbers]
+        answers = self._rpc.batch(calls, into=_BLOCK)
         return [None if answer is None else _header(answer) for answer in _whole(answers)]
 
     def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
         where = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
-        return _logs(self._rpc.call("eth_getLogs", where), addresses)
+        return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
-        return _logs(self._rpc.call("eth_getLogs", {"address": list(addresses), "blockHash": block_hash}), addresses)
+        where = {"address": list(addresses), "blockHash": block_hash}
+        return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
 
-    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+    def call(self, to: str, data: bytes, *, sender: str | None = None, at: int | None = None) -> bytes:
         request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
-        return _bytes(self._rpc.call("eth_call", request, "latest"))
+        return _bytes(self._rpc.call("eth_call", request, "latest" if at is None else hex(at)))
 
     def code(self, address: str) -> bytes:
         return _bytes(self._rpc.call("eth_getCode", address, "latest"))
@@ -61,9 +111,36 @@ class RpcChain:
     def balance(self, address: str) -> int:
         return int(str(self._rpc.call("eth_getBalance", address, "latest")), 16)
 
-    def nonce(self, address: str, *, at: int | None = None) -> int:
-        block = "latest" if at is None else hex(max(0, at))
-        return _number(self._rpc.call("eth_getTransactionCount", address, block))
+    def nonce(self, address: str) -> int:
+        return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
+
+    def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        parts = [
+            self._standing(address, final, tx_hashes[start : start + _STANDING_SIZE])
+            for start in range(0, max(1, len(tx_hashes)), _STANDING_SIZE)
+        ]
+        receipts = tuple(receipt for part in parts for receipt in part.receipts)
+        anchored = all(part.anchored for part in parts)
+        return Standing(anchored, parts[-1].nonce, parts[-1].final_nonce if anchored else 0, receipts)
+
+    def _standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
+        """One batch, so that one endpoint answers all of it."""
+        block = hex(final.number)
+        same, final_nonce, nonce, *receipts = self._rpc.batch(
+            [
+                ("eth_getBlockByNumber", (block, False)),
+                ("eth_getTransactionCount", (address, block)),
+                ("eth_getTransactionCount", (address, "latest")),
+                *(("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes),
+            ]
+        )
+        anchored = isinstance(same, dict) and str(same.get("hash")).lower() == final.hash
+        return Standing(
+            anchored,
+            _number(_whole([nonce])[0]),
+            _number(final_nonce) if anchored and not isinstance(final_nonce, ChainError) else 0,
+            tuple(None if answer is None else _receipt(answer) for answer in _whole(receipts)),
+        )
 
     def fees(self) -> Fees:
         block, priority = self._rpc.batch(
@@ -74,8 +151,8 @@ class RpcChain:
         tip = _FALLBACK_PRIORITY_FEE if isinstance(priority, ChainError) else _number(priority)
         return Fees(_number(block.get("baseFeePerGas", "0x0")), tip)
 
-    def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
-        request = {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value)}
+    def estimate_gas(self, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
+        request = {"from": sender, "data": "0x" + data.hex(), "value": hex(value)} | ({"to": to} if to else {})
         return _number(self._rpc.call("eth_estimateGas", request))
 
     def send_raw(self, raw: bytes) -> str:
@@ -84,6 +161,16 @@ class RpcChain:
     def receipts(self, tx_hashes: Sequence[str]) -> list[TxReceipt | None]:
         answers = self._rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes])
         return [None if answer is None else _receipt(answer) for answer in _whole(answers)]
+
+    def creation(self, tx_hash: str) -> Creation | None:
+        """The contract creation with this hash; None where the node has none such."""
+        item = self._rpc.call("eth_getTransactionByHash", tx_hash)
+        if not isinstance(item, dict) or item.get("to"):
+            return None
+        try:
+            return Creation(_hash(item["from"], 20), _number(item["nonce"]), _bytes(item["input"]))
+        except KeyError as error:
+            raise BadAnswer("a transaction lacks fields") from error
 
     def knows(self, tx_hash: str) -> bool:
         return self._rpc.call("eth_getTransactionByHash", tx_hash) is not None
@@ -120,38 +207,55 @@ def _hash(value: Any, size: int = 32) -> str:
     return f"0x{raw.hex()}"
 
 
-def _header(item: Any) -> Header:
-    try:
-        return Header(
-            _number(item["number"]),
-            _hash(item["hash"]),
-            _hash(item["parentHash"]),
-            _number(item["timestamp"]),
-            bytes.fromhex(_hash(item["logsBloom"], SIZE)[2:]),
-        )
-    except (KeyError, TypeError) as error:
-        raise BadAnswer("a block's header lacks fields") from error
+@lru_cache(maxsize=8192)
+def _known_hash(value: str) -> str:
+    """``_hash`` of what is told many times over: a block, a transaction, a topic."""
+    return _hash(value)
 
 
-def _logs(items: Any, addresses: Sequence[str]) -> list[Log]:
-    """Logs in chain order; those of other contracts are dropped, removed ones too."""
+@lru_cache(maxsize=256)
+def _known_address(value: str) -> str:
+    return _hash(value, 20)
+
+
+@lru_cache(maxsize=4096)
+def _known_number(value: str) -> int:
+    return _number(value)
+
+
+def _header(item: _Block) -> Header:
+    return Header(
+        _number(item.number),
+        _hash(item.hash),
+        _hash(item.parent_hash),
+        _number(item.timestamp),
+        _bloom(item.logs_bloom),
+    )
+
+
+def _bloom(value: str) -> bytes:
+    raw = _bytes(value)
+    if len(raw) != SIZE:
+        raise BadAnswer(f"a bloom has {len(raw)} bytes instead of {SIZE}")
+    return raw
+
+
+def _logs(items: Sequence[_LogItem], addresses: Sequence[str]) -> list[Log]:
+    """Logs as they came; those of other contracts are dropped, removed ones too."""
     wanted = {address.lower() for address in addresses}
-    try:
-        found = [_log(item) for item in items if not item.get("removed")]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadAnswer("a log lacks fields") from error
-    return sorted((log for log in found if log.address in wanted), key=lambda log: (log.block_number, log.log_index))
+    found = [_log(item) for item in items if not item.removed]
+    return [log for log in found if log.address in wanted]
 
 
-def _log(item: Any) -> Log:
+def _log(item: _LogItem) -> Log:
     return Log(
-        address=_hash(item["address"], 20),
-        topics=tuple(_hash(topic) for topic in item["topics"]),
-        data=_bytes(item["data"]),
-        block_number=_number(item["blockNumber"]),
-        block_hash=_hash(item["blockHash"]),
-        tx_hash=_hash(item["transactionHash"]),
-        log_index=_number(item["logIndex"]),
+        _known_address(item.address),
+        tuple([_known_hash(topic) for topic in item.topics]),
+        _bytes(item.data),
+        _known_number(item.block_number),
+        _known_hash(item.block_hash),
+        _known_hash(item.transaction_hash),
+        _known_number(item.log_index),
     )
 
 

@@ -1,6 +1,6 @@
 """Sends journaled transactions: each exactly once in effect, whatever dies in between.
 
-One pump: follow (receipts, reorgs, finality) → fill nonce gaps → send again what got lost → send what is new → follow.
+One pump: follow (everlease.chain.tracking) → fill nonce gaps → send again what got lost → send what is new → follow.
 A version is journaled before it is sent, a nonce never changes hands, and the same raw bytes are sent again after a
 crash or a reorg; so a repeat is the same transaction, not a second one. Fees: EIP-1559.
 """
@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.crypto import keccak
+from hexbytes import HexBytes
 
-from everlease.chain.base import ChainWriter
+from everlease.chain.base import ChainWriter, Standing
 from everlease.chain.errors import AlreadyKnown, CallReverted, KeyRefused, NonceTooLow, RpcRefused, Underpriced
 from everlease.chain.journal import Journal
 from everlease.chain.keys import Key
-from everlease.domain.transactions import FeeOffer, JournalTx, TxReceipt
+from everlease.chain.tracking import Tracker
+from everlease.domain.transactions import IN_FLIGHT, FeeOffer, JournalTx, NonceTaken
 
 _MAX_GAPS_PER_PUMP = 20
 
@@ -63,6 +66,13 @@ class Sender:
         self._keys = {address.lower(): key for address, key in keys.items()}
         self._policy = policy
         self._clock = clock
+        self._tracker = Tracker(
+            chain,
+            journal,
+            finality_depth=policy.finality_depth,
+            displaced_after_s=policy.displaced_after_s,
+            clock=clock,
+        )
         self._chain_id: int | None = None
 
     def pump(self, sender: str) -> PumpReport:
@@ -73,78 +83,48 @@ class Sender:
         with self._journal.hold(sender) as held:
             if not held:
                 return PumpReport(busy=True)
-            if not self._journal.open(sender):
-                return PumpReport()
-            self._follow(self._journal.open(sender))
-            problem = self._send_all(sender)
-            self._follow(self._journal.open(sender))
-            return PumpReport(len(self._journal.open(sender)), problem)
+            try:
+                return self._pump(sender)
+            except NonceTaken:
+                return PumpReport(busy=True)
 
-    # -- what the chain says --
+    def _pump(self, sender: str) -> PumpReport:
+        rows = self._journal.open(sender)
+        if not rows:
+            return PumpReport()
+        problem = self._send_all(sender, self._tracker.follow(sender, rows))
+        rows = self._journal.open(sender)
+        if any(row.raw is not None and row.state in IN_FLIGHT for row in rows):
+            self._tracker.follow(sender, rows)
+            rows = self._journal.open(sender)
+        return PumpReport(len(rows), problem)
 
-    def _follow(self, rows: Sequence[JournalTx]) -> None:
-        signed = [row for row in rows if row.offers]
-        hashes = [tx_hash for row in signed for tx_hash in row.offers]
-        if not hashes:
-            return
-        final = self._final_number()
-        found = dict(zip(hashes, self._chain.receipts(hashes), strict=True))
-        for row in signed:
-            receipt = next((r for tx_hash in row.offers if (r := found[tx_hash]) is not None), None)
-            self._note(row, receipt, final)
-
-    def _note(self, row: JournalTx, receipt: TxReceipt | None, final: int) -> None:
-        if receipt is None:
-            if row.state == "mined":
-                self._journal.dropped(row.id)
-            return
-        if not receipt.ok:
-            reason = self._why_reverted(row)
-            self._journal.failed(row.id, reason.name if reason else "Unknown", str(reason or "reverted"), receipt)
-            return
-        if row.state != "mined" or row.block_hash != receipt.block_hash:
-            self._journal.mined(row.id, receipt)
-        if receipt.block_number <= final:
-            self._journal.final(row.id)
-
-    def _why_reverted(self, row: JournalTx) -> CallReverted | None:
-        """The reason by running the call again; it may differ on today's state, which is why it is only shown."""
-        try:
-            self._chain.call(row.to, row.data, sender=row.sender)
-        except CallReverted as error:
-            return error
-        return None
-
-    def _final_number(self) -> int:
-        tagged = self._chain.header("finalized")
-        if tagged is not None:
-            return tagged.number
-        latest = self._chain.header("latest")
-        return (latest.number if latest else 0) - self._policy.finality_depth
-
-    # -- what we say --
-
-    def _send_all(self, sender: str) -> str:
+    def _send_all(self, sender: str, standing: Standing) -> str:
         """Gaps, lost ones, new ones; returns why it stopped, or nothing."""
-        mined_nonce = self._chain.nonce(sender)
-        rows = [row for row in self._journal.open(sender) if row.state != "mined"]
-        problem = self._fill_gaps(sender, mined_nonce, [row.nonce for row in rows if row.nonce is not None])
+        if not standing.anchored:
+            return "the endpoint that answered lacks the final block: nothing is sent on its word"
+        rows = [row for row in self._journal.open(sender) if row.state in IN_FLIGHT]
+        nonces = sorted(row.nonce for row in rows if row.nonce is not None)
+        problem = self._fill_gaps(sender, standing.nonce, nonces)
         if problem:
             return problem
         for row in rows:
-            if row.raw is not None:
-                problem = self._resend(row, mined_nonce)
+            if row.nonce is not None and row.nonce >= standing.nonce:
+                problem = self._resend(row, is_next=row.nonce == nonces[0])
                 if problem:
                     return problem
-        return self._send_new(sender, mined_nonce)
+        return self._send_new(sender, standing.nonce)
 
     def _fill_gaps(self, sender: str, mined_nonce: int, nonces: Sequence[int]) -> str:
-        """A transaction of ours waits above an empty nonce: put there what was there, or a transfer of nothing."""
+        """A transaction of ours waits above an empty nonce: put there what was there, or a transfer of nothing.
+
+        That transfer is the one thing sent that is not journaled: it has no effect, however often it is made.
+        """
         missing = [n for n in range(mined_nonce, max(nonces, default=mined_nonce)) if n not in nonces]
         for nonce in missing[:_MAX_GAPS_PER_PUMP]:
             raw = self._journal.raw_at(sender, nonce)
             if raw is None:
-                raw, _, _ = self._sign(sender, nonce, sender, b"", 0, 21_000, self._market_offer())
+                raw, _ = self._sign(sender, nonce, sender, b"", 0, 21_000, self._market_offer())
             try:
                 self._broadcast(raw)
             except Underpriced:
@@ -153,35 +133,18 @@ class Sender:
                 return str(error)
         return ""
 
-    def _resend(self, row: JournalTx, mined_nonce: int) -> str:
+    def _resend(self, row: JournalTx, *, is_next: bool) -> str:
         assert row.raw is not None
-        assert row.nonce is not None
         assert row.tx_hash is not None
-        waited = self._clock() - row.sent_at
-        if row.nonce < mined_nonce:
-            if waited > self._policy.displaced_after_s:
-                self._displace(row)
-            return ""
-        if row.state == "sent" and waited >= self._policy.bump_after_s:
-            return self._replace(row)
+        if row.state == "sent" and self._clock() - row.sent_at >= self._policy.bump_after_s:
+            return self._replace(row, is_next=is_next)
         if row.state != "sent" or not self._chain.knows(row.tx_hash):
             return self._deliver(row, row.raw)
         return ""
 
-    def _displace(self, row: JournalTx) -> None:
-        """Its nonce is spent for good by a foreign transaction, unless one of its own versions was mined just now.
-
-        For good: in a final block. Before that a reorg can take the foreign one and mine ours, which nodes still hold;
-        and an endpoint that lags, but less than finality, could hide a receipt of ours.
-        """
-        assert row.nonce is not None
-        if self._chain.nonce(row.sender, at=self._final_number()) <= row.nonce:
-            return
-        if not any(self._chain.receipts(list(row.offers))):
-            self._journal.displaced(row.id)
-
-    def _replace(self, row: JournalTx) -> str:
-        """Sign a dearer version for the same nonce; at the cap the present one is sent again."""
+    def _replace(self, row: JournalTx, *, is_next: bool) -> str:
+        """Sign a dearer version for the same nonce. The present one is sent again at the cap, and where it pays the
+        market but waits behind a lower nonce: a higher fee would not make it any faster."""
         assert row.nonce is not None
         assert row.raw is not None
         assert row.tx_hash is not None
@@ -190,39 +153,44 @@ class Sender:
             min(max(market.max_fee, offered.max_fee * percent // 100 + 1), self._policy.max_fee_cap),
             min(max(market.priority_fee, offered.priority_fee * percent // 100 + 1), self._policy.max_fee_cap),
         )
-        if offer.max_fee * 100 < offered.max_fee * 110:
+        waits = not is_next and offered.max_fee >= market.max_fee
+        if waits or offer.max_fee * 100 < offered.max_fee * 110:
             return self._deliver(row, row.raw)
-        gas = self._gas(row)
-        raw, tx_hash, offer = self._sign(row.sender, row.nonce, row.to, row.data, row.value, gas, offer)
+        raw, tx_hash = self._sign(row.sender, row.nonce, row.to, row.data, row.value, self._gas(row), offer)
         self._journal.signed(row.id, row.nonce, raw, tx_hash, offer)
         return self._deliver(row, raw)
 
     def _gas(self, row: JournalTx) -> int:
-        """Gas limit for a version; a call that would revert now may still be the one that must be mined."""
+        """Gas limit for another version: what the call needs now, or where it would revert now, what it had."""
+        assert row.raw is not None
         try:
-            return self._chain.estimate_gas(row.sender, row.to, row.data, row.value) * 5 // 4
-        except CallReverted:
-            return 1_500_000
+            return self._estimate(row)
+        except (CallReverted, RpcRefused):
+            return int(TypedTransaction.from_bytes(HexBytes(row.raw)).as_dict()["gas"])
+
+    def _estimate(self, row: JournalTx) -> int:
+        return self._chain.estimate_gas(row.sender, row.to, row.data, row.value) * 5 // 4
 
     def _send_new(self, sender: str, mined_nonce: int) -> str:
-        rows = self._journal.open(sender)
-        waiting = {row.job_id for row in rows if row.raw is not None and row.state != "mined" and row.job_id}
-        in_flight = sum(row.raw is not None and row.state != "mined" for row in rows)
+        rows = [row for row in self._journal.open(sender) if row.state in IN_FLIGHT]
+        waiting = {row.job_id for row in rows if row.raw is not None and row.job_id}
+        in_flight = sum(row.raw is not None for row in rows)
         nonce = max(mined_nonce, self._journal.highest_nonce(sender) + 1)
         for row in rows:
-            if row.state != "journaled" or row.raw is not None or row.job_id in waiting:
+            if row.raw is not None or row.job_id in waiting:
                 continue
             if in_flight >= self._policy.max_in_flight:
                 break
             try:
-                gas = self._chain.estimate_gas(sender, row.to, row.data, row.value) * 5 // 4
+                gas = self._estimate(row)
             except CallReverted as error:
-                self._journal.failed(row.id, error.name, str(error))
+                self._journal.refused(row.id, str(error))
                 continue
             except RpcRefused as error:
                 self._journal.troubled(row.id, str(error))
                 return str(error)
-            raw, tx_hash, offer = self._sign(sender, nonce, row.to, row.data, row.value, gas, self._market_offer())
+            offer = self._market_offer()
+            raw, tx_hash = self._sign(sender, nonce, row.to, row.data, row.value, gas, offer)
             self._journal.signed(row.id, nonce, raw, tx_hash, offer)
             nonce, in_flight = nonce + 1, in_flight + 1
             if row.job_id:
@@ -259,7 +227,7 @@ class Sender:
 
     def _sign(
         self, sender: str, nonce: int, to: str, data: bytes, value: int, gas: int, offer: FeeOffer
-    ) -> tuple[bytes, str, FeeOffer]:
+    ) -> tuple[bytes, str]:
         if self._chain_id is None:
             self._chain_id = self._chain.chain_id()
         signed = Account.sign_transaction(
@@ -277,4 +245,4 @@ class Sender:
             self._keys[sender].secret,
         )
         raw = bytes(signed.raw_transaction)
-        return raw, "0x" + bytes(keccak(raw)).hex(), offer
+        return raw, "0x" + bytes(keccak(raw)).hex()

@@ -16,7 +16,7 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from everlease.chain.errors import CallReverted, InvalidSignature, RpcRefused
-from everlease.domain.terms import Bid, NodeAuth, Order, Receipt
+from everlease.domain.terms import Bid, LeaseParams, NodeAuth, Order, Receipt
 
 _DOMAIN_TYPE = keccak(text="EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 _NAME = keccak(text="Everlease")
@@ -201,9 +201,14 @@ def permit_digest(chain_id: int, token: str, name: str, version: str, permit: To
     return bytes(keccak(b"\x19\x01" + separator + struct))
 
 
-def lease_id(job: str, epoch: int, bid_hash: bytes, rate: int) -> str:
-    """keccak256(abi.encode(jobId, epoch, bidHash, rate)) as 0x-hex."""
-    return "0x" + bytes(keccak(_bytes32(job) + _word(epoch) + bid_hash + _word(rate))).hex()
+def lease_id(params: LeaseParams) -> str:
+    """keccak256(abi.encode(LeaseParams)) as 0x-hex."""
+    words = (
+        _bytes32(params.job_id),
+        *map(_address, (params.tenant, params.watcher, params.provider, params.node)),
+        *map(_word, (params.epoch, params.max_silence, params.rate, params.collateral, params.slot)),
+    )
+    return "0x" + bytes(keccak(b"".join(words))).hex()
 
 
 def sign(key: bytes, digest: bytes) -> str:

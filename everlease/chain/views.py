@@ -14,59 +14,57 @@ _STATES = tuple(LeaseState)
 
 @dataclass(frozen=True, slots=True)
 class JobOnChain:
-    """ILeaseEscrow.Job; an unknown job has the zero address as tenant."""
+    """ILeaseEscrow.Job: base units that no lease has set aside, fees withheld in ended leases, and where it stands."""
 
-    tenant: str
-    deadline: int
-    max_silence: int
-    watcher: str
-    max_epochs: int
+    free: int
+    fees: int
     epochs: int
+    funded: bool
+    active: bool
     cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsOnChain:
+    """ILeaseEscrow.Limits: an order's limits after extensions."""
+
+    deadline: int
+    max_epochs: int
     max_rate_per_hour: int
-    min_collateral: int
-    epoch_fee: int
-    balance: int
-    reserved: int
-    active_lease: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOnChain:
-    """ILeaseEscrow.Lease; an unknown lease is in state NONE."""
+    """ILeaseEscrow.Lease; in state NONE if it was never opened or has ended. Times are unix seconds; ``seen``,
+    ``earned``, ``paid`` and ``covered`` seconds. ``ends_at`` is the second of the suspension once it is SUSPENDED;
+    after ``exit_at`` anyone may close (ACTIVE) or fail it (SUSPENDED)."""
 
-    job_id: str
-    provider: str
-    epoch: int
     state: LeaseState
-    noticed: bool
-    node: str
     started_at: int
-    rate: int
-    collateral: int
-    reserve: int
-    bond: int
-    paid: int
-    earned: int
-    seen_at: int
-    seq: int
     ends_at: int
-    closable_at: int
-    suspended_at: int
-    answer_by: int
+    exit_at: int
+    seen: int
+    earned: int
+    paid: int
+    covered: int
 
 
 @dataclass(frozen=True, slots=True)
 class StakeOnChain:
-    """IProviderStaking.Stake."""
+    """IProviderStaking.Stake, in base units: ``slashed`` is a part of ``deposited``; ``unbonds_at`` unix seconds."""
 
-    staked: int
-    locked: int
+    deposited: int
+    slashed: int
     unbonding: int
     unbonds_at: int
 
+    @property
+    def staked(self) -> int:
+        """What is the provider's still."""
+        return self.deposited - self.slashed
 
-_Struct = TypeVar("_Struct", JobOnChain, StakeOnChain)
+
+_Struct = TypeVar("_Struct", JobOnChain, LimitsOnChain, StakeOnChain)
 
 
 def _plain(value: Any) -> Any:
@@ -74,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 class Views:
-    """Readers of one deployment over one chain; each method is one eth_call."""
+    """Readers of one deployment over one chain; each method is one eth_call, but for ``locked``."""
 
     def __init__(self, chain: ChainReader, deployment: Deployment) -> None:
         self._chain = chain
@@ -94,7 +92,7 @@ class Views:
         return _struct(JobOnChain, self._escrow("job", bytes.fromhex(job_id[2:])))
 
     def lease(self, lease_id: str) -> LeaseOnChain:
-        """A lease."""
+        """A lease that lives."""
         names = [field.name for field in fields(LeaseOnChain)]
         found = dict(zip(names, map(_plain, self._escrow("lease", bytes.fromhex(lease_id[2:]))), strict=True))
         found["state"] = _STATES[found["state"]]
@@ -104,9 +102,13 @@ class Views:
         """What ``account`` can withdraw from the escrow."""
         return int(self._escrow("claimable", account))
 
-    def order_revoked(self, tenant: str, job_id: str) -> bool:
-        """Whether the tenant took its order back before it was funded."""
-        return bool(self._escrow("orderRevoked", tenant, bytes.fromhex(job_id[2:])))
+    def limits(self, order: Order) -> LimitsOnChain:
+        """An order's deadline, epochs and rate as they stand after extensions."""
+        return _struct(LimitsOnChain, self._escrow("limits", _values(order)))
+
+    def locked(self, provider: str) -> int:
+        """Base units of a provider's stake that are collateral of active and suspended leases."""
+        return int(self._escrow("lockedOf", provider)) - self.stake(provider).slashed
 
     def stake(self, provider: str) -> StakeOnChain:
         """A provider's stake."""

@@ -202,7 +202,7 @@ def cost(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
             ("paid to providers", money(bill.paid)),
             ("earned, not collected yet", money(bill.owed)),
             ("in escrow", money(bill.balance)),
-            ("of that reserved", money(bill.reserved)),
+            ("of that set aside for leases", money(bill.reserved)),
             ("refunded", money(bill.refunded)),
             ("refundable now", money(bill.refundable)),
             ("rate an hour", money(bill.rate_per_hour)),
@@ -227,12 +227,12 @@ def top_up(
 
 @app.command(epilog="Example: everlease job refund train-mlp")
 def refund(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Take back what no lease reserves, and withdraw it to the wallet."""
+    """Take back what no lease has set aside, and withdraw it to the wallet."""
     from everlease.cli.payments import refund_and_withdraw
 
     context = of(ctx)
     found = find_job(context, job)
-    amount = refund_and_withdraw(context.wallet, found.id)
+    amount = refund_and_withdraw(context.wallet, found.order.to_domain())
     _done(as_json, {"job": found.id, "withdrawn": amount}, f"{money(amount)} withdrawn to {context.wallet.address}")
 
 

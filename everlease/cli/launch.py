@@ -78,14 +78,14 @@ def launch(market: Market, wallet: Wallet, images: LocalImages, job: JobFile, no
     )
     posted = market.post("/v1/jobs", JobOut, request, spends=True)
     assert posted.id == job_id(domain, order)
-    return Launched(posted, fund(wallet, order, signature, note))
+    return Launched(posted, fund(wallet, order, note))
 
 
-def fund(wallet: Wallet, order: Order, signature: str, note: Note = lambda _: None) -> str:
+def fund(wallet: Wallet, order: Order, note: Note = lambda _: None) -> str:
     """Send `fund` with a permit, or on an allowance that is large enough already; returns the transaction's hash."""
     escrow = wallet.deployment.escrow
     enough = wallet.views.allowance(order.tenant, escrow) >= order.deposit
     permit = NO_PERMIT if enough else wallet.permit(escrow, order.deposit, int(time.time()) + 3600)
-    receipt = wallet.send(wallet.escrow.fund(order, signature, permit))
+    receipt = wallet.send(wallet.escrow.fund(order, "0x", permit))
     note(f"escrow funded in block {receipt.block_number}")
     return receipt.tx_hash

@@ -6,6 +6,7 @@ from everlease.chain.contracts import NO_PERMIT
 from everlease.cli.context import Wallet
 from everlease.cli.errors import CliError, ExitCode
 from everlease.domain.money import to_units
+from everlease.domain.terms import Order
 
 
 def top_up(wallet: Wallet, job_id: str, amount: str) -> str:
@@ -20,9 +21,9 @@ def top_up(wallet: Wallet, job_id: str, amount: str) -> str:
     return wallet.send(wallet.escrow.top_up(job_id, units, permit)).tx_hash
 
 
-def refund_and_withdraw(wallet: Wallet, job_id: str) -> int:
-    """Credit what no lease reserves and send it to the wallet; returns base units."""
-    wallet.send(wallet.escrow.refund(job_id))
+def refund_and_withdraw(wallet: Wallet, order: Order) -> int:
+    """Credit what no lease has set aside and send it to the wallet; returns base units."""
+    wallet.send(wallet.escrow.refund(order))
     return withdraw(wallet)
 
 

@@ -108,13 +108,14 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
     """Stake, what of it is locked, and this provider's nodes."""
     context = of(ctx)
     wallet = context.wallet
-    held, nodes = wallet.views.stake(wallet.address), nodes_of(context, wallet.address)
+    held, locked = wallet.views.stake(wallet.address), wallet.views.locked(wallet.address)
+    nodes = nodes_of(context, wallet.address)
     if as_json:
         emit_json(
             {
                 "provider": wallet.address,
                 "staked": held.staked,
-                "locked": held.locked,
+                "locked": locked,
                 "unbonding": held.unbonding,
                 "unbonds_at": held.unbonds_at,
                 "claimable": wallet.views.claimable(wallet.address),
@@ -126,7 +127,7 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
         [
             ("provider", wallet.address),
             ("staked", money(held.staked)),
-            ("locked behind leases", money(held.locked)),
+            ("locked behind leases", money(locked)),
             ("unbonding", money(held.unbonding)),
             ("withdrawable earnings", money(wallet.views.claimable(wallet.address))),
         ]

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -21,6 +23,13 @@ class ValueRefused(Exception):
     """PostgreSQL can't hold a value: a number out of range, a character that text lacks."""
 
     retryable = False
+
+
+def driver_connection(tx: Tx) -> psycopg.Connection[Any]:
+    """psycopg's connection under a transaction, for what SQLAlchemy lacks or is slow at."""
+    found = tx.connection().connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
 
 
 @contextmanager

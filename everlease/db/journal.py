@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import psycopg
 from sqlalchemy import func, select
@@ -14,9 +14,21 @@ from sqlalchemy.exc import IntegrityError
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.models.outbox import TxRow
 from everlease.db.outbox import emit
-from everlease.domain.transactions import OPEN, FeeOffer, JournalTx, NonceTaken, TxReceipt, TxState
+from everlease.domain.transactions import (
+    IN_FLIGHT,
+    OPEN,
+    PROVISIONAL,
+    FeeOffer,
+    JournalTx,
+    NonceTaken,
+    TxReceipt,
+    TxState,
+    state_of,
+)
 
 _OPEN = sorted(OPEN)
+_SOON_MISSED = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4"
+"""The server ends the session, and so its lock, of a host that has not answered for 30 s."""
 
 
 class UnknownTransaction(Exception):
@@ -39,8 +51,8 @@ def enqueue(
 ) -> int:
     """Journal a transaction in the caller's own database transaction; returns its id.
 
-    A key that is there already is left alone; with ``again`` one that failed (and so had no effect) is tried anew with
-    the new call data. Emits ``tx.enqueued``.
+    A key that is there already is left alone; with ``again`` one that failed is tried anew with the new call data: it
+    can have no effect any more, refused before it was signed or reverted in a final block. Emits ``tx.enqueued``.
     """
     row = tx.scalar(select(TxRow).where(TxRow.action_key == action_key).with_for_update())
     if row is not None and not (again and row.state == "failed"):
@@ -74,21 +86,30 @@ class PostgresJournal:
 
     @contextmanager
     def hold(self, sender: str) -> Iterator[bool]:
-        """A session's advisory lock on a connection of its own: it ends with the process, however that ends."""
+        """A session's advisory lock on a connection of its own: it ends with the process, however that ends, and half a
+        minute after a whole host has gone."""
         number = int.from_bytes(hashlib.sha256(f"everlease.sender:{sender}".encode()).digest()[:8], "big", signed=True)
         try:
-            connection = psycopg.connect(self._database.libpq_url, autocommit=True, connect_timeout=10)
+            connection = psycopg.connect(
+                self._database.libpq_url, autocommit=True, connect_timeout=10, options=_SOON_MISSED
+            )
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(str(error).split("\n")[0]) from error
         with connection:
             found = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
-            yield bool(found and found[0])
+            held = bool(found and found[0])
+            try:
+                yield held
+            finally:
+                if held:  # or the server would notice the end of the connection only a moment later
+                    with suppress(psycopg.Error):
+                        connection.execute("SELECT pg_advisory_unlock(%s)", (number,))
 
     def open(self, sender: str) -> Sequence[JournalTx]:
         """Transactions with work left, oldest first."""
         with self._database.transaction() as tx:
             rows = tx.scalars(select(TxRow).where(TxRow.sender == sender, TxRow.state.in_(_OPEN)).order_by(TxRow.id))
-            return [_entry(row) for row in rows]
+            return [entry(row) for row in rows]
 
     def highest_nonce(self, sender: str) -> int:
         """Highest nonce ever given out, −1 if none."""
@@ -105,7 +126,7 @@ class PostgresJournal:
         """Journal a signed version before it is sent."""
         try:
             with self._row(tx_id) as (_, row):
-                if row.nonce not in (None, nonce) or row.state in ("mined", "final", "failed"):
+                if row.nonce not in (None, nonce) or row.state not in IN_FLIGHT:
                     raise NonceTaken(row.sender, nonce)
                 row.nonce, row.raw, row.tx_hash, row.max_fee = nonce, raw, tx_hash, offer.max_fee
                 row.hashes = row.hashes | {tx_hash: [offer.max_fee, offer.priority_fee]}
@@ -121,39 +142,37 @@ class PostgresJournal:
                 row.state, row.sent_at, row.error = "sent", self._now(), ""
                 _tell(tx, row, "tx.sent")
 
-    def mined(self, tx_id: int, receipt: TxReceipt) -> None:
-        """→ mined, or mined in another block."""
+    def included(self, tx_id: int, receipt: TxReceipt, *, final: bool, error: str = "") -> None:
+        """→ mined or reverted; with ``final`` → final or failed."""
         with self._row(tx_id) as (tx, row):
-            told = row.state == "mined"
-            row.state, row.mined_at, row.error = "mined", self._now(), ""
-            _place(row, receipt)
-            if not told:
-                _tell(tx, row, "tx.mined")
+            if row.state not in OPEN or receipt.tx_hash not in row.hashes:
+                return
+            before, row.state = row.state, state_of(receipt, final=final)
+            row.mined_at, row.error = self._now(), error
+            row.tx_hash, row.gas_used = receipt.tx_hash, receipt.gas_used
+            row.block_number, row.block_hash = receipt.block_number, receipt.block_hash
+            if row.state != before:
+                _tell(tx, row, f"tx.{row.state}")
 
-    def final(self, tx_id: int) -> None:
-        """→ final."""
+    def refused(self, tx_id: int, error: str) -> None:
+        """journaled, never signed → failed."""
         with self._row(tx_id) as (tx, row):
-            row.state = "final"
-            _tell(tx, row, "tx.final")
+            if row.state == "journaled" and row.raw is None:
+                row.state, row.error = "failed", error
+                _tell(tx, row, "tx.failed")
 
-    def failed(self, tx_id: int, name: str, error: str, receipt: TxReceipt | None = None) -> None:
-        """→ failed."""
+    def dropped(self, tx_id: int, block_hash: str) -> None:
+        """mined or reverted → dropped."""
         with self._row(tx_id) as (tx, row):
-            row.state, row.error = "failed", error
-            if receipt is not None:
-                _place(row, receipt)
-            _tell(tx, row, "tx.failed", {"error": error, "error_name": name, "on_chain": receipt is not None})
+            if row.state in PROVISIONAL and row.block_hash == block_hash:
+                row.state, row.block_number, row.block_hash, row.mined_at = "dropped", None, None, None
+                _tell(tx, row, "tx.dropped")
 
-    def dropped(self, tx_id: int) -> None:
-        """mined → dropped."""
-        with self._row(tx_id) as (tx, row):
-            row.state, row.block_number, row.block_hash, row.mined_at = "dropped", None, None, None
-            _tell(tx, row, "tx.dropped")
-
-    def displaced(self, tx_id: int) -> None:
+    def displaced(self, tx_id: int, versions: Collection[str]) -> None:
         """→ journaled without a nonce."""
         with self._row(tx_id) as (_, row):
-            row.state, row.nonce, row.raw, row.tx_hash = "journaled", None, None, None
+            if row.state in IN_FLIGHT and row.hashes.keys() == set(versions):
+                row.state, row.nonce, row.raw, row.tx_hash = "journaled", None, None, None
 
     def troubled(self, tx_id: int, error: str) -> None:
         """Note a problem."""
@@ -176,7 +195,8 @@ class PostgresJournal:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _entry(row: TxRow) -> JournalTx:
+def entry(row: TxRow) -> JournalTx:
+    """A row as the sender sees it."""
     return JournalTx(
         id=row.id,
         action_key=row.action_key,
@@ -197,11 +217,6 @@ def _entry(row: TxRow) -> JournalTx:
     )
 
 
-def _place(row: TxRow, receipt: TxReceipt) -> None:
-    row.tx_hash, row.gas_used = receipt.tx_hash, receipt.gas_used
-    row.block_number, row.block_hash = receipt.block_number, receipt.block_hash
-
-
-def _tell(tx: Tx, row: TxRow, topic: str, more: dict[str, Any] | None = None) -> None:
+def _tell(tx: Tx, row: TxRow, topic: str) -> None:
     payload = {"tx_id": row.id, "action_key": row.action_key, "job_id": row.job_id, "call": row.call}
-    emit(tx, topic, payload | {"tx_hash": row.tx_hash} | (more or {}))
+    emit(tx, topic, payload | {"tx_hash": row.tx_hash} | ({"error": row.error} if row.error else {}))

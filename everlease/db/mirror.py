@@ -4,15 +4,18 @@ A derived row is a mapping of its columns. Before a block that is not final firs
 kept in ``idx_undo``; rolling back puts the oldest image of each row back. Undo rows go when their block is final.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from psycopg.types.json import Jsonb
-from sqlalchemy import delete, func, inspect, select, update
+from psycopg import sql
+from psycopg.adapt import Loader
+from sqlalchemy import delete, func, inspect, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from everlease.db.copy import copy_rows
-from everlease.db.engine import Tx
+from everlease.db import totals
+from everlease.db.copy import NULL, copy_lines, copy_rows, json_text
+from everlease.db.engine import Tx, driver_connection
 from everlease.db.models.base import Base
 from everlease.db.models.mirror import (
     BlockRow,
@@ -25,6 +28,7 @@ from everlease.db.models.mirror import (
     PaymentRow,
     ProviderRow,
     SlashRow,
+    TotalsRow,
     UndoRow,
 )
 from everlease.db.outbox import emit_all
@@ -71,7 +75,11 @@ def start(tx: Tx, chain_id: int, genesis_hash: str, escrow: str, staking: str, b
 
 
 def lock(tx: Tx, number: int, block_hash: str) -> CursorRow:
-    """Lock the cursor, which must be at this block; raises CursorMoved."""
+    """Lock the cursor, which must be at this block; raises CursorMoved.
+
+    The commit won't wait for the disk: what a power cut takes, it takes with the cursor, and it is read again.
+    """
+    tx.execute(text("SET LOCAL synchronous_commit = off"))
     row = tx.scalar(select(CursorRow).where(CursorRow.id == _CURSOR_ID).with_for_update())
     if row is None or (row.block_number, row.block_hash) != (number, block_hash):
         raise CursorMoved("another indexer moved the cursor; this step is dropped")
@@ -80,9 +88,15 @@ def lock(tx: Tx, number: int, block_hash: str) -> CursorRow:
 
 def load(tx: Tx, table: str, keys: Collection[str]) -> dict[str, Row]:
     """The columns of those of these derived rows that exist, by key."""
-    columns, key = _DERIVED[table].__table__, _key(table)
-    found = tx.execute(select(columns).where(columns.c[key] == func.any(list(keys)))).mappings()
-    return {row[key]: dict(row) for row in found}
+    columns, key = _DERIVED[table].__table__.columns.keys(), _key(table)
+    statement = sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table), sql.Identifier(key)
+    )
+    place = columns.index(key)
+    with driver_connection(tx).cursor() as cursor:
+        cursor.adapters.register_loader("numeric", _WholeNumber)
+        found = cursor.execute(statement, (list(keys),))
+        return {row[place]: dict(zip(columns, row, strict=True)) for row in found}
 
 
 def apply(
@@ -101,35 +115,35 @@ def apply(
         counts[event.block_number] = counts.get(event.block_number, 0) + 1
     headers = ((b.number, b.hash, b.parent_hash, b.timestamp, counts.get(b.number, 0)) for b in blocks)
     copy_rows(tx, BlockRow, ("number", "hash", "parent_hash", "timestamp", "events"), headers)
-    copy_rows(tx, EventRow, _EVENT_COLUMNS, (_event_values(event) for event in events))
-    undo = ((at, table, key, None if row is None else Jsonb(dict(row))) for at, table, key, row in images)
-    copy_rows(tx, UndoRow, ("block_number", "table", "key", "before"), undo)
+    copy_lines(tx, EventRow, MirroredEvent._fields, map(_event_line, events))
+    copy_rows(tx, UndoRow, ("block_number", "table", "key", "before"), images)
     _store(tx, rows)
     emit_all(tx, [(f"chain.{event.name}", event.payload) for event in events])
 
 
 def advance(tx: Tx, row: CursorRow, block: MirroredBlock, *, head: int, final: int) -> None:
     """Move the locked cursor and forget what finality made needless."""
+    settled = min(row.final_number, row.block_number)
     row.block_number, row.block_hash, row.block_time = block.number, block.hash, block.timestamp
-    row.head_number = head
+    row.head_number, row.final_number = head, max(row.final_number, final)
     row.updated_at = func.clock_timestamp()
-    if final > row.final_number:
-        row.final_number = final
-        tx.execute(delete(UndoRow).where(UndoRow.block_number <= final))
-        tx.execute(delete(BlockRow).where(BlockRow.number < min(final, block.number), BlockRow.events == 0))
+    _forget_settled(tx, settled, min(row.final_number, block.number))
 
 
-def observe(tx: Tx, *, head: int, final: int) -> None:
-    """Note the chain's head where there is nothing to apply; finality never goes back."""
-    tx.execute(
-        update(CursorRow)
-        .where(CursorRow.id == _CURSOR_ID)
-        .values(
-            head_number=head,
-            final_number=func.greatest(CursorRow.final_number, func.least(final, CursorRow.block_number)),
-            updated_at=func.clock_timestamp(),
-        )
-    )
+def observe(tx: Tx, row: CursorRow, *, head: int, final: int) -> None:
+    """Note the chain's head where there is nothing to apply; finality never goes back. The cursor must be locked."""
+    settled = min(row.final_number, row.block_number)
+    row.head_number, row.final_number = head, max(row.final_number, min(final, row.block_number))
+    row.updated_at = func.clock_timestamp()
+    _forget_settled(tx, settled, min(row.final_number, row.block_number))
+
+
+def _forget_settled(tx: Tx, before: int, now: int) -> None:
+    """Final blocks need no undo rows, and those without events no row; up to ``before`` that was done already."""
+    if now > before:
+        tx.execute(delete(UndoRow).where(UndoRow.block_number <= now))
+        empty = (BlockRow.number >= before, BlockRow.number < now, BlockRow.events == 0)
+        tx.execute(delete(BlockRow).where(*empty))
 
 
 def blocks_down_from(tx: Tx, number: int, limit: int) -> list[MirroredBlock]:
@@ -169,57 +183,45 @@ def resume(tx: Tx) -> None:
 
 def clear(tx: Tx) -> None:
     """Forget the whole mirror, so that the indexer reads the chain again from the deployment's block."""
-    kinds: tuple[type[Base], ...] = (*_DERIVED.values(), UndoRow, EventRow, BlockRow, CursorRow)
+    kinds: tuple[type[Base], ...] = (*_DERIVED.values(), TotalsRow, UndoRow, EventRow, BlockRow, CursorRow)
     for kind in kinds:
         tx.execute(delete(kind))
 
 
 def _store(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
-    """Put whole rows in place of those with their keys; None takes the row away."""
+    """Put whole rows in place of those with their keys; None takes the row away. The totals follow."""
+    change: Counter[str] = Counter()
     by_table: dict[str, dict[str, Row | None]] = {}
     for (table, key), row in rows.items():
         by_table.setdefault(table, {})[key] = row
     for table, values in by_table.items():
         kind = _DERIVED[table]
-        tx.execute(delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values))))
+        gone = delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values)))
+        change.subtract(totals.removed(tx, table, gone))
         stored = [row for row in values.values() if row is not None]
+        change.update(totals.of(table, stored))
         if stored:
             columns = tuple(stored[0])
             copy_rows(tx, kind, columns, (tuple(row[name] for name in columns) for row in stored))
+    totals.add(tx, change)
 
 
-_EVENT_COLUMNS = (
-    "block_number",
-    "log_index",
-    "block_hash",
-    "block_time",
-    "tx_hash",
-    "address",
-    "name",
-    "args",
-    "job_id",
-    "lease_id",
-    "parties",
-)
+def _event_line(event: MirroredEvent) -> str:
+    """An event as a line for COPY: all but its arguments are numbers, names and hex, which need no escape."""
+    block, index, block_hash, block_time, tx_hash, address, name, args, job_id, lease_id, parties = event
+    return (
+        f"{block}\t{index}\t{block_hash}\t{block_time}\t{tx_hash}\t{address}\t{name}\t{json_text(args)}\t"
+        f"{job_id or NULL}\t{lease_id or NULL}\t{json_text(parties)}\n"
+    )
 
 
-def _event_values(event: MirroredEvent) -> tuple[Any, ...]:
-    values = [getattr(event, name) for name in _EVENT_COLUMNS]
-    values[7], values[10] = Jsonb(event.args), Jsonb(list(event.parties))
-    return tuple(values)
+class _WholeNumber(Loader):
+    """NUMERIC(78, 0) as int, without a Decimal between."""
+
+    def load(self, data: Any) -> int:
+        return int(bytes(data))
 
 
 def _event(row: EventRow) -> MirroredEvent:
-    return MirroredEvent(
-        row.block_number,
-        row.log_index,
-        row.block_hash,
-        row.block_time,
-        row.tx_hash,
-        row.address,
-        row.name,
-        row.args,
-        row.job_id,
-        row.lease_id,
-        tuple(row.parties),
-    )
+    values = {name: getattr(row, name) for name in MirroredEvent._fields}
+    return MirroredEvent(**values | {"parties": tuple(row.parties)})

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import func, select, text, update
 
-from everlease.db.copy import copy_rows
+from everlease.db.copy import copy_lines, json_text
 from everlease.db.engine import Tx
 from everlease.db.models.outbox import OutboxRow
 
@@ -35,9 +34,13 @@ def emit_all(tx: Tx, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if not events:
         return
     tx.flush()
-    copy_rows(tx, OutboxRow, ("topic", "payload"), ((topic, Jsonb(payload)) for topic, payload in events))
-    for topic in sorted({topic for topic, _ in events}):
-        tx.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic})
+    lines = (f"{topic}\t{json_text(payload)}\n" for topic, payload in events)
+    copy_lines(tx, OutboxRow, ("topic", "payload"), lines)
+    topics = sorted({topic for topic, _ in events})
+    tx.execute(
+        text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic"),
+        {"channel": CHANNEL, "topics": topics},
+    )
 
 
 def claim_unsent(tx: Tx, limit: int = 200) -> list[OutboxEvent]:

@@ -12,8 +12,10 @@ from sqlalchemy import select, update
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.models.jobs import CheckpointRow, JobRow
 from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
+from everlease.db.terms import order_of, params_of
 from everlease.domain.job import ENDED, JobState
 from everlease.domain.lease import LeaseState
+from everlease.domain.terms import LeaseParams, Order
 
 _ENDED = tuple(state.value for state in ENDED)
 
@@ -42,11 +44,11 @@ def in_state(tx: Tx, state: JobState, limit: int = 1000) -> Sequence[str]:
     return tx.scalars(select(JobRow.id).where(JobRow.state == state).order_by(JobRow.id).limit(limit)).all()
 
 
-def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[LeaseRow]:
+def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[LeaseParams]:
     """SUSPENDED leases of this watcher whose suspension is final and whose answer window is strictly over."""
     final = select(CursorRow.final_number).scalar_subquery()
-    return tx.scalars(
-        select(LeaseRow)
+    found = tx.execute(
+        select(LeaseRow, EscrowRow)
         .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
         .where(
             LeaseRow.state == LeaseState.SUSPENDED,
@@ -56,24 +58,35 @@ def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[Lease
         )
         .order_by(LeaseRow.answer_by)
         .limit(limit)
-    ).all()
+    )
+    return [params_of(lease, escrow) for lease, escrow in found]
 
 
-def closable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[LeaseRow]:
+def closable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[LeaseParams]:
     """ACTIVE leases that anyone may close: their end and its window are over (a notice, or the order's deadline)."""
-    return tx.scalars(
-        select(LeaseRow)
+    found = tx.execute(
+        select(LeaseRow, EscrowRow)
         .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
         .where(LeaseRow.state == LeaseState.ACTIVE, LeaseRow.closable_at < now, EscrowRow.watcher == watcher)
         .order_by(LeaseRow.closable_at)
         .limit(limit)
-    ).all()
+    )
+    return [params_of(lease, escrow) for lease, escrow in found]
 
 
-def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[EscrowRow]:
+@dataclass(frozen=True)
+class Refundable:
+    """An escrow that is over; ``block`` is the last that changed it."""
+
+    job_id: str
+    order: Order
+    block: int
+
+
+def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[Refundable]:
     """Escrows past their deadline with free money, no active lease, and nothing younger than finality."""
     final = select(CursorRow.final_number).scalar_subquery()
-    return tx.scalars(
+    found = tx.scalars(
         select(EscrowRow)
         .where(
             EscrowRow.deadline < now,
@@ -84,7 +97,8 @@ def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> Sequence[Esc
         )
         .order_by(EscrowRow.deadline)
         .limit(limit)
-    ).all()
+    )
+    return [Refundable(row.job_id, order_of(row), row.block) for row in found]
 
 
 def condemn_old(tx: Tx, keep: int, ended_before: datetime, now: datetime) -> int:

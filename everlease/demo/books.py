@@ -46,7 +46,7 @@ class Balances:
 
 
 def take_balances(chain: RpcChain, deployment: Deployment, parties: Mapping[str, str], jobs: list[str]) -> Balances:
-    """Read them from the chain. ``parties``: name → address, everyone who ever held the asset."""
+    """Read them from the chain. ``parties``: name → address, everyone who ever held the asset; all leases are over."""
     views = Views(chain, deployment)
     found = {}
     for name, address in parties.items():
@@ -61,7 +61,7 @@ def take_balances(chain: RpcChain, deployment: Deployment, parties: Mapping[str,
         escrow_holds=views.asset_balance(deployment.escrow),
         staking_holds=views.asset_balance(deployment.staking),
         supply=int(supply),
-        job_balances=sum(views.job(job_id).balance for job_id in jobs),
+        job_balances=sum(escrow.free + escrow.fees for escrow in map(views.job, jobs)),
     )
 
 

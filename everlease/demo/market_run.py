@@ -68,7 +68,7 @@ class MarketRun:
             launched = launch(self._market, self.wallet, images, self._params.job(), lambda text: None)
         finally:
             images.close()
-        self.job_id = launched.job.id
+        self.job_id, self._order = launched.job.id, launched.job.order.to_domain()
         self._timeline.note("money", f"job {self.job_id[:10]}… posted and funded")
         self._wait("the job's start", lambda: self._job_state() == JobState.RUNNING)
 
@@ -154,7 +154,8 @@ class MarketRun:
 
     def cash_out(self) -> tuple[int, dict[str, int]]:
         """The tenant's refund, then each provider's earnings; what was withdrawn by whom (base units)."""
-        refunded = payments.refund_and_withdraw(self.wallet, self.job_id)
+        refunded = payments.refund_and_withdraw(self.wallet, self._order)
+        self.wallet.send(self.wallet.escrow.sweep_fees(self.job_id))
         withdrawn = {}
         for node in self._state.nodes:
             index = node.index

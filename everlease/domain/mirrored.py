@@ -1,7 +1,7 @@
 """A chain event as the mirror keeps it, and the block it came in. Ids are 0x-hex, addresses lower case."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,7 @@ class MirroredBlock:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class MirroredEvent:
+class MirroredEvent(NamedTuple):
     """``args`` are the event's fields by their Python names, ready for JSON; ``parties`` all addresses in them."""
 
     block_number: int
@@ -32,10 +31,9 @@ class MirroredEvent:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """What the outbox says of it."""
+        """What the outbox says of it: which event of which job. Its arguments are in the mirror's own row."""
         return {
             "event": self.name,
-            **self.args,
             "job_id": self.job_id,
             "lease_id": self.lease_id,
             "block": self.block_number,

@@ -178,6 +178,12 @@ class ChainTx:
     error: str = ""
     created_at: float = 0.0
 
+    @property
+    def came_to_nothing(self) -> bool:
+        """Refused, or reverted in a block. A reorg can turn a revert that is not final into a success, so act on this
+        only with what the contracts allow once: opening an epoch, settling a lease."""
+        return self.state in ("failed", "reverted")
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

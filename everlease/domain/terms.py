@@ -1,4 +1,6 @@
-"""The four messages that parties sign (EIP-712), as DESIGN section 3 fixes them. Hashing lives in everlease.chain."""
+"""The four messages that parties sign (EIP-712), as DESIGN section 3 fixes them, and what a lease is made of.
+
+Hashing lives in everlease.chain."""
 
 from dataclasses import dataclass
 
@@ -34,6 +36,38 @@ class Bid:
     collateral: int
     deadline: int
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseParams:
+    """What is fixed when a lease is opened; its hash is the lease's id, and every call about a lease brings it."""
+
+    job_id: str
+    tenant: str
+    watcher: str
+    provider: str
+    node: str
+    epoch: int
+    max_silence: int
+    rate: int
+    collateral: int
+    slot: int
+
+
+def lease_params(order: Order, bid: Bid, rate: int) -> LeaseParams:
+    """The lease that ``bid`` on ``order`` makes at ``rate`` (base units per hour)."""
+    return LeaseParams(
+        job_id=bid.order_hash,
+        tenant=order.tenant,
+        watcher=order.watcher,
+        provider=bid.provider,
+        node=bid.node,
+        epoch=bid.epoch,
+        max_silence=order.max_silence,
+        rate=rate,
+        collateral=bid.collateral,
+        slot=bid.slot,
+    )
 
 
 @dataclass(frozen=True, slots=True)

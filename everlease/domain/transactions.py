@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-TxState = Literal["journaled", "sent", "mined", "final", "failed", "dropped"]
-OPEN: frozenset[TxState] = frozenset({"journaled", "sent", "mined", "dropped"})
-"""States that the sender still has work with."""
+TxState = Literal["journaled", "sent", "dropped", "mined", "reverted", "final", "failed"]
+IN_FLIGHT: frozenset[TxState] = frozenset({"journaled", "sent", "dropped"})
+"""In no block, as far as is known."""
+PROVISIONAL: frozenset[TxState] = frozenset({"mined", "reverted"})
+"""In a block that a reorg can still take: act on it only where a second effect is harmless."""
+OPEN = IN_FLIGHT | PROVISIONAL
+"""States that the sender still has work with; the others, ``final`` and ``failed``, never change."""
 
 
 class NonceTaken(Exception):
@@ -30,6 +34,13 @@ class TxReceipt:
     gas_used: int
     gas_price: int
     contract: str | None = None
+
+
+def state_of(receipt: TxReceipt, *, final: bool) -> TxState:
+    """What a transaction in a block is; ``final``: no reorg can take that block."""
+    if receipt.ok:
+        return "final" if final else "mined"
+    return "failed" if final else "reverted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,11 +204,12 @@ def deploy(
     ape = root / ".venv-ape" / "bin" / "ape"
     if not ape.exists():
         raise MissingTool("ape")
+    deployments.with_name(f"{deployments.name}.pending").unlink(missing_ok=True)  # of a chain that is gone
     terms_file = deployments.with_name("terms.json")
     terms_file.write_text(json.dumps(terms, indent=1), encoding="utf-8")
     argv = [
         str(ape), "run", "deploy", "--network", "ethereum:local:foundry", "--out", str(deployments),
-        "--terms", str(terms_file), "--treasury", treasury, "--insurance", insurance,
+        "--terms", str(terms_file), "--treasury", treasury, "--insurance", insurance, "--force",
     ]  # fmt: skip
     env = {**os.environ, "APE_FOUNDRY_HOST": rpc_url, "SOLCX_BINARY_PATH": str(root / ".solcx")}
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,26 @@ class BidModel(Message):
         return cls(**asdict(bid))
 
 
+class LeaseParamsModel(Message):
+    job_id: Hex32
+    tenant: Address
+    watcher: Address
+    provider: Address
+    node: Address
+    epoch: int = Field(ge=1, le=1_000_000)
+    max_silence: int = Field(ge=1, le=86_400)
+    rate: Units
+    collateral: Units
+    slot: int = Field(ge=0, lt=2**256)
+
+    def to_domain(self) -> terms.LeaseParams:
+        return terms.LeaseParams(**self.model_dump())
+
+    @classmethod
+    def from_domain(cls, params: terms.LeaseParams) -> "LeaseParamsModel":
+        return cls(**asdict(params))
+
+
 class ReceiptModel(Message):
     lease_id: Hex32
     seq: int = Field(ge=0, lt=2**64)

@@ -43,10 +43,12 @@ class OrderDesk:
             raise _refused("spec-mismatch", f"the order's job_spec is {order.job_spec}, the spec hashes to {expected}")
         self._check_signature(order, request.order_signature)
         job_id = typed_data.job_id(self._deployment.escrow_domain, order)
-        funded = int(self._views.job(job_id).tenant, 16) != 0
-        if not funded:
-            self._check_money(order, job_id, request)
-        return CheckedOrder(job_id, order, spec, funded)
+        on_chain = self._views.job(job_id)
+        if not on_chain.funded:
+            if on_chain.cancelled:
+                raise _refused("order-revoked", "this order was cancelled on chain: sign one with another nonce")
+            self._check_money(order, request)
+        return CheckedOrder(job_id, order, spec, on_chain.funded)
 
     def _check_parties(self, order: Order, caller: str) -> None:
         if order.tenant != caller:
@@ -83,9 +85,7 @@ class OrderDesk:
                 f"{domain.contract}: an order signed for another chain or contract doesn't count here",
             )
 
-    def _check_money(self, order: Order, job_id: str, request: JobRequest) -> None:
-        if self._views.order_revoked(order.tenant, job_id):
-            raise _refused("order-revoked", "this order was cancelled on chain: sign one with another nonce")
+    def _check_money(self, order: Order, request: JobRequest) -> None:
         balance = self._views.asset_balance(order.tenant)
         if balance < order.deposit:
             raise _refused(

@@ -1,7 +1,7 @@
 """Whether the escrow can pay: for another lease, and for how much longer under this one."""
 
 from everlease.domain.lease import LeaseState
-from everlease.domain.money import SECONDS_PER_HOUR, affordable_seconds, pay_for
+from everlease.domain.money import affordable_seconds, pay_for
 from everlease.domain.snapshot import Award, Lease, Snapshot
 from recovery.planner.leases import how_to_settle
 from recovery.planner.policy import Policy
@@ -10,15 +10,10 @@ _SETTLE_DELAY_S = 10
 """A suspension is mined a little later than it is planned, and reserves for that time too."""
 
 
-def reserve_for(rate: int, seconds: int) -> int:
-    """Base units that cover ``seconds`` at ``rate``: rounded up, as the contract's Settlement.reserveFor."""
-    return (rate * max(seconds, 0) + SECONDS_PER_HOUR - 1) // SECONDS_PER_HOUR
-
-
 def required(snapshot: Snapshot, rate: int, policy: Policy) -> int:
     """What ``open`` at this rate needs free in escrow: minimum runtime, bond and epoch fee."""
     fee = snapshot.escrow.epoch_fee if snapshot.escrow else 0
-    return reserve_for(rate, policy.min_runtime_s) + policy.bond + fee
+    return pay_for(rate, policy.min_runtime_s) + policy.bond + fee
 
 
 def available(snapshot: Snapshot, now: float) -> int:
@@ -30,11 +25,13 @@ def available(snapshot: Snapshot, now: float) -> int:
         award = snapshot.award_of(lease.lease_id)
         if lease.state is not LeaseState.ACTIVE or award is None or award is snapshot.award:
             continue
-        free += lease.reserve - _unpaid(lease, award)
+        served = max(int(award.earned_s), lease.earned)
+        free += lease.reserve + lease.paid
         if how_to_settle(award) == "close":
-            free += lease.bond
+            free += lease.bond - pay_for(lease.rate, served)
         else:
-            free -= reserve_for(lease.rate, int(now) + _SETTLE_DELAY_S - lease.seen_at)
+            silent = max(int(now) + _SETTLE_DELAY_S - lease.seen_at, 0)
+            free -= pay_for(lease.rate, served + silent)
     return max(free, 0)
 
 

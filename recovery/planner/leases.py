@@ -70,7 +70,7 @@ def watch_lease(draft: Draft, award: Award) -> bool:
 def _vanished(draft: Draft, award: Award) -> bool:
     """A reorg took LeaseOpened away: the sender sends ``open`` again; after the grace the award is void."""
     txs = draft.snapshot.open_txs(award)
-    if txs and txs[-1].state == "failed":
+    if txs and txs[-1].came_to_nothing:
         return void(draft, award, f"a reorg took the lease away and it can't be opened again: {txs[-1].error}")
     if award.unopened_at is None:
         draft.add(
@@ -123,7 +123,7 @@ def may_try_again(draft: Draft, attempts: tuple[ChainTx, ...]) -> bool:
     if not attempts:
         return True
     again = attempts[-1].created_at + 2.0 ** (len(attempts) - 1)
-    if attempts[-1].state != "failed" or len(attempts) >= draft.policy.max_attempts:
+    if not attempts[-1].came_to_nothing or len(attempts) >= draft.policy.max_attempts:
         return False
     if draft.now < again:
         draft.wait_until(again)

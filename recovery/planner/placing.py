@@ -22,9 +22,9 @@ def allocating(draft: Draft) -> None:
         draft.event(JobEvent.OPENED, fence=award.fence, epoch=award.epoch, lease_id=award.lease_id)
         return
     txs = draft.snapshot.open_txs(award)
-    if not txs or (txs[-1].state == "failed" and _too_early(txs[-1])):
+    if not txs or (txs[-1].came_to_nothing and _too_early(txs[-1])):
         _open(draft, award, txs)
-    elif txs[-1].state == "failed":
+    elif txs[-1].came_to_nothing:
         draft.end(award, "open_failed", final=False)
         draft.event(JobEvent.OPEN_FAILED, txs[-1].error or "open was not mined")
 

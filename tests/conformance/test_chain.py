@@ -1,7 +1,7 @@
 """One suite for every ChainWriter: a real Anvil behind RpcChain, and MemoryChain."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -127,6 +127,26 @@ def test_a_reorg_takes_blocks_and_transactions_away(rig: Rig) -> None:
     assert rig.chain.nonce(SENDER.address) == 0
     with pytest.raises(RpcRefused):
         rig.chain.logs_of(["0x" + "11" * 20], before.hash)
+
+
+def test_how_transactions_stand_as_seen_from_a_final_block(rig: Rig) -> None:
+    early = rig.chain.send_raw(raw(0))
+    rig.mine(6)
+    late = rig.chain.send_raw(raw(1))
+    rig.mine(1)
+    final = rig.chain.header("finalized")
+    assert final is not None
+    missing = "0x" + "77" * 32
+    standing = rig.chain.standing(SENDER.address, final, [late, missing, early])
+    assert (standing.anchored, standing.nonce, standing.final_nonce) == (True, 2, 1)
+    assert [receipt.tx_hash if receipt else None for receipt in standing.receipts] == [late, None, early]
+    assert rig.chain.standing(SENDER.address, final, []).receipts == ()
+    for other in (replace(final, hash=missing), replace(final, number=99)):
+        elsewhere = rig.chain.standing(SENDER.address, other, [early])
+        assert (elsewhere.anchored, elsewhere.nonce, elsewhere.final_nonce) == (False, 2, 0)
+        assert elsewhere.receipts[0] is not None
+    many = rig.chain.standing(SENDER.address, final, [missing] * 120 + [early])
+    assert (many.anchored, len(many.receipts), many.receipts[120] is None) == (True, 121, False)
 
 
 def test_empty_answers(rig: Rig) -> None:

@@ -126,6 +126,11 @@ abstract contract Base is Test {
         });
     }
 
+    function anOrder(uint128 maxRatePerHour) internal view returns (Order memory order) {
+        order = anOrder();
+        order.maxRatePerHour = maxRatePerHour;
+    }
+
     function fund(Order memory order) internal returns (bytes32 jobId) {
         jobId = escrow.fund(order, sign(TENANT_KEY, escrow.hashOrder(order)), noPermit());
         keep(order);
@@ -149,6 +154,11 @@ abstract contract Base is Test {
             deadline: DEADLINE,
             slot: epoch
         });
+    }
+
+    function aBid(bytes32 jobId, uint32 epoch, uint128 minRatePerHour) internal view returns (Bid memory bid) {
+        bid = aBid(jobId, epoch);
+        bid.minRatePerHour = minRatePerHour;
     }
 
     function openBid(bytes32 jobId, Bid memory bid) internal returns (bytes32 leaseId) {

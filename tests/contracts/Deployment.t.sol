@@ -59,19 +59,28 @@ contract DeploymentTest is Base {
     }
 
     function test_termsAreBounded() public {
+        uint64 tooLong = 36_525 days + 1;
         Config memory c = terms();
         c.answerWindow = 0;
+        expectRefused(c, "answerWindow");
+        c.answerWindow = tooLong;
         expectRefused(c, "answerWindow");
         c = terms();
         c.unbondingPeriod = c.answerWindow;
         expectRefused(c, "unbondingPeriod");
+        c.unbondingPeriod = tooLong;
+        expectRefused(c, "unbondingPeriod");
         c = terms();
-        c.minRuntime = type(uint64).max;
+        c.minRuntime = tooLong;
         expectRefused(c, "minRuntime");
         c = terms();
         c.maxLifetime = 0;
         expectRefused(c, "maxLifetime");
+        c.maxLifetime = tooLong;
+        expectRefused(c, "maxLifetime");
         c = terms();
+        c.minSilence = 0;
+        expectRefused(c, "minSilence");
         c.minSilence = c.maxSilence + 1;
         expectRefused(c, "minSilence");
         c = terms();
@@ -83,13 +92,31 @@ contract DeploymentTest is Base {
         c = terms();
         c.slashToJobBps = 8501;
         expectRefused(c, "slashSplit");
-        c = terms();
+    }
+
+    function test_nobodyIsNoPayeeAndNoAsset() public {
+        Config memory c = terms();
         c.treasury = address(0);
+        vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
+        new LeaseEscrow(IERC20(address(dollar)), c);
+        c = terms();
+        c.insurance = address(0);
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
         new LeaseEscrow(IERC20(address(dollar)), c);
         c = terms();
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
         new LeaseEscrow(IERC20(address(0)), c);
+    }
+
+    function test_termsMayLieOnTheirBounds() public {
+        Config memory c = terms();
+        (c.answerWindow, c.unbondingPeriod) = (36_525 days - 1, 36_525 days);
+        (c.minRuntime, c.maxLifetime) = (36_525 days, 36_525 days);
+        (c.feeBps, c.dropPenaltyBps) = (3000, 10_000);
+        (c.slashToJobBps, c.slashToCallerBps) = (8500, 500);
+        (c.minSilence, c.maxSilence) = (1, 1);
+        LeaseEscrow lenient = new LeaseEscrow(IERC20(address(dollar)), c);
+        assertEq(keccak256(abi.encode(lenient.config())), keccak256(abi.encode(c)));
     }
 
     function test_anAssetWithATollIsRefused() public {

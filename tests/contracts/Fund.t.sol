@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
-import {Job, Limits, Order} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Bid, Job, Limits, Order} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Permit} from "../../contracts/libraries/Deposits.sol";
 import {Base} from "./Base.sol";
 
@@ -120,6 +120,75 @@ contract FundTest is Base {
         escrow.fund(order, signature, noPermit());
     }
 
+    function test_theTenantFundsWithoutASignatureWhateverItGives() public {
+        bytes32 jobId = keep(anOrder());
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.JobFunded(
+            jobId, tenant, watcher, keccak256("spec"), RATE, DEPOSIT, COLLATERAL, SILENCE, 10, EPOCH_FEE, DEADLINE, 7
+        );
+        vm.prank(tenant);
+        assertEq(escrow.fund(anOrder(), "", noPermit()), jobId);
+        Order memory order = anOrder();
+        order.nonce = 8;
+        keep(order);
+        bytes memory wrong = sign(WATCHER_KEY, jobId);
+        vm.prank(tenant);
+        escrow.fund(order, wrong, noPermit());
+        assertConserved();
+    }
+
+    function test_othersFundWithTheTenantsSignatureOverThisOrderAlone() public {
+        Order memory order = anOrder();
+        bytes32 jobId = escrow.hashOrder(order);
+        order.nonce = 8;
+        bytes[4] memory wrong = [
+            bytes(""),
+            new bytes(65),
+            sign(TENANT_KEY, escrow.hashOrder(order)),
+            bytes.concat(sign(TENANT_KEY, jobId), bytes1(0))
+        ];
+        for (uint256 i = 0; i < wrong.length; i++) {
+            vm.prank(watcher);
+            vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidTenantSignature.selector, tenant, jobId));
+            escrow.fund(anOrder(), wrong[i], noPermit());
+        }
+        vm.prank(watcher);
+        fund(anOrder());
+        assertConserved();
+    }
+
+    function test_anOrderTakenBackIsNoJob() public {
+        bytes32 jobId = escrow.hashOrder(anOrder());
+        vm.startPrank(tenant);
+        escrow.cancel(anOrder());
+        bytes memory unknown = abi.encodeWithSelector(ILeaseEscrow.UnknownJob.selector, jobId);
+        vm.expectRevert(unknown);
+        escrow.topUp(jobId, 1, noPermit());
+        vm.expectRevert(unknown);
+        escrow.extend(anOrder(), DEADLINE, 10, RATE);
+        vm.expectRevert(unknown);
+        escrow.refund(anOrder());
+        vm.expectRevert(unknown);
+        escrow.sweepFees(jobId);
+        vm.stopPrank();
+        assertFalse(escrow.job(jobId).funded);
+        assertConserved();
+    }
+
+    function test_aJobHoldsNoMoreThanItsBoundAndExactlyThatMuch() public {
+        dollar.mint(tenant, TOO_MUCH);
+        Order memory order = anOrder();
+        order.deposit = TOO_MUCH - 1;
+        bytes32 jobId = fund(order);
+        assertEq(freeOf(jobId), TOO_MUCH - 1);
+        vm.startPrank(tenant);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.DepositTooLarge.selector, uint256(TOO_MUCH), TOO_MUCH - 1));
+        escrow.topUp(jobId, 1, noPermit());
+        assertEq(escrow.refund(order), TOO_MUCH - 1);
+        assertEq(escrow.withdraw(tenant), TOO_MUCH - 1);
+        vm.stopPrank();
+    }
+
     function test_aZeroTenantIsNoOne() public {
         Order memory order = anOrder();
         order.tenant = address(0);
@@ -226,6 +295,55 @@ contract FundTest is Base {
         vm.prank(tenant);
         escrow.extend(orders[jobId], DEADLINE + 1 days, 10, RATE);
         assertEq(escrow.lease(leaseId).endsAt, DEADLINE);
+    }
+
+    function test_limitsAreTheOrdersUntilTheyAreRaised() public {
+        assertLimits(DEADLINE, 10, RATE);
+        fund(anOrder());
+        assertLimits(DEADLINE, 10, RATE);
+        vm.startPrank(tenant);
+        escrow.extend(anOrder(), DEADLINE, 10, RATE);
+        assertLimits(DEADLINE, 10, RATE);
+        escrow.extend(anOrder(), DEADLINE + 5, 11, 2 * RATE);
+        assertLimits(DEADLINE + 5, 11, 2 * RATE);
+        escrow.extend(anOrder(), DEADLINE + 5, 11, 2 * RATE + 1);
+        assertLimits(DEADLINE + 5, 11, 2 * RATE + 1);
+        vm.stopPrank();
+    }
+
+    function assertLimits(uint64 deadline, uint32 maxEpochs, uint128 maxRatePerHour) private view {
+        Limits memory limits = escrow.limits(anOrder());
+        assertEq(limits.deadline, deadline);
+        assertEq(limits.maxEpochs, maxEpochs);
+        assertEq(limits.maxRatePerHour, maxRatePerHour);
+    }
+
+    function test_leasesToComeFollowTheRaisedLimits() public {
+        (bytes32 jobId, bytes32 first) = openAndSuspend(20);
+        vm.prank(tenant);
+        escrow.extend(orders[jobId], DEADLINE + 1 days, 10, 2 * RATE);
+        assertEq(escrow.lease(first).exitAt, START + 20 + WINDOW);
+        vm.warp(DEADLINE + 1);
+        vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.RefundTooEarly.selector, DEADLINE + 1 days));
+        escrow.refund(orders[jobId]);
+        Bid memory bid = aBid(jobId, 2);
+        bid.deadline = DEADLINE + 1;
+        bytes32 second = openBid(jobId, bid, 2 * RATE);
+        assertEq(escrow.lease(second).endsAt, DEADLINE + 1 days);
+        assertEq(escrow.lease(second).exitAt, DEADLINE + 1 days + WINDOW);
+        assertEq(leases[second].rate, 2 * RATE);
+        assertConserved();
+    }
+
+    function test_anExpiredJobIsRevivedByAnExtension() public {
+        bytes32 jobId = fund(anOrder());
+        vm.warp(DEADLINE + 100);
+        vm.prank(tenant);
+        escrow.extend(orders[jobId], DEADLINE + 1000, 10, RATE);
+        Bid memory bid = aBid(jobId, 1);
+        bid.deadline = DEADLINE + 100;
+        assertEq(escrow.lease(openBid(jobId, bid)).covered, 900);
+        assertConserved();
     }
 
     function test_refundByTheTenantAtAnyTime() public {

@@ -8,13 +8,10 @@ import {Base} from "./Base.sol";
 /// @notice Whatever the numbers, money is conserved and every way out stays open.
 contract MoneyTest is Base {
     function openAt(uint128 rate, uint128 deposit) private returns (bytes32 jobId, bytes32 leaseId) {
-        Order memory order = anOrder();
+        Order memory order = anOrder(rate);
         order.deposit = deposit;
-        order.maxRatePerHour = rate;
         jobId = fund(order);
-        Bid memory bid = aBid(jobId, 1);
-        bid.minRatePerHour = 0;
-        leaseId = openBid(jobId, bid, rate);
+        leaseId = openBid(jobId, aBid(jobId, 1, 0), rate);
     }
 
     function testFuzz_payIsTheFloorHoweverItIsCutUp(uint128 rate, uint32[5] memory cuts) public {

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Vm} from "forge-std/Vm.sol";
+
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
 import {Bid, Job, Lease, LeaseParams, LeaseState, Order} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 contract OpenTest is Base {
+    uint256 private constant KEEPER_KEY = 0xEE;
+
     bytes32 private jobId;
 
     function setUp() public override {
@@ -181,6 +185,67 @@ contract OpenTest is Base {
         vm.prank(tenant);
         escrow.extend(orders[jobId], DEADLINE, 2, RATE);
         openBid(jobId, aBid(jobId, 2));
+    }
+
+    /// @dev A node that nobody owns isn't its own provider, even where no collateral is asked for.
+    function test_aNodeOfNobodyBidsForNobody() public {
+        Order memory order = anOrder();
+        (order.nonce, order.minCollateral) = (11, 0);
+        jobId = fund(order);
+        Bid memory bid = aBid(jobId, 1);
+        (bid.provider, bid.node, bid.collateral) = (address(0), vm.addr(KEEPER_KEY), 0);
+        bytes memory signature = sign(KEEPER_KEY, escrow.hashBid(bid));
+        vm.prank(watcher);
+        vm.expectRevert(
+            abi.encodeWithSelector(ILeaseEscrow.NodeNotAuthorised.selector, vm.addr(KEEPER_KEY), address(0))
+        );
+        escrow.open(order, bid, signature, RATE);
+    }
+
+    /// @dev Where both are short the escrow is named: the tenant can mend it.
+    function test_theEscrowIsAskedBeforeTheStake() public {
+        Order memory order = anOrder();
+        (order.nonce, order.deposit) = (12, RESERVE);
+        jobId = fund(order);
+        Bid memory bid = aBid(jobId, 1);
+        bid.collateral = STAKE + 1;
+        uint256 required = RESERVE + BOND + EPOCH_FEE;
+        expectRefused(bid, RATE, abi.encodeWithSelector(ILeaseEscrow.InsufficientEscrow.selector, RESERVE, required));
+    }
+
+    /// @dev Less than one base unit an hour is a rate, and so is nothing at all where the bid agrees.
+    function test_aLeaseForNothing() public {
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1, 0), 0);
+        assertEq(escrow.lease(leaseId).covered, 1 days);
+        assertEq(reserveOf(leaseId), 0);
+        vm.warp(START + 100);
+        vm.prank(tenant);
+        escrow.close(leases[leaseId], noReceipt(), "");
+        assertEq(escrow.claimable(provider), 0);
+        assertConserved();
+    }
+
+    function test_anOpenWithoutEpochFeeCreditsNobody() public {
+        Order memory order = anOrder();
+        (order.nonce, order.epochFee) = (13, 0);
+        jobId = fund(order);
+        vm.recordLogs();
+        openBid(jobId, aBid(jobId, 1));
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        assertEq(logs.length, 1);
+        assertEq(logs[0].topics[0], ILeaseEscrow.LeaseOpened.selector);
+        assertEq(escrow.claimable(watcher), 0);
+        assertConserved();
+    }
+
+    function test_theTenantMayWatchItself() public {
+        Order memory order = anOrder();
+        (order.nonce, order.watcher) = (14, tenant);
+        jobId = fund(order);
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
+        assertState(leaseId, LeaseState.Active);
+        assertEq(escrow.claimable(tenant), EPOCH_FEE);
+        assertConserved();
     }
 
     function test_unbondingStakeStaysLockable() public {

@@ -37,7 +37,7 @@ contract StakingTest is Base {
         vm.startPrank(provider);
         vm.expectRevert(IProviderStaking.ZeroAmount.selector);
         staking.stake(0, noPermit());
-        uint128 huge = type(uint128).max >> 1;
+        uint128 huge = type(uint96).max >> 1;
         vm.expectRevert(
             abi.encodeWithSelector(IProviderStaking.StakeTooLarge.selector, uint256(huge) + STAKE, uint256(huge))
         );

@@ -20,11 +20,12 @@ from everlease.db.models import mirror as rows
 from indexer.decoding import decode
 from indexer.follower import Follower, Step
 from indexer.reducers import reduce
-from indexer.source import mirrored
+from indexer.source import EVENTS_PER_STEP, mirrored
 from indexer.workspace import Workspace
 from tests.support.deployed import TERMS
 from tests.support.events import as_log
-from tests.support.mirrors import DERIVED, dump, outbox_balance
+from tests.support.executors import Immediate
+from tests.support.mirrors import DERIVED, Dump, columns, count, dump, outbox_balance
 
 ESCROW, STAKING = "0x" + "e5" * 20, "0x" + "57" * 20
 DEPLOYMENT = Deployment(31337, ESCROW, STAKING, "0x" + "a5" * 20, 1, TERMS)
@@ -112,6 +113,7 @@ class Scenario:
         self._final = 0
         self._rate = self._chance.choice([0.0, 0.02, 0.1])
         self._rpc = Faulty(self._chain, self._chance, self._rate)
+        self._ahead, self._enough = self._chance.random() < 0.7, self._chance.choice([1, 3, 10, EVENTS_PER_STEP])
         self._follower = self._started()
         self._leases: list[bytes] = []
         self._taken: list[list[tuple[str, tuple[str, ...], bytes]]] = []
@@ -139,7 +141,8 @@ class Scenario:
         self._check()
 
     def _started(self) -> Follower:
-        return Follower(self._rpc, DEPLOYMENT, self._database)
+        executor = Immediate() if self._ahead else None
+        return Follower(self._rpc, DEPLOYMENT, self._database, executor=executor, events_per_step=self._enough)
 
     def _grow(self, blocks: int) -> None:
         for _ in range(blocks):
@@ -159,7 +162,7 @@ class Scenario:
         where, event = chance.choice(
             [
                 (STAKING, ev.ProviderStaked(who, amount, amount)),
-                (STAKING, ev.StakeLocked(who, amount, amount)),
+                (STAKING, ev.StakeSlashed(who, 1, amount)),
                 (STAKING, ev.NodeAuthorised(who, _address(chance.randrange(10, 15)), amount)),
                 (STAKING, ev.NodeRevoked(who, _address(chance.randrange(10, 15)))),
                 (STAKING, ev.MetadataSet(who, f"b{amount}")),
@@ -232,7 +235,7 @@ class Scenario:
         assert {key for key, count in balance.items() if count == 1} == alive
 
 
-def fold(chain: MemoryChain) -> dict[str, list[tuple[Any, ...]]]:
+def fold(chain: MemoryChain) -> Dump:
     """The canonical chain's events reduced in memory, in the form of ``dump``."""
     logs = chain.logs([ESCROW, STAKING], 0, 10**6)
     headers = {log.block_number: chain.header(log.block_number) for log in logs}
@@ -240,17 +243,17 @@ def fold(chain: MemoryChain) -> dict[str, list[tuple[Any, ...]]]:
     space = Workspace(lambda table, keys: {})
     for at, event in decoded:
         reduce(space, at, event)
-    found: dict[str, list[tuple[Any, ...]]] = {kind.__tablename__: [] for kind in DERIVED}
+    found: Dump = {kind.__tablename__: [] for kind in DERIVED}
     for (table, _), row in space.after.items():
         kind = next(kind for kind in DERIVED if kind.__tablename__ == table)
         found[table].append(tuple(row[column.name] for column in kind.__table__.columns))
     for at, _ in decoded:
-        values = [getattr(at, column.name) for column in rows.EventRow.__table__.columns]
+        values = [getattr(at, name) for name in columns(rows.EventRow)]
         found["idx_event"].append(tuple(list(value) if isinstance(value, tuple) else value for value in values))
     for kind in DERIVED:
         keys = [list(kind.__table__.columns).index(column) for column in kind.__table__.primary_key]
         found[kind.__tablename__].sort(key=lambda row: tuple(row[key] for key in keys))
-    return found
+    return found | {"totals": count(found)}
 
 
 class _dying:

@@ -1,6 +1,6 @@
 """Contracts on a test's own Anvil, and people with keys, tokens and stake on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from everlease.chain.base import TxReceipt
 from everlease.chain.contracts import AssetCalls, Call, EscrowCalls, StakingCalls
@@ -10,7 +10,7 @@ from everlease.chain.keys import Key
 from everlease.chain.rpc import RpcChain
 from everlease.chain.typed_data import bid_digest, job_id, lease_id, node_auth_digest, order_digest, receipt_digest
 from everlease.chain.views import Views
-from everlease.domain.terms import Bid, NodeAuth, Order, Receipt
+from everlease.domain.terms import Bid, LeaseParams, NodeAuth, Order, Receipt, lease_params
 from tests.support.anvil import KEYS, Anvil
 
 TERMS = Terms(
@@ -35,7 +35,10 @@ DOLLAR = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One deployment with a tenant, a watcher, a provider and its node; all hold ether and 1,000 mock dollars."""
+    """One deployment with a tenant, a watcher, a provider and its node; all hold ether and 1,000 mock dollars.
+
+    ``orders`` and ``leases`` keep what was funded and prepared for opening, by id: calls bring it back.
+    """
 
     anvil: Anvil
     chain: RpcChain
@@ -44,6 +47,8 @@ class Market:
     watcher: Key
     provider: Key
     node: Key
+    orders: dict[str, Order] = field(default_factory=dict)
+    leases: dict[str, LeaseParams] = field(default_factory=dict)
 
     @property
     def escrow(self) -> EscrowCalls:
@@ -81,7 +86,9 @@ class Market:
         """Approve and fund; returns the job's id."""
         self.send(self.tenant, self.asset.approve(self.deployment.escrow, 2**128))
         self.send(self.tenant, self.escrow.fund(order, self.tenant.sign(self.order_digest(order))))
-        return job_id(self.deployment.escrow_domain, order)
+        job = job_id(self.deployment.escrow_domain, order)
+        self.orders[job] = order
+        return job
 
     def order_digest(self, order: Order) -> bytes:
         return order_digest(self.deployment.escrow_domain, order)
@@ -100,8 +107,10 @@ class Market:
     def open_call(self, job: str, epoch: int = 1, rate: int = DOLLAR // 2, **changes: int) -> tuple[Call, str]:
         """The call that opens an epoch, and the lease's id."""
         bid, signature = self.bid(job, epoch, **changes)
-        lease = lease_id(job, epoch, bid_digest(self.deployment.escrow_domain, bid), rate)
-        return self.escrow.open(job, bid, signature, rate), lease
+        params = lease_params(self.orders[job], bid, rate)
+        lease = lease_id(params)
+        self.leases[lease] = params
+        return self.escrow.open(self.orders[job], bid, signature, rate), lease
 
     def receipt(self, lease: str, earned: int, seen_at: int, final: bool = False, seq: int = 1) -> tuple[Receipt, str]:
         """A receipt and the watcher's signature."""

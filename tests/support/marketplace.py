@@ -218,7 +218,6 @@ def mirror_lease(db: Database, award: AwardRow, state: str = "ACTIVE") -> None:
                 noticed=False,
                 started_at=now,
                 ends_at=now + 3600,
-                bid_hash="0x" + "b1" * 32,
                 tx_hash="0x" + "7a" * 32,
                 block=1,
                 **{**units, "rate": 500_000, "reserve": DOLLAR},
@@ -229,7 +228,9 @@ def mirror_lease(db: Database, award: AwardRow, state: str = "ACTIVE") -> None:
 
 def mirror_escrow(db: Database, market: Market, job_id: str, deposit: int = 5 * DOLLAR) -> None:
     """The escrow as the indexer mirrors it."""
-    units = dict.fromkeys(("max_rate_per_hour", "min_collateral", "epoch_fee", "nonce", "reserved", "paid"), 0)
+    units = dict.fromkeys(
+        ("max_rate_per_hour", "order_max_rate", "min_collateral", "epoch_fee", "nonce", "reserved", "paid", "fees"), 0
+    )
     with db.transaction() as tx:
         tx.add(
             EscrowRow(
@@ -243,7 +244,9 @@ def mirror_escrow(db: Database, market: Market, job_id: str, deposit: int = 5 * 
                 refunded=0,
                 max_silence=5,
                 max_epochs=20,
+                order_max_epochs=20,
                 deadline=int(time.time()) + 3600,
+                order_deadline=int(time.time()) + 3600,
                 epochs=0,
                 cancelled=False,
                 funded_at=1,

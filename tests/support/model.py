@@ -267,17 +267,27 @@ class World:
         )
 
     def mine(self, *, ok: bool = True, error: str = "reverted") -> bool:
-        """The oldest transaction in flight is mined and mirrored, or fails."""
+        """The oldest transaction in flight is mined and mirrored, or reverts."""
         for tx in self.snapshot.txs:
             if tx.state != "sent":
                 continue
             lease_id = self._target(tx)
             works = ok and self._legal(tx, lease_id)
-            done = replace(tx, state="mined" if works else "failed", error="" if works else error)
+            done = replace(tx, state="mined" if works else "reverted", error="" if works else error)
             self._set(txs=tuple(done if t is tx else t for t in self.snapshot.txs))
             if works:
                 self._effect(tx, lease_id)
             return True
+        return False
+
+    def turn_round(self) -> bool:
+        """A reorg mines a reverted transaction anew, and this time it succeeds."""
+        for tx in self.snapshot.txs:
+            if tx.state == "reverted" and self._legal(tx, self._target(tx)):
+                done = replace(tx, state="mined", error="")
+                self._set(txs=tuple(done if t is tx else t for t in self.snapshot.txs))
+                self._effect(tx, self._target(tx))
+                return True
         return False
 
     def _target(self, tx: ChainTx) -> str:

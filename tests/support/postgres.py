@@ -45,8 +45,9 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A server in a temporary folder with a migrated template database. Durability is off: no test cuts the power."""
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """A server in a temporary folder with a migrated template database. No test cuts the power, so only a benchmark
+    asks for durability."""
     folder = Path(tempfile.mkdtemp(prefix="everlease-pg-"))
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     with warnings.catch_warnings():
@@ -56,7 +57,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         server = get_server(folder / "pg", cleanup_mode="delete")
     try:
         postgres = PostgresServer(server.get_uri())
-        for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
+        for setting in () if durable else ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             postgres.execute(f"ALTER SYSTEM SET {setting}")
         postgres.execute("SELECT pg_reload_conf()")
         postgres.execute(f"CREATE DATABASE {TEMPLATE}")

@@ -17,13 +17,14 @@ from everlease.db import Database, Tx, auctions, awards, commands, jobs, nodes
 from everlease.db.awards import Beat
 from everlease.db.journal import PostgresJournal
 from everlease.db.models.jobs import AuctionRow, AwardRow, CheckpointRow, JobRow
-from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow, ProviderRow
+from everlease.db.models.mirror import CursorRow, LeaseRow
 from everlease.db.models.nodes import CommandRow, NodeRow
 from everlease.db.models.outbox import TxRow
 from everlease.db.outbox import emit
 from everlease.domain import jobspec
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 from everlease.domain.terms import Bid, NodeAuth
+from indexer.follower import Follower, Step
 from recovery import apply
 from recovery.apply import Desk
 from recovery.planner import Policy
@@ -49,6 +50,7 @@ class Stage:
     database: Database
     desk: Desk
     sender: Sender
+    follower: Follower
     slots: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def launch(self, nonce: int = 1, **changes: Any) -> str:
@@ -72,7 +74,7 @@ class Stage:
                     wish_detail={},
                 )
             )
-        self.mirror(found)
+        self.mirror()
         return found
 
     def node(self, index: int, stake: int = 100 * DOLLAR) -> str:
@@ -87,28 +89,14 @@ class Stage:
         self.market.send(owner, self.market.staking.authorise_node(auth, hot.sign(digest)))
         with self.database.transaction() as tx:
             nodes.admit(tx, hot.address, owner.address, f"session-{index}", "", "1", {})
-            tx.merge(
-                ProviderRow(
-                    provider=owner.address,
-                    staked=stake,
-                    locked=0,
-                    unbonding=0,
-                    unbonds_at=0,
-                    slashed=0,
-                    metadata_cid="",
-                    leases=0,
-                    failed=0,
-                    earned=0,
-                    block=0,
-                )
-            )
+        self.mirror()
         return hot.address
 
     def advance(self, job: str) -> list[Any]:
         """One task: advance, pump, mirror."""
         moves = apply.advance(self.desk, job)
         self.sender.pump(self.desk.watcher.address)
-        self.mirror(job)
+        self.mirror()
         return moves
 
     def until(self, job: str, goal: Callable[["Stage"], bool], timeout_s: float = 20.0) -> None:
@@ -251,45 +239,12 @@ class Stage:
             )
             return tx.scalars(found).first() is not None
 
-    def mirror(self, job: str) -> None:
-        """What the indexer would do: the chain's present state of this job, its leases, and the cursor."""
-        on_chain = self.market.views.job(job)
-        header = self.market.chain.header("latest")
-        assert header is not None
+    def mirror(self) -> None:
+        """Let the indexer catch up; a block counts as final as soon as two are above it."""
+        assert self.follower.catch_up() is Step.IDLE
         with self.database.transaction() as tx:
-            row = jobs.get(tx, job)
-            self._mirror_cursor(tx, header.number, header.timestamp)
-            if int(on_chain.tenant, 16) == 0:
-                return
-            order = row.order
-            tx.merge(
-                EscrowRow(
-                    job_id=job,
-                    tenant=on_chain.tenant,
-                    watcher=on_chain.watcher,
-                    job_spec=order["job_spec"],
-                    max_rate_per_hour=on_chain.max_rate_per_hour,
-                    deposit=order["deposit"],
-                    min_collateral=on_chain.min_collateral,
-                    max_silence=on_chain.max_silence,
-                    max_epochs=on_chain.max_epochs,
-                    epoch_fee=on_chain.epoch_fee,
-                    deadline=on_chain.deadline,
-                    nonce=order["nonce"],
-                    epochs=on_chain.epochs,
-                    balance=on_chain.balance,
-                    reserved=on_chain.reserved,
-                    deposited=order["deposit"],
-                    paid=0,
-                    refunded=0,
-                    active_lease=None if int(on_chain.active_lease, 16) == 0 else on_chain.active_lease,
-                    cancelled=on_chain.cancelled,
-                    funded_at=0,
-                    block=0,
-                )
-            )
-            for award in tx.scalars(select(AwardRow).where(AwardRow.job_id == job)).all():
-                self._mirror_lease(tx, award)
+            cursor = tx.get_one(CursorRow, 1)
+            cursor.final_number = max(cursor.block_number - 2, cursor.final_number)
 
     def describe(self, job: str) -> str:
         """State, awards and commands, for a failed assertion."""
@@ -308,56 +263,6 @@ class Stage:
         assert row is not None
         return row
 
-    def _mirror_cursor(self, tx: Tx, number: int, timestamp: int) -> None:
-        cursor = tx.get(CursorRow, 1)
-        if cursor is None:
-            deployment = self.market.deployment
-            cursor = CursorRow(
-                id=1,
-                chain_id=deployment.chain_id,
-                escrow=deployment.escrow,
-                staking=deployment.staking,
-                genesis_hash="0x" + "00" * 32,
-                block_number=0,
-                block_hash="0x" + "00" * 32,
-                block_time=0,
-                final_number=0,
-                head_number=0,
-            )
-            tx.add(cursor)
-        cursor.block_number, cursor.block_time, cursor.final_number = number, timestamp, max(number - 2, 0)
-
-    def _mirror_lease(self, tx: Tx, award: AwardRow) -> None:
-        lease = self.market.views.lease(award.lease_id)
-        known = tx.get(LeaseRow, award.lease_id)
-        if lease.state.value == "NONE":
-            if known is not None:
-                tx.delete(known)
-            return
-        changed = known is None or known.state != lease.state.value
-        number = tx.get_one(CursorRow, 1).block_number
-        values = {name: getattr(lease, name) for name in _SAME}
-        tx.merge(
-            LeaseRow(
-                lease_id=award.lease_id,
-                state=lease.state.value,
-                fee=0,
-                slashed=0,
-                ended_at=0,
-                bid_hash="0x" + "00" * 32,
-                slot=0,
-                tx_hash="0x" + "00" * 32,
-                block=number if changed or known is None else known.block,
-                **values,
-            )
-        )
-
-
-_SAME = (
-    *("job_id", "epoch", "provider", "node", "rate", "collateral", "reserve", "bond", "paid", "noticed"),
-    *("earned", "seen_at", "seq", "started_at", "ends_at", "closable_at", "suspended_at", "answer_by"),
-)
-
 
 def make_stage(market: Market, database: Database, **policy: Any) -> Stage:
     """A desk whose auctions are short."""
@@ -372,4 +277,4 @@ def make_stage(market: Market, database: Database, **policy: Any) -> Stage:
     )
     keys = {market.watcher.address: market.watcher}
     sender = Sender(market.chain, PostgresJournal(database), keys, policy=SendPolicy())
-    return Stage(market, database, desk, sender)
+    return Stage(market, database, desk, sender, Follower(market.chain, market.deployment, database))

@@ -13,10 +13,7 @@ class LeaseState(IntEnum):
 
 
 class CreditReason(IntEnum):
-    SERVICE = 0
-    SERVICE_FEE = 1
-    EPOCH_FEE = 2
-    BOND = 3
-    FAIL_REWARD = 4
-    INSURANCE = 5
-    REFUND = 6
+    SERVICE_FEE = 0
+    EPOCH_FEE = 1
+    INSURANCE = 2
+    REFUND = 3

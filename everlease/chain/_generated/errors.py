@@ -12,7 +12,6 @@ class ErrorType(NamedTuple):
 
 ERRORS: dict[bytes, ErrorType] = {
     bytes.fromhex("9996b315"): ErrorType("AddressEmptyCode", (("target", "address"),)),
-    bytes.fromhex("34bb3e41"): ErrorType("AlreadyNoticed", (("lease_id", "bytes32"),)),
     bytes.fromhex("6041d3cc"): ErrorType("AnswerWindowClosed", (("answer_by", "uint64"),)),
     bytes.fromhex("1642d9d8"): ErrorType("AnswerWindowOpen", (("answer_by", "uint64"),)),
     bytes.fromhex("befd989c"): ErrorType("BidExpired", (("deadline", "uint64"),)),
@@ -44,7 +43,7 @@ ERRORS: dict[bytes, ErrorType] = {
     bytes.fromhex("cd7cc0ed"): ErrorType("InvalidTenantSignature", (("tenant", "address"), ("job_id", "bytes32"))),
     bytes.fromhex("e4126ed1"): ErrorType("InvalidWatcherSignature", (("watcher", "address"), ("receipt_hash", "bytes32"))),
     bytes.fromhex("9e2b4bfd"): ErrorType("JobExists", (("job_id", "bytes32"),)),
-    bytes.fromhex("6c0585cb"): ErrorType("JobIsActive", (("job_id", "bytes32"), ("lease_id", "bytes32"))),
+    bytes.fromhex("f98c8378"): ErrorType("JobIsActive", (("job_id", "bytes32"), ("epoch", "uint32"))),
     bytes.fromhex("c7be4ae4"): ErrorType("JobIsCancelled", (("job_id", "bytes32"),)),
     bytes.fromhex("9b05b6a6"): ErrorType("MetadataTooLong", (("length", "uint256"), ("maximum", "uint256"))),
     bytes.fromhex("22bdb1ef"): ErrorType("NodeAuthExpired", (("deadline", "uint64"),)),
@@ -61,6 +60,7 @@ ERRORS: dict[bytes, ErrorType] = {
     bytes.fromhex("e84f207a"): ErrorType("NotTenant", (("caller", "address"), ("tenant", "address"))),
     bytes.fromhex("0f175d50"): ErrorType("NotTenantOrWatcher", (("caller", "address"),)),
     bytes.fromhex("dc69dc16"): ErrorType("NothingToWithdraw", (("account", "address"),)),
+    bytes.fromhex("80244dc7"): ErrorType("NoticeChangesNothing", (("lease_id", "bytes32"), ("closable_at", "uint64"))),
     bytes.fromhex("bd5c334e"): ErrorType("OrderExpired", (("deadline", "uint64"),)),
     bytes.fromhex("cdbe54aa"): ErrorType("RateOutOfBounds", (("rate", "uint128"), ("lowest", "uint128"), ("highest", "uint128"))),
     bytes.fromhex("3ee5aeb5"): ErrorType("ReentrancyGuardReentrantCall", ()),

@@ -18,7 +18,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """Emitted by LeaseEscrow."""
+    """Pay, bonds and the reward of `fail` have no event of their own: LeaseCollected, LeaseCleared and LeaseFailed say who gets what."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
     SIGNATURE: ClassVar[str] = "Credited(address,uint128,uint8)"
@@ -32,6 +32,22 @@ class Credited:
     account: str
     amount: int
     reason: CreditReason
+
+
+@dataclass(frozen=True, slots=True)
+class FeesSwept:
+    """The fees withheld in the job's ended leases were credited to the treasury."""
+
+    CONTRACT: ClassVar[str] = "LeaseEscrow"
+    SIGNATURE: ClassVar[str] = "FeesSwept(bytes32,uint128)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("e06670f3d2e874d1ce50aaf855ce795073180653fb4e167f1bf73822a6adaed7")
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field("job_id", "bytes32", True),
+        Field("amount", "uint128", False),
+    )
+
+    job_id: bytes
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,66 +127,58 @@ class JobToppedUp:
     """Emitted by LeaseEscrow."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "JobToppedUp(bytes32,address,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("b2160c799ea703b15ac084f68799c80137be284432ceb1d7a9eb13227d43ca28")
+    SIGNATURE: ClassVar[str] = "JobToppedUp(bytes32,address,uint128)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("de9090de088261411a03ce3d927b3d9b8f11dc9eef18850653be2ac2d85cdca3")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("payer", "address", True),
         Field("amount", "uint128", False),
-        Field("balance", "uint128", False),
     )
 
     job_id: bytes
     payer: str
     amount: int
-    balance: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseCleared:
-    """The suspension was answered with a receipt; the job's balance fell by `bond`, credited to the provider; the collateral is unlocked."""
+    """The suspension was answered with a receipt; the bond is credited to the provider, the collateral unlocked, and the reserve free again."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseCleared(bytes32,bytes32,address,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("a906cb26df90009527c41c57e80a787a99eaabc9247fe7836dbebcda85e7fbd8")
+    SIGNATURE: ClassVar[str] = "LeaseCleared(bytes32,bytes32,address)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("77ec4fda7c3377d81e327b391f328c2b694b4d7cbd4da07b081e08cedec3a29f")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
         Field("caller", "address", False),
-        Field("bond", "uint128", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
     lease_id: bytes
     caller: str
-    bond: int
-    released: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseClosed:
-    """The lease is closed and its collateral unlocked."""
+    """The lease is closed and its collateral unlocked; its reserve and bond are free again."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseClosed(bytes32,bytes32,address,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("b4b33e227c3c182391e1c8cf7f3a21dcf84f75a9407e2819b7e51d6e39005c32")
+    SIGNATURE: ClassVar[str] = "LeaseClosed(bytes32,bytes32,address)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("e849e75d1626da5df908f203a23647c9994dd235e43030c90093f5db5a243567")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
         Field("caller", "address", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
     lease_id: bytes
     caller: str
-    released: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseCollected:
-    """The job's balance fell by `amount`, its reserved part by what the lease's reserve fell by."""
+    """The provider is credited with `amount - fee`; `fee` is withheld until it is swept. What the lease's reserve didn't fall by came from the job's free balance."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
     SIGNATURE: ClassVar[str] = "LeaseCollected(bytes32,bytes32,uint64,uint64,uint64,uint128,uint128,uint128,bytes32)"
@@ -200,32 +208,28 @@ class LeaseCollected:
 
 @dataclass(frozen=True, slots=True)
 class LeaseFailed:
-    """The lease failed."""
+    """The lease failed, and its reserve and bond are free again. What was slashed is `toJob + toCaller + toInsurance`; whatever else the collateral was is unlocked."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseFailed(bytes32,bytes32,address,bool,uint128,uint128,uint128,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("4c350a912672718a54086720f5ab506fc0adf7ec59b31e86ba6572bce6819e70")
+    SIGNATURE: ClassVar[str] = "LeaseFailed(bytes32,bytes32,address,bool,uint128,uint128,uint128)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("adadaf31a4bf33bd6c58f0fe888cb2ca6e53a9a814d31d71a5e289ccb10f0395")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
         Field("caller", "address", False),
         Field("answered", "bool", False),
-        Field("slashed", "uint128", False),
         Field("to_job", "uint128", False),
         Field("to_caller", "uint128", False),
         Field("to_insurance", "uint128", False),
-        Field("released", "uint128", False),
     )
 
     job_id: bytes
     lease_id: bytes
     caller: str
     answered: bool
-    slashed: int
     to_job: int
     to_caller: int
     to_insurance: int
-    released: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +254,11 @@ class LeaseNotice:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOpened:
-    """The job's balance fell by `epochFee` and its reserved part rose by `reserve + bond`; `collateral` was locked."""
+    """The job's free balance fell by `reserve + bond + epochFee`; `collateral` was locked."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "LeaseOpened(bytes32,bytes32,address,address,uint32,uint128,uint128,uint128,uint128,uint128,uint64,uint64,uint64,uint256,bytes32)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("5990093348522e321772cc89e338cd6a0d0639c41f85717645cb2e41ec7377d2")
+    SIGNATURE: ClassVar[str] = "LeaseOpened(bytes32,bytes32,address,address,uint32,uint128,uint128,uint128,uint128,uint128,uint64,uint64,uint64,uint256)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("b3b9c0838618f856c8166e55bee121f0aef9378e745c49053b10e21676c82324")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("job_id", "bytes32", True),
         Field("lease_id", "bytes32", True),
@@ -270,7 +274,6 @@ class LeaseOpened:
         Field("ends_at", "uint64", False),
         Field("closable_at", "uint64", False),
         Field("slot", "uint256", False),
-        Field("bid_hash", "bytes32", False),
     )
 
     job_id: bytes
@@ -287,7 +290,6 @@ class LeaseOpened:
     ends_at: int
     closable_at: int
     slot: int
-    bid_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,23 +318,23 @@ class LeaseSuspended:
 
 @dataclass(frozen=True, slots=True)
 class OrderRevoked:
-    """`account` took back its own signature under an order that isn't funded. Anyone can emit this for any id: it means nothing unless `account` is the order's tenant."""
+    """The tenant took back its signature under an order that isn't funded."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
-    SIGNATURE: ClassVar[str] = "OrderRevoked(address,bytes32)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("006b6b616a48da27ca86591764ca215394b48a292fbf5f567608661a3a133031")
+    SIGNATURE: ClassVar[str] = "OrderRevoked(bytes32,address)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("70ae6c8cd22830fb544ddddcb690fb03d7229893dc966214556c1a41df263c07")
     FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("account", "address", True),
         Field("job_id", "bytes32", True),
+        Field("tenant", "address", True),
     )
 
-    account: str
     job_id: bytes
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refunded:
-    """The job's balance fell by `amount`, credited to the tenant."""
+    """The job's free balance fell to zero by `amount`, credited to the tenant."""
 
     CONTRACT: ClassVar[str] = "LeaseEscrow"
     SIGNATURE: ClassVar[str] = "Refunded(bytes32,address,uint128,address)"
@@ -437,61 +439,21 @@ class ProviderStaked:
 
 
 @dataclass(frozen=True, slots=True)
-class StakeLocked:
-    """Emitted by ProviderStaking."""
-
-    CONTRACT: ClassVar[str] = "ProviderStaking"
-    SIGNATURE: ClassVar[str] = "StakeLocked(address,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("f6441a9713e96aaaf2954b1f9206420bf319fa700073a688496640c66ce85305")
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("provider", "address", True),
-        Field("amount", "uint128", False),
-        Field("locked", "uint128", False),
-    )
-
-    provider: str
-    amount: int
-    locked: int
-
-
-@dataclass(frozen=True, slots=True)
 class StakeSlashed:
-    """Emitted by ProviderStaking."""
+    """Unbonding stake falls with it where it would be more than is staked."""
 
     CONTRACT: ClassVar[str] = "ProviderStaking"
-    SIGNATURE: ClassVar[str] = "StakeSlashed(address,uint128,uint128,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("d534ba5743272bcdf6b235eccd74984cb0bb302d035fa7ab3e408d51f529a266")
+    SIGNATURE: ClassVar[str] = "StakeSlashed(address,uint128,uint128)"
+    TOPIC0: ClassVar[bytes] = bytes.fromhex("cc57168bc608a62a859cb6e62493f2a08462983a87c121c85573d5628f25b49e")
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("provider", "address", True),
         Field("amount", "uint128", False),
         Field("staked", "uint128", False),
-        Field("locked", "uint128", False),
-        Field("unbonding", "uint128", False),
     )
 
     provider: str
     amount: int
     staked: int
-    locked: int
-    unbonding: int
-
-
-@dataclass(frozen=True, slots=True)
-class StakeUnlocked:
-    """Emitted by ProviderStaking."""
-
-    CONTRACT: ClassVar[str] = "ProviderStaking"
-    SIGNATURE: ClassVar[str] = "StakeUnlocked(address,uint128,uint128)"
-    TOPIC0: ClassVar[bytes] = bytes.fromhex("2f734d8a38753ad21e022620af1d060a2878a182ed42c3016fe18ab42fad7f67")
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("provider", "address", True),
-        Field("amount", "uint128", False),
-        Field("locked", "uint128", False),
-    )
-
-    provider: str
-    amount: int
-    locked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,6 +500,7 @@ class UnstakeRequested:
 
 Event = (
     Credited
+    | FeesSwept
     | JobCancelled
     | JobExtended
     | JobFunded
@@ -556,15 +519,14 @@ Event = (
     | NodeAuthorised
     | NodeRevoked
     | ProviderStaked
-    | StakeLocked
     | StakeSlashed
-    | StakeUnlocked
     | StakeWithdrawn
     | UnstakeRequested
 )
 
 EVENTS: dict[bytes, type[Event]] = {
     Credited.TOPIC0: Credited,
+    FeesSwept.TOPIC0: FeesSwept,
     JobCancelled.TOPIC0: JobCancelled,
     JobExtended.TOPIC0: JobExtended,
     JobFunded.TOPIC0: JobFunded,
@@ -583,9 +545,7 @@ EVENTS: dict[bytes, type[Event]] = {
     NodeAuthorised.TOPIC0: NodeAuthorised,
     NodeRevoked.TOPIC0: NodeRevoked,
     ProviderStaked.TOPIC0: ProviderStaked,
-    StakeLocked.TOPIC0: StakeLocked,
     StakeSlashed.TOPIC0: StakeSlashed,
-    StakeUnlocked.TOPIC0: StakeUnlocked,
     StakeWithdrawn.TOPIC0: StakeWithdrawn,
     UnstakeRequested.TOPIC0: UnstakeRequested,
 }

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, MetaData, Numeric, String, Text, func
+from sqlalchemy import JSON, BigInteger, DateTime, MetaData, Numeric, String, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -41,6 +41,8 @@ Units = Annotated[int, mapped_column(UInt256())]
 BigInt = Annotated[int, mapped_column(BigInteger())]
 Serial = Annotated[int, mapped_column(BigInteger(), primary_key=True, autoincrement=True)]
 Json = Annotated[dict[str, Any], mapped_column(JSONB())]
+JsonText = Annotated[dict[str, Any], mapped_column(JSON())]
+"""JSON that is only ever read back whole: kept as it was written, which costs less than JSONB."""
 JsonList = Annotated[list[Any], mapped_column(JSONB())]
 LongText = Annotated[str, mapped_column(Text())]
 Instant = Annotated[datetime, mapped_column(DateTime(timezone=True))]

@@ -5,7 +5,7 @@ base units; ``*_at``, ``deadline`` and ``answer_by`` are unix seconds of the cha
 changed the row.
 """
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import Computed, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from everlease.db.models.base import (
@@ -18,10 +18,13 @@ from everlease.db.models.base import (
     Hex32Key,
     Json,
     JsonList,
+    JsonText,
     LongText,
     Serial,
     Units,
 )
+
+_NEWEST_OF_NAME = ("name", "block_number", "log_index")
 
 
 class CursorRow(Base):
@@ -60,27 +63,37 @@ class BlockRow(Base):
 
 
 class EventRow(Base):
-    """A contract event as it was read. ``parties`` are all addresses in its arguments."""
+    """A contract event as it was read. ``parties`` are all addresses in its arguments, at most three.
+
+    The indexes are for walks from the newest on. Each but the last begins with what a walk may be bound to and the
+    event's name, so that it serves with a name and, walked once for each name, without.
+    """
 
     __tablename__ = "idx_event"
     __table_args__ = (
-        Index("ix_idx_event_parties", "parties", postgresql_using="gin"),
-        Index("ix_idx_event_job", "job_id", "block_number", "log_index"),
-        Index("ix_idx_event_lease", "lease_id", "block_number", "log_index"),
-        Index("ix_idx_event_name", "name", "block_number", "log_index"),
+        *(
+            Index(f"ix_idx_event_{party}", party, *_NEWEST_OF_NAME, postgresql_where=text(f"{party} IS NOT NULL"))
+            for party in ("party_1", "party_2", "party_3")
+        ),
+        Index("ix_idx_event_job", "job_id", *_NEWEST_OF_NAME, postgresql_where=text("job_id IS NOT NULL")),
+        Index("ix_idx_event_lease", "lease_id", *_NEWEST_OF_NAME, postgresql_where=text("lease_id IS NOT NULL")),
+        Index("ix_idx_event_name", *_NEWEST_OF_NAME),
     )
 
     block_number: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
     log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     block_hash: Mapped[Hex32]
     block_time: Mapped[BigInt]
-    tx_hash: Mapped[Hex32] = mapped_column(index=True)
+    tx_hash: Mapped[Hex32]
     address: Mapped[Address]
     name: Mapped[str]
-    args: Mapped[Json]
+    args: Mapped[JsonText]
     job_id: Mapped[Hex32 | None]
     lease_id: Mapped[Hex32 | None]
     parties: Mapped[JsonList]
+    party_1: Mapped[Address | None] = mapped_column(Computed("parties ->> 0", persisted=True))
+    party_2: Mapped[Address | None] = mapped_column(Computed("parties ->> 1", persisted=True))
+    party_3: Mapped[Address | None] = mapped_column(Computed("parties ->> 2", persisted=True))
 
 
 class UndoRow(Base):
@@ -96,22 +109,49 @@ class UndoRow(Base):
     before: Mapped[Json | None]
 
 
+class TotalsRow(Base):
+    """Counts and sums over the derived rows, one row per database; everlease.db.totals says of what."""
+
+    __tablename__ = "idx_totals"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    jobs: Mapped[BigInt]
+    leases_active: Mapped[BigInt]
+    leases_closed: Mapped[BigInt]
+    leases_suspended: Mapped[BigInt]
+    leases_cleared: Mapped[BigInt]
+    leases_failed: Mapped[BigInt]
+    providers: Mapped[BigInt]
+    nodes: Mapped[BigInt]
+    staked: Mapped[Units]
+    locked: Mapped[Units]
+    slashed: Mapped[Units]
+    escrowed: Mapped[Units]
+    reserved: Mapped[Units]
+    deposited: Mapped[Units]
+    paid: Mapped[Units]
+    claimable: Mapped[Units]
+    withdrawn: Mapped[Units]
+
+
 class LeaseRow(Base):
-    """A lease; ``state`` is everlease.domain.lease.LeaseState. Zero times mean never."""
+    """A lease; ``state`` is everlease.domain.lease.LeaseState. Zero times mean never.
+
+    Walks without a state go over each state's part of an index.
+    """
 
     __tablename__ = "lease"
     __table_args__ = (
         UniqueConstraint("job_id", "epoch"),
-        Index("ix_lease_opened", "started_at", "lease_id"),
         Index("ix_lease_state", "state", "started_at", "lease_id"),
-        Index("ix_lease_provider", "provider", "started_at", "lease_id"),
+        Index("ix_lease_provider", "provider", "state", "started_at", "lease_id"),
     )
 
     lease_id: Mapped[Hex32Key]
     job_id: Mapped[Hex32]
     epoch: Mapped[int]
     provider: Mapped[Address]
-    node: Mapped[Address] = mapped_column(index=True)
+    node: Mapped[Address]
     rate: Mapped[Units]
     collateral: Mapped[Units]
     reserve: Mapped[Units]
@@ -130,14 +170,17 @@ class LeaseRow(Base):
     suspended_at: Mapped[BigInt]
     answer_by: Mapped[BigInt]
     ended_at: Mapped[BigInt]
-    bid_hash: Mapped[Hex32]
     slot: Mapped[Units]
     tx_hash: Mapped[Hex32]
     block: Mapped[BigInt]
 
 
 class EscrowRow(Base):
-    """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups."""
+    """A job's escrow. ``balance`` includes ``reserved``; ``deposited`` counts fund and all top-ups.
+
+    ``deadline``, ``max_epochs`` and ``max_rate_per_hour`` are those after extensions; the signed order's are in the
+    columns ``order_…``. ``fees`` were withheld from the pay of its leases and are not swept yet.
+    """
 
     __tablename__ = "escrow"
     __table_args__ = (Index("ix_escrow_tenant", "tenant", "funded_at"),)
@@ -153,12 +196,16 @@ class EscrowRow(Base):
     max_epochs: Mapped[BigInt]
     epoch_fee: Mapped[Units]
     deadline: Mapped[BigInt]
+    order_deadline: Mapped[BigInt]
+    order_max_epochs: Mapped[BigInt]
+    order_max_rate: Mapped[Units]
     nonce: Mapped[Units]
     epochs: Mapped[BigInt]
     balance: Mapped[Units]
     reserved: Mapped[Units]
     deposited: Mapped[Units]
     paid: Mapped[Units]
+    fees: Mapped[Units]
     refunded: Mapped[Units]
     active_lease: Mapped[Hex32 | None]
     cancelled: Mapped[bool]
@@ -189,9 +236,10 @@ class NodeAuthRow(Base):
     """Which provider answers for a node; ``active`` is false once revoked."""
 
     __tablename__ = "node_auth"
+    __table_args__ = (Index("ix_node_auth_provider", "provider", "node"),)
 
     node: Mapped[AddressKey]
-    provider: Mapped[Address] = mapped_column(index=True)
+    provider: Mapped[Address]
     active: Mapped[bool]
     block: Mapped[BigInt]
 
@@ -216,7 +264,7 @@ class SlashRow(Base):
 
     lease_id: Mapped[Hex32Key]
     job_id: Mapped[Hex32] = mapped_column(index=True)
-    provider: Mapped[Address] = mapped_column(index=True)
+    provider: Mapped[Address]
     node: Mapped[Address]
     caller: Mapped[Address]
     answered: Mapped[bool]
@@ -242,7 +290,7 @@ class PaymentRow(Base):
     account: Mapped[Address]
     reason: Mapped[str]
     amount: Mapped[Units]
-    job_id: Mapped[Hex32 | None] = mapped_column(index=True)
+    job_id: Mapped[Hex32 | None]
     lease_id: Mapped[Hex32 | None]
     at: Mapped[BigInt]
     tx_hash: Mapped[Hex32]

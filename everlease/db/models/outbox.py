@@ -22,8 +22,8 @@ class OutboxRow(Base):
 class TxRow(Base):
     """A transaction of ours: journaled before it is sent. ``action_key`` allows one effect per (job, epoch, action).
 
-    ``state``: journaled → sent → mined → final, or failed (reverted or given up; ``error`` says why), or dropped
-    (a reorg took it; it is sent again).
+    ``state``: journaled → sent → mined → final, or reverted → failed (``error`` says why). mined and reverted last
+    until their block is final: a reorg makes them dropped (sent again) or the other one. journaled → failed: refused.
     """
 
     __tablename__ = "tx"

@@ -20,9 +20,9 @@ import uvicorn
 
 from everlease.chain.deployment import Deployment
 from everlease.chain.keys import Key
-from everlease.chain.typed_data import bid_digest, job_id, lease_id, order_digest
+from everlease.chain.typed_data import job_id, lease_id, order_digest
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources, spec_hash
-from everlease.domain.terms import Order
+from everlease.domain.terms import Order, lease_params
 from everlease.store.block_service import BlockService
 from everlease.store.local import LocalBlockStore
 from everlease.store.plain import upload_plain
@@ -144,8 +144,7 @@ class Launch:
         self.epoch, self.fence, self.generation = self.epoch + 1, self.fence + 1, self.generation + 1
         self.gateway.owner[self.id] = (agent.address, self.fence)
         self.rate = bid.signed.bid.min_rate_per_hour
-        digest = bid_digest(self.deployment.escrow_domain, bid.signed.bid.to_domain())
-        return lease_id(self.id, self.epoch, digest, self.rate)
+        return lease_id(lease_params(self.order, bid.signed.bid.to_domain(), self.rate))
 
     def prepare(self, **changes: Any) -> Prepare:
         fields: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 from everlease.chain.rpc import RpcChain
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import pay_for
-from everlease.wire.terms import ReceiptModel, SignedReceipt
+from everlease.wire.terms import LeaseParamsModel, ReceiptModel, SignedReceipt
 from provider_agent.journal import Journal
 from provider_agent.records import LeaseRecord
 from provider_agent.settlement import CLOSE_AFTER_S, Settlement
@@ -29,7 +29,9 @@ class Setting:
         market.send(market.watcher, call)
         self.opened = market.now()
         self.journal = Journal(folder / "journal.db")
-        self.journal.put_lease(LeaseRecord(lease_id=self.lease, job_id=self.job, fence=1, rate_per_hour=RATE))
+        self.params = market.leases[self.lease]
+        record = LeaseParamsModel.from_domain(self.params)
+        self.journal.put_lease(LeaseRecord(lease_id=self.lease, params=record, fence=1))
         self.settlement = Settlement(
             market.chain, market.deployment, market.node, self.journal, exposure=exposure, clock=self.now
         )
@@ -47,7 +49,7 @@ class Setting:
 
     def suspend(self) -> None:
         self.pass_time(20)
-        self.market.send(self.market.watcher, self.market.escrow.suspend(self.lease))
+        self.market.send(self.market.watcher, self.market.escrow.suspend(self.params))
 
     @property
     def state(self) -> LeaseState:
@@ -64,7 +66,7 @@ def test_it_collects_what_was_earned_once(setting: Setting) -> None:
     setting.receive(100, setting.opened + 100)
     for _ in range(3):
         setting.settlement.tick()
-    assert setting.market.views.lease(setting.lease).paid == pay_for(RATE, 100)
+    assert setting.market.views.lease(setting.lease).paid == 100
     assert setting.journal.leases(), "the lease is still active"
 
 
@@ -78,20 +80,22 @@ def test_it_waits_below_the_bounded_exposure(market: Market, tmp_path: Path) -> 
 
 def test_it_answers_a_suspension_with_the_receipt_that_proves_it(setting: Setting) -> None:
     setting.suspend()
-    suspended_at = setting.market.views.lease(setting.lease).suspended_at
+    suspended_at = setting.market.views.lease(setting.lease).ends_at
     setting.receive(15, suspended_at - 1)
     setting.settlement.tick()
-    assert setting.state is LeaseState.CLEARED
+    assert setting.state is LeaseState.NONE
+    assert setting.market.views.stake(setting.market.provider.address).slashed == 0
+    bond, pay = setting.market.deployment.terms.bond, pay_for(RATE, 15)
+    assert setting.market.views.claimable(setting.market.provider.address) == bond + pay - pay // 100
 
 
 def test_it_answers_bare_where_no_receipt_proves_anything(setting: Setting) -> None:
     setting.suspend()
     setting.receive(1, setting.opened + 1)
     setting.settlement.tick()
-    lease = setting.market.views.lease(setting.lease)
-    assert lease.state is LeaseState.FAILED
+    assert setting.state is LeaseState.NONE
     lost = 100 * DOLLAR - setting.market.views.stake(setting.market.provider.address).staked
-    assert 0 < lost < lease.collateral, "the drop penalty, not the whole collateral"
+    assert 0 < lost < setting.params.collateral, "the drop penalty, not the whole collateral"
     setting.settlement.tick()
     setting.settlement.tick()
     assert setting.journal.leases() == []
@@ -104,14 +108,16 @@ def test_it_closes_after_a_final_receipt_that_the_watcher_forgot(setting: Settin
     assert setting.state is LeaseState.ACTIVE, "the watcher comes first"
     setting.ahead = CLOSE_AFTER_S + 5
     setting.settlement.tick()
-    assert setting.state is LeaseState.CLOSED
+    assert setting.state is LeaseState.NONE
     setting.settlement.tick()
     assert setting.journal.leases() == []
     assert setting.market.views.claimable(setting.market.provider.address) > 0
 
 
 def test_a_lease_that_was_never_opened_is_left_alone(setting: Setting) -> None:
-    setting.journal.put_lease(LeaseRecord(lease_id="0x" + "12" * 32, job_id=setting.job, fence=2, rate_per_hour=1))
+    _, later = setting.market.open_call(setting.job, 2)
+    params = LeaseParamsModel.from_domain(setting.market.leases[later])
+    setting.journal.put_lease(LeaseRecord(lease_id=later, params=params, fence=2))
     setting.settlement.tick()
     assert len(setting.journal.leases()) == 2
 

@@ -12,9 +12,9 @@ from everlease.chain.deploy import send_and_wait
 from everlease.chain.deployment import BadDeployment, Deployment, Terms, camel
 from everlease.chain.errors import BadAnswer, CallReverted, RpcUnavailable, WrongChain
 from everlease.chain.rpc import RpcChain
-from everlease.chain.views import JobOnChain, LeaseOnChain, StakeOnChain
+from everlease.chain.views import JobOnChain, LeaseOnChain, LimitsOnChain, StakeOnChain
 from everlease.domain.lease import LeaseState
-from everlease.domain.terms import NodeAuth
+from everlease.domain.terms import NodeAuth, lease_params
 from tests.support.deployed import DOLLAR, Market
 
 pytestmark = pytest.mark.anvil
@@ -44,16 +44,22 @@ def test_the_life_of_a_lease(market: Market) -> None:
     opened = next(event for event in map(abi.decode_event, logs) if isinstance(event, LeaseOpened))
     assert "0x" + opened.lease_id.hex() == lease
     assert opened.node == market.node.address
-    assert market.views.job(job).active_lease == lease
+    assert market.views.job(job).active
+    params = market.leases[lease]
     started = market.views.lease(lease).started_at
     market.anvil.warp(100)
     proof, signature = market.receipt(lease, 60, started + 60, final=True)
-    market.send(market.provider, market.escrow.collect(lease, proof, signature))
-    market.send(market.tenant, market.escrow.close(lease, proof, signature))
-    closed = market.views.lease(lease)
-    assert (closed.state, closed.paid, closed.earned) == (LeaseState.CLOSED, DOLLAR // 2 * 60 // 3600, 60)
-    assert market.views.claimable(market.provider.address) > 0
-    assert market.views.stake(market.provider.address).locked == 0
+    market.send(market.provider, market.escrow.collect(params, proof, signature))
+    paid = market.views.lease(lease)
+    assert (paid.state, paid.paid, paid.earned, paid.seen) == (LeaseState.ACTIVE, 60, 60, 60)
+    assert market.views.locked(market.provider.address) == params.collateral
+    market.send(market.tenant, market.escrow.close(params, proof, signature))
+    assert market.views.lease(lease).state is LeaseState.NONE
+    pay = DOLLAR // 2 * 60 // 3600
+    assert market.views.claimable(market.provider.address) == pay - pay // 100
+    assert market.views.job(job).fees == pay // 100
+    assert market.views.locked(market.provider.address) == 0
+    assert market.views.limits(order) == LimitsOnChain(order.deadline, order.max_epochs, order.max_rate_per_hour)
 
 
 def test_a_permit_funds_without_an_allowance(market: Market) -> None:
@@ -69,15 +75,19 @@ def test_a_permit_funds_without_an_allowance(market: Market) -> None:
 
 
 def test_custom_errors_come_with_their_values(market: Market) -> None:
+    order = market.order()
+    job = typed_data.job_id(market.deployment.escrow_domain, order)
+    bid, _ = market.bid(job)
+    params = lease_params(order, bid, 7)
     with pytest.raises(CallReverted) as caught:
-        market.send(market.tenant, market.escrow.notice("0x" + "cd" * 32))
+        market.send(market.tenant, market.escrow.notice(params))
     assert caught.value.name == "WrongLeaseState"
-    assert caught.value.values["lease_id"] == "0x" + "cd" * 32
+    assert caught.value.values["lease_id"] == typed_data.lease_id(params)
     with pytest.raises(CallReverted) as caught:
-        market.send(market.tenant, market.escrow.refund("0x" + "cd" * 32))
-    assert (caught.value.name, caught.value.values) == ("UnknownJob", {"job_id": "0x" + "cd" * 32})
+        market.send(market.tenant, market.escrow.refund(order))
+    assert (caught.value.name, caught.value.values) == ("UnknownJob", {"job_id": job})
     with pytest.raises(CallReverted) as caught:
-        market.send(market.tenant, market.escrow.multicall([market.escrow.refund("0x" + "cd" * 32)]))
+        market.send(market.tenant, market.escrow.multicall([market.escrow.refund(order)]))
     assert caught.value.name == "UnknownJob"
 
 
@@ -90,6 +100,7 @@ def test_dataclasses_follow_the_structs() -> None:
     }
     for kind, name in (
         (JobOnChain, ("LeaseEscrow", "job")),
+        (LimitsOnChain, ("LeaseEscrow", "limits")),
         (LeaseOnChain, ("LeaseEscrow", "lease")),
         (StakeOnChain, ("ProviderStaking", "stakeOf")),
         (Terms, ("LeaseEscrow", "config")),

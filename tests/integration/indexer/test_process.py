@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from everlease.db import Database, mirror
 from indexer.app import Metrics, create_app
 from indexer.follower import Follower
 from indexer.source import mirrored
+from tests.support.anvil import running_anvil
 from tests.support.deployed import Market
 from tests.support.http import served_app
 from tests.support.mirrors import dump, outbox_balance
@@ -89,6 +91,15 @@ def test_it_ends_where_no_wait_helps(market: Market, database: Database, tmp_pat
     assert start(market, database, tmp_path, "rebuild").wait(30) == 0
     with database.transaction() as tx:
         assert mirror.cursor(tx) is None
+
+
+def test_a_chain_without_the_contracts_is_refused_at_start(
+    market: Market, database: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running_anvil() as other:
+        assert start(replace(market, anvil=other), database, tmp_path).wait(30) == 1
+    said = "".join(capfd.readouterr())
+    assert f"chain 31337 has no contract at {market.deployment.escrow}" in said
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlease.db import Database, mirror
+from everlease.db import Database, mirror, totals
 from indexer import source
 from tests.support.anvil import running_anvil
 from tests.support.anvil_campaign import AnvilScenario
@@ -24,6 +24,14 @@ def test_the_campaign_notices_logs_that_are_missing(database: Database, monkeypa
 
 def test_the_campaign_notices_a_roll_back_that_leaves_rows(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror, "_store", lambda tx, rows, real=mirror._store: real(tx, dict(list(rows.items())[1:])))
+    assert wrong(database) > 0
+
+
+def test_the_campaign_notices_totals_that_a_roll_back_forgets(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = totals.add
+    monkeypatch.setattr(totals, "add", lambda tx, change: grown(tx, {k: v for k, v in change.items() if v > 0}))
     assert wrong(database) > 0
 
 

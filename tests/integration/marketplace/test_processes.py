@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from everlease.db import Database, nodes
 from everlease.db.engine import DatabaseUnavailable
 from everlease.domain.liveness import LivenessPolicy
 from recovery import watch
+from tests.support.anvil import running_anvil
 from tests.support.deployed import Market
 from tests.support.gateway import award, issue, line
 from tests.support.marketplace import SPEC, FakeNode, Service, free_port, job_body, make_award, make_settings, served
@@ -96,6 +98,21 @@ def environment(market: Market, database_url: str, folder: Path, port: int) -> d
         "LOG_JSON": "true",
     }
     return {**os.environ, **{f"EVERLEASE_MARKETPLACE_{name}": value for name, value in values.items()}}
+
+
+def test_a_chain_without_the_contracts_is_refused_at_start(market: Market, postgres_url: str, tmp_path: Path) -> None:
+    with running_anvil() as other:
+        variables = environment(replace(market, anvil=other), postgres_url, tmp_path, free_port())
+        run = subprocess.run(
+            [sys.executable, "-m", "marketplace"],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert run.returncode == 2
+    assert f"marketplace: chain 31337 has no contract at {market.deployment.escrow}" in run.stderr
 
 
 def test_sigterm_sends_nodes_and_streams_away(market: Market, postgres_url: str, tmp_path: Path) -> None:

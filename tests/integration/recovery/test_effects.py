@@ -94,7 +94,7 @@ def test_a_reorg_of_open_is_mined_again_and_the_job_goes_on(stage: Stage) -> Non
     stage.run_on(job, 5)
     lease = stage.award(job).lease_id
     stage.market.anvil.reorg(1)
-    stage.mirror(job)
+    stage.mirror()
     assert stage.lease(lease) is None
     apply.advance(stage.desk, job)
     assert "unopened_at" in stage.award(job).facts
@@ -113,13 +113,13 @@ def test_fail_waits_for_finality_and_for_the_window_to_be_strictly_over(stage: S
     stage.reach(job, "WAITING_CAPACITY")
     stage.until(job, lambda s: s.lease_state(first.lease_id) == "SUSPENDED")
     stage.market.anvil.warp(stage.market.deployment.terms.answer_window + 5)
-    stage.mirror(job)
+    stage.mirror()
     later = apply.Desk(
         stage.database, stage.desk.watcher, stage.desk.calls, stage.desk.policy, lambda: time.time() + 100
     )
     assert sweeps.settle_leases(later) == 0, "the suspension is not final"
     stage.market.anvil.mine(4)
-    stage.mirror(job)
+    stage.mirror()
     assert sweeps.settle_leases(stage.desk) == 0, "by our own clock the window is open"
     assert sweeps.settle_leases(later) == 1
     assert sweeps.settle_leases(later) == 0

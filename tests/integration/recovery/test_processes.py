@@ -65,7 +65,7 @@ def watch(stage: Stage, job: str, state: str, timeout_s: float = 60.0) -> None:
     while stage.job(job).state != state:
         assert time.monotonic() < end, stage.describe(job)
         before = stage.describe(job)
-        stage.mirror(job)
+        stage.mirror()
         for kind in ("prepare", "start"):
             if stage.has_command(job, kind):
                 stage.answer(job, kind)

@@ -37,12 +37,12 @@ def test_launch_runs_then_a_loss_moves_the_job_and_fails_the_old_lease(stage: St
     assert sweeps.settle_leases(stage.desk) == 0, "the answer window is open"
     stage.market.anvil.warp(stage.market.deployment.terms.answer_window + 10)
     stage.market.anvil.mine(3)
-    stage.mirror(job)
+    stage.mirror()
     later = Stage(stage.market, stage.database, stage.desk, stage.sender)
     object.__setattr__(later.desk, "clock", lambda: time.time() + 100)
     assert sweeps.settle_leases(later.desk) == 1
     later.sender.pump(later.desk.watcher.address)
-    stage.mirror(job)
+    stage.mirror()
     lease = stage.lease(first.lease_id)
     assert lease is not None
     assert lease.state == "FAILED"

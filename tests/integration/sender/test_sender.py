@@ -4,11 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from everlease.chain.abi import encode_call
 from everlease.chain.contracts import Call
 from everlease.chain.sender import PumpReport, Sender, SendPolicy
 from everlease.db import Database, journal
 from everlease.db.journal import PostgresJournal
 from everlease.db.models.outbox import TxRow
+from everlease.domain.lease import LeaseState
 from tests.support.deployed import DOLLAR, Market
 
 pytestmark = pytest.mark.anvil
@@ -48,7 +50,7 @@ def test_open_through_the_journal(market: Market, database: Database) -> None:
     enqueue(market, database, f"{job}:1:open", opening)
     pump(market, database)
     assert row(database, f"{job}:1:open").state == "mined"
-    assert market.views.job(job).active_lease == lease
+    assert market.views.lease(lease).state is LeaseState.ACTIVE
     assert row(database, f"{job}:1:open").gas_used or 0 > 21_000
     market.anvil.mine(8)
     assert pump(market, database).open == 0
@@ -85,6 +87,38 @@ def test_a_reorg_is_survived_with_the_same_bytes(market: Market, database: Datab
     after = row(database, "mint2")
     assert (after.state, after.raw) == ("mined", before.raw)
     assert after.block_hash != before.block_hash
+
+
+def test_a_reverted_transaction_is_mined_with_success_after_a_reorg(market: Market, database: Database) -> None:
+    """Somebody else takes the dollar in the same block, until a reorg takes that away; the same bytes then succeed."""
+    watcher, spender, token = market.watcher, market.provider, market.deployment.asset
+    market.send(market.tenant, market.asset.mint(watcher.address, DOLLAR))
+    market.send(watcher, market.asset.approve(spender.address, DOLLAR))
+    market.anvil.mine(8)
+    market.anvil.rpc("evm_setAutomine", False)
+    transfer = Call(token, encode_call("MockDollar", "transfer", market.node.address, DOLLAR), "transfer")
+    enqueue(market, database, "transfer", transfer)
+    pump(market, database)
+    taken = encode_call("MockDollar", "transferFrom", watcher.address, spender.address, DOLLAR)
+    market.anvil.rpc("eth_sendTransaction", {
+        "from": spender.address, "to": token, "data": "0x" + taken.hex(), "gas": hex(100_000),
+        "maxFeePerGas": hex(10**12), "maxPriorityFeePerGas": hex(10**11),
+    })  # fmt: skip
+    market.anvil.mine()
+    assert pump(market, database).open == 1
+    reverted = row(database, "transfer")
+    assert reverted.state == "reverted"
+    assert "ERC20InsufficientBalance" in reverted.error
+    market.anvil.reorg(1)
+    pump(market, database)
+    assert row(database, "transfer").state == "sent"
+    market.anvil.mine()
+    pump(market, database)
+    assert (row(database, "transfer").state, row(database, "transfer").error) == ("mined", "")
+    market.anvil.mine(8)
+    assert pump(market, database).open == 0
+    assert (row(database, "transfer").state, row(database, "transfer").raw) == ("final", reverted.raw)
+    assert market.views.asset_balance(market.node.address) == DOLLAR
 
 
 def test_two_senders_at_once(market: Market, database: Database) -> None:

@@ -1,14 +1,15 @@
 """The JSON-RPC client against a real HTTP server that misbehaves in every way we know."""
 
 import json
-import threading
+import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from eth_abi import abi
 
+from everlease.chain import jsonrpc
+from everlease.chain.endpoints import Endpoints
 from everlease.chain.errors import (
     AlreadyKnown,
     BadAnswer,
@@ -19,47 +20,14 @@ from everlease.chain.errors import (
     RpcUnavailable,
     TooManyResults,
     Underpriced,
+    WrongChain,
 )
 from everlease.chain.jsonrpc import JsonRpc
 from everlease.chain.reverts import decode_revert
 from everlease.chain.rpc import RpcChain
+from tests.support.rpc_endpoints import Endpoint, error, http, result
 
-Answer = Callable[[Any], tuple[int, dict[str, str], bytes]]
-
-
-class Endpoint:
-    """An HTTP server whose next answers are scripted; the last one repeats."""
-
-    def __init__(self) -> None:
-        self.script: list[Answer] = []
-        self.seen: list[Any] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.seen.append(body)
-                answer = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
-                status, headers, content = answer(body)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+NEVER = float("inf")
 
 
 @pytest.fixture
@@ -70,32 +38,9 @@ def endpoints() -> Iterator[list[Endpoint]]:
         endpoint.close()
 
 
-def result(value: Any) -> Answer:
-    def answer(body: Any) -> tuple[int, dict[str, str], bytes]:
-        items = [
-            {"jsonrpc": "2.0", "id": item["id"], "result": value}
-            for item in (body if isinstance(body, list) else [body])
-        ]
-        return 200, {}, json.dumps(items if isinstance(body, list) else items[0]).encode()
-
-    return answer
-
-
-def error(code: int, message: str, data: Any = None) -> Answer:
-    def answer(body: Any) -> tuple[int, dict[str, str], bytes]:
-        content = {"jsonrpc": "2.0", "id": body["id"], "error": {"code": code, "message": message, "data": data}}
-        return 200, {}, json.dumps(content).encode()
-
-    return answer
-
-
-def http(status: int, content: bytes = b"", **headers: str) -> Answer:
-    return lambda body: (status, {key.replace("_", "-"): value for key, value in headers.items()}, content)
-
-
 def client(endpoints: list[Endpoint], waits: list[float] | None = None) -> JsonRpc:
     slept = waits if waits is not None else []
-    return JsonRpc([endpoint.url for endpoint in endpoints], timeout=5, sleep=slept.append)
+    return JsonRpc([endpoint.url for endpoint in endpoints], timeout=5, probe_every=NEVER, sleep=slept.append)
 
 
 def test_failover_stays_with_the_endpoint_that_works(endpoints: list[Endpoint]) -> None:
@@ -105,6 +50,64 @@ def test_failover_stays_with_the_endpoint_that_works(endpoints: list[Endpoint]) 
     assert rpc.call("eth_chainId") == rpc.call("eth_chainId") == "0x1"
     assert (len(bad.seen), len(good.seen)) == (1, 2)
     rpc.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_an_error_of_http_is_the_endpoints_own_even_with_json(endpoints: list[Endpoint], status: int) -> None:
+    bad, good = endpoints
+    bad.script = [http(status, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32600,"message":"no"}}')]
+    good.script = [result("0x1")]
+    rpc = client(endpoints)
+    assert rpc.call("eth_chainId") == "0x1"
+    rpc.close()
+
+
+def test_an_internal_error_counts_if_every_endpoint_has_it(endpoints: list[Endpoint]) -> None:
+    bad, good = endpoints
+    bad.script, good.script = [error(-32603, "oops")], [result("0x1")]
+    rpc = client(endpoints)
+    assert rpc.call("eth_chainId") == "0x1"
+    good.script = bad.script
+    with pytest.raises(RpcRefused, match="oops"):
+        rpc.call("eth_chainId")
+    rpc.close()
+
+
+def test_an_endpoint_of_another_chain_is_never_asked_for_anything_else(endpoints: list[Endpoint]) -> None:
+    foreign, ours = endpoints
+    foreign.script, ours.script = [result("0x5")], [result("0x1")]
+    rpc = JsonRpc([foreign.url, ours.url], chain_id=1, probe_every=NEVER, sleep=lambda seconds: None)
+    assert rpc.call("eth_gasPrice") == rpc.call("eth_gasPrice") == "0x1"
+    assert [body["method"] for body in foreign.seen] == ["eth_chainId"]
+    assert [body["method"] for body in ours.seen] == ["eth_chainId", "eth_gasPrice", "eth_gasPrice"]
+    ours.script = foreign.script
+    rpc = JsonRpc([foreign.url, ours.url], chain_id=1, probe_every=NEVER, sleep=lambda seconds: None)
+    with pytest.raises(WrongChain, match="chain 5, the deployment is on chain 1"):
+        rpc.call("eth_gasPrice")
+    rpc.close()
+
+
+def test_one_that_lags_is_asked_last_and_one_that_is_well_again_first() -> None:
+    heads: dict[str, int] = {"a": 100, "b": 110, "c": 109}
+    now = [0.0]
+    endpoints = Endpoints("abc", heads.__getitem__, every=10, clock=lambda: now[0])
+    until(lambda: endpoints.in_order() == ["b", "c", "a"])
+    endpoints.failed("b")
+    assert endpoints.in_order() == ["c", "a", "b"]
+    heads["a"], now[0] = 111, 11.0
+    until(lambda: endpoints.in_order() == ["a", "b", "c"])
+    del heads["b"]
+    now[0] = 22.0
+    until(lambda: endpoints.in_order() == ["a", "c", "b"])
+    endpoints.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a background thread does."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_throttling_is_waited_out(endpoints: list[Endpoint]) -> None:
@@ -182,6 +185,17 @@ def test_broken_headers_and_logs_are_bad_answers(endpoints: list[Endpoint], valu
     with pytest.raises(BadAnswer):
         chain.logs(["0x" + "00" * 20], 0, 1)
     chain.close()
+
+
+def test_logs_beyond_what_we_hold_are_too_many(endpoints: list[Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonrpc, "MAX_ANSWER_BYTES", 1000)
+    endpoints[0].script = [result("0x" + "00" * 1000)]
+    rpc = client(endpoints[:1])
+    with pytest.raises(TooManyResults):
+        rpc.call("eth_getLogs", {})
+    with pytest.raises(RpcUnavailable):
+        rpc.call("eth_getCode", "0x")
+    rpc.close()
 
 
 def test_reverts_are_decoded_or_shown() -> None:

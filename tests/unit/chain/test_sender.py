@@ -223,7 +223,7 @@ def test_a_revert_is_an_error_and_not_a_mined_failure() -> None:
     world.settle()
     assert world.journal.get(tx_id).state == "failed"
     assert world.journal.get(tx_id).nonce is None
-    assert world.journal.errors["a"] == "Nope"
+    assert "Nope" in world.journal.errors["a"]
     assert world.effects() == ["b"]
 
 
@@ -233,10 +233,81 @@ def test_a_mined_revert_fails_and_blocks_nobody() -> None:
     world.sender().pump(KEY.address)
     world.reverting.add(b"a")
     world.chain.mine()
+    world.sender().pump(KEY.address)
+    assert world.journal.get(tx_id).state == "reverted"
+    assert "Nope" in world.journal.errors["a"]
     world.enqueue("b")
     world.settle()
     assert world.journal.get(tx_id).state == "failed"
     assert world.effects() == ["b"]
+
+
+@pytest.mark.parametrize("first", ["reverted", "mined"])
+def test_a_reorg_turns_an_outcome_round(first: str) -> None:
+    """Neither outcome is definitive before its block is final; the same bytes decide again."""
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    before = world.journal.get(tx_id).raw
+    change = (world.reverting.add, world.reverting.discard)[:: 1 if first == "reverted" else -1]
+    change[0](b"a")
+    world.chain.mine(2)
+    world.sender().pump(KEY.address)
+    assert world.journal.get(tx_id).state == first
+    change[1](b"a")
+    world.chain.reorg(2)
+    world.sender().pump(KEY.address)
+    assert world.journal.get(tx_id).state == "sent"
+    world.settle()
+    row = world.journal.get(tx_id)
+    assert (row.state, row.raw) == ("final" if first == "reverted" else "failed", before)
+    assert world.effects() == (["a"] if first == "reverted" else [])
+    turned = ["tx.sent", f"tx.{first}", "tx.dropped", "tx.sent"]
+    assert [topic for topic, _ in world.journal.events][:4] == turned
+
+
+class Stuck(MemoryChain):
+    """An endpoint whose account of transactions stands still: it hears of no block after the ``other`` chain's."""
+
+    def __init__(self, other: MemoryChain) -> None:
+        super().__init__()
+        self.other, self.stale = other, other.fork()
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__(self, "__dict__")
+        if name in ("other", "stale"):
+            return own[name]
+        return getattr(own["stale"] if name == "standing" else own["other"], name)
+
+
+def test_an_endpoint_on_another_fork_concludes_nothing() -> None:
+    """Its receipts are of blocks that were reorganised away, while another endpoint says what is final by now."""
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    world.chain.mine(2)
+    stuck = Stuck(world.chain)
+    world.chain.reorg(2)
+    world.reverting.add(b"a")
+    world.sender().pump(KEY.address)
+    world.chain.mine(4)
+    world.sender(chain=stuck).pump(KEY.address)
+    assert world.journal.get(tx_id).state == "mined", "that is what it says, but not for good"
+    world.sender().pump(KEY.address)
+    assert world.journal.get(tx_id).state == "failed"
+
+
+def test_only_the_next_in_line_is_raised_above_the_market() -> None:
+    world = World()
+    ids = [world.enqueue(name) for name in "abc"]
+    world.sender().pump(KEY.address)
+    world.now += 16
+    world.sender().pump(KEY.address)
+    assert [len(world.journal.get(tx_id).offers) for tx_id in ids] == [2, 1, 1]
+    world.chain.base_fee *= 3
+    world.now += 16
+    world.sender().pump(KEY.address)
+    assert [len(world.journal.get(tx_id).offers) for tx_id in ids] == [3, 2, 2]
 
 
 def test_the_same_job_goes_in_order() -> None:

@@ -1,7 +1,5 @@
 """Reducers: complete, in step with the tables, and bound to the lease's state table, every state × action pair."""
 
-from dataclasses import fields, replace
-
 import pytest
 
 from everlease.chain._generated import events as ev
@@ -9,12 +7,13 @@ from everlease.chain._generated.enums import CreditReason
 from everlease.db.models import Base
 from everlease.domain.lease import IllegalLeaseAction, LeaseAction, LeaseState, allows, next_state
 from everlease.domain.mirrored import MirroredEvent
-from indexer.records import KINDS, Escrow, Lease, Provider
+from indexer.records import KINDS, Claimable, Escrow, Lease, Provider, replace
 from indexer.reducers import HANDLED, reduce
 from indexer.workspace import Contradiction, Workspace
 
 JOB, LEASE = b"\x0a" * 32, b"\x1e" * 32
 WHO = "0x" + "77" * 20
+KEEPER = "0x" + "99" * 20
 
 
 def hexed(raw: bytes) -> str:
@@ -28,29 +27,28 @@ def place(event: ev.Event) -> MirroredEvent:
     )
 
 
-LEASE_ROW = Lease(
-    hexed(LEASE), hexed(JOB), 1, WHO, WHO, 1000, 50, 100, 10, 4000, 9000, 9060, "0x" + "1d" * 32, 1, "0x" + "cc" * 32, 8
-)
+LEASE_ROW = Lease(hexed(LEASE), hexed(JOB), 1, WHO, WHO, 1000, 50, 100, 10, 4000, 9000, 9060, 1, "0x" + "cc" * 32, 8)
 ESCROW_ROW = Escrow(
-    hexed(JOB), WHO, WHO, "0x" + "5b" * 32, 1000, 500, 1, 5, 9, 1, 9000, 1, 500, 500, 3000, 7,
+    hexed(JOB), WHO, WHO, "0x" + "5b" * 32, 1000, 500, 1, 5, 9, 1, 9000, 9000, 9, 1000, 1, 500, 500, 3000, 7,
     epochs=1, reserved=110, active_lease=hexed(LEASE),
 )  # fmt: skip
 
 EVENTS: dict[LeaseAction, ev.Event] = {
-    LeaseAction.OPEN: ev.LeaseOpened(JOB, LEASE, WHO, WHO, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1, b"\x1d" * 32),
+    LeaseAction.OPEN: ev.LeaseOpened(JOB, LEASE, WHO, WHO, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1),
     LeaseAction.COLLECT: ev.LeaseCollected(JOB, LEASE, 10, 4010, 1, 20, 1, 80, b"\0" * 32),
     LeaseAction.NOTICE: ev.LeaseNotice(JOB, LEASE, 5060, 5120),
-    LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO, 110),
+    LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO),
     LeaseAction.SUSPEND: ev.LeaseSuspended(JOB, LEASE, WHO, 5000, 5060, 90),
-    LeaseAction.ANSWER_PROVEN: ev.LeaseCleared(JOB, LEASE, WHO, 10, 100),
-    LeaseAction.ANSWER_BARE: ev.LeaseFailed(JOB, LEASE, WHO, True, 5, 0, 0, 5, 110),
-    LeaseAction.FAIL: ev.LeaseFailed(JOB, LEASE, WHO, False, 50, 15, 2, 33, 110),
+    LeaseAction.ANSWER_PROVEN: ev.LeaseCleared(JOB, LEASE, WHO),
+    LeaseAction.ANSWER_BARE: ev.LeaseFailed(JOB, LEASE, WHO, True, 0, 0, 5),
+    LeaseAction.FAIL: ev.LeaseFailed(JOB, LEASE, KEEPER, False, 15, 2, 33),
 }
 
 
 def workspace(state: LeaseState) -> Workspace:
     rows = Workspace(lambda table, keys: {})
     rows.put(ESCROW_ROW)
+    rows.put(Provider(WHO, 7, staked=500, locked=LEASE_ROW.collateral))
     if state is not LeaseState.NONE:
         rows.put(replace(LEASE_ROW, state=state.value))
     return rows
@@ -77,7 +75,7 @@ def test_every_event_of_the_contracts_has_a_reducer() -> None:
 
 def test_records_are_the_tables_columns() -> None:
     for table, kind in KINDS.items():
-        assert {field.name for field in fields(kind)} == set(Base.metadata.tables[table].columns.keys())
+        assert set(kind.__struct_fields__) == set(Base.metadata.tables[table].columns.keys())
 
 
 def test_money_of_a_failed_lease() -> None:
@@ -87,7 +85,27 @@ def test_money_of_a_failed_lease() -> None:
     escrow = rows.get(Escrow, hexed(JOB))
     assert (escrow.balance, escrow.reserved, escrow.active_lease) == (515, 0, None)
     assert rows.get(Lease, hexed(LEASE)).slashed == 50
-    assert rows.get(Provider, WHO).failed == 1
+    provider = rows.get(Provider, WHO)
+    assert (provider.failed, provider.locked) == (1, 0)
+    assert rows.get(Claimable, KEEPER).amount == 2
+
+
+def test_money_of_a_collect_and_a_cleared_lease() -> None:
+    rows = workspace(LeaseState.ACTIVE)
+    event = EVENTS[LeaseAction.COLLECT]
+    reduce(rows, place(event), event)
+    escrow, lease = rows.get(Escrow, hexed(JOB)), rows.get(Lease, hexed(LEASE))
+    assert (escrow.balance, escrow.reserved, escrow.paid, escrow.fees) == (480, 90, 20, 1)
+    assert (lease.paid, lease.fee, lease.reserve, lease.seq) == (20, 1, 80, 1)
+    assert rows.get(Claimable, WHO).amount == 19
+    for action in (LeaseAction.SUSPEND, LeaseAction.ANSWER_PROVEN):
+        reduce(rows, place(EVENTS[action]), EVENTS[action])
+    escrow = rows.get(Escrow, hexed(JOB))
+    assert (escrow.balance, escrow.reserved, escrow.active_lease) == (470, 0, None)
+    assert rows.get(Claimable, WHO).amount == 29
+    assert rows.get(Provider, WHO).locked == 0
+    reduce(rows, place(ev.FeesSwept(JOB, 1)), ev.FeesSwept(JOB, 1))
+    assert rows.get(Escrow, hexed(JOB)).fees == 0
 
 
 def test_a_suspended_lease_that_ends_leaves_the_next_one_active() -> None:

@@ -108,7 +108,7 @@ def test_a_bid_is_signed_remembered_and_used_once(host: Host) -> None:
     assert bid.epoch == 2
     assert bid.min_rate_per_hour == bidding.price(host.settings, SPEC)
     assert bid.slot != second.signed.bid.slot
-    assert [kept.job_spec for kept in host.journal.bids(bid.order_hash)] == [ORDER.job_spec] * 2
+    assert [kept.order.job_spec for kept in host.journal.bids(bid.order_hash)] == [ORDER.job_spec] * 2
     assert first.missing_bytes == bidding.UNKNOWN_IMAGE_BYTES
 
 

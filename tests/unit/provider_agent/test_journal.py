@@ -8,12 +8,13 @@ import textwrap
 from pathlib import Path
 
 from everlease.wire.commands import CommandResult, Prepare
-from everlease.wire.terms import ReceiptModel, SignedReceipt
+from everlease.wire.terms import BidModel, LeaseParamsModel, OrderModel, ReceiptModel, SignedReceipt
 from provider_agent.journal import Journal
 from provider_agent.records import BidRecord, JobRecord, LeaseRecord
 
 JOB = "0x" + "ab" * 32
 LEASE = "0x" + "cd" * 32
+WHO = "0x" + "77" * 20
 
 
 def record(**changes: object) -> JobRecord:
@@ -66,6 +67,17 @@ def test_the_outbox_keeps_order_and_takes_a_key_once(tmp_path: Path) -> None:
     journal.close()
 
 
+def bid_record(epoch: int) -> BidRecord:
+    order = OrderModel(
+        tenant=WHO, watcher=WHO, job_spec=JOB, max_rate_per_hour=9, deposit=9, min_collateral=1, max_silence=5,
+        max_epochs=9, epoch_fee=0, deadline=99, nonce=1,
+    )  # fmt: skip
+    bid = BidModel(
+        provider=WHO, node=WHO, order_hash=JOB, epoch=epoch, min_rate_per_hour=1, collateral=1, deadline=99, slot=epoch
+    )
+    return BidRecord(digest="0x" + f"{epoch:064x}", bid=bid, order=order)
+
+
 def test_only_a_newer_receipt_replaces_one(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     assert journal.keep_receipt(signed(2))
@@ -80,7 +92,7 @@ def test_only_a_newer_receipt_replaces_one(tmp_path: Path) -> None:
 
 def test_leases_leave_the_list_once_settled(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
-    lease = LeaseRecord(lease_id=LEASE, job_id=JOB, fence=1, rate_per_hour=5)
+    lease = LeaseRecord(lease_id=LEASE, params=LeaseParamsModel.from_domain(bid_record(1).params(5)), fence=1)
     journal.put_lease(lease)
     assert journal.leases() == [lease]
     journal.put_lease(lease.model_copy(update={"settled": True}))
@@ -93,12 +105,8 @@ def test_bids_are_found_newest_first(tmp_path: Path) -> None:
     times = iter(range(1, 100))
     journal = Journal(tmp_path / "journal.db", lambda: next(times))
     for epoch in (1, 2):
-        digest = "0x" + f"{epoch:064x}"
-        spec = "0x" + "5b" * 32
-        journal.put_bid(
-            BidRecord(job_id=JOB, epoch=epoch, digest=digest, min_rate_per_hour=1, job_spec=spec, max_silence=5)
-        )
-    assert [bid.epoch for bid in journal.bids(JOB)] == [2, 1]
+        journal.put_bid(bid_record(epoch))
+    assert [record.bid.epoch for record in journal.bids(JOB)] == [2, 1]
     journal.close()
 
 

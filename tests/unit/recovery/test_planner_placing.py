@@ -119,6 +119,22 @@ def test_a_reverted_open_is_followed_by_the_next_auction() -> None:
     assert world.snapshot.awards[-1].outcome == "open_failed"
 
 
+def test_a_reverted_open_that_a_reorg_mines_after_all_is_closed_by_the_next() -> None:
+    """Recovery doesn't wait for finality: the next node is chosen at once, and the old lease is left over."""
+    world = awarded()
+    world.mine(ok=False, error="SlotUsed()")
+    world.settle()
+    assert world.turn_round()
+    for _ in range(2):
+        world.offer(*NODES)
+        world.now += 2
+        world.settle()
+        world.mine()
+        world.settle()
+    assert (opens(world)[-1].settle_lease, opens(world)[-1].settle_how) == ("lease-1", "close")
+    assert world.job.state == "PREPARING", "the bids of the auction that ran were for the epoch now taken: one more"
+
+
 def test_an_open_that_came_too_early_for_the_chains_clock_is_sent_again() -> None:
     world = awarded()
     world.mine(ok=False, error="the contract reverted: NotSilent(seenAt=1, maxSilence=5)")

@@ -57,6 +57,11 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.settle()
 
     @rule()
+    def reorg_turns_a_revert_round(self) -> None:
+        self.world.turn_round()
+        self.world.settle()
+
+    @rule()
     def beat(self) -> None:
         self.world.beat()
         self.world.settle()

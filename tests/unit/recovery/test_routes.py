@@ -20,6 +20,7 @@ JOB = {"job_id": "0xab"}
         ("tx.dropped", JOB, [Task(PUMP), Task(ADVANCE, ("0xab",))]),
         ("tx.failed", {"job_id": None}, []),
         ("tx.mined", JOB, []),
+        ("tx.reverted", JOB, [Task(ADVANCE, ("0xab",))]),
         ("job.history", JOB, []),
         ("node.connected", {"node": "0x1"}, [Task(WAKE_WAITING)]),
         ("node.disconnected", {"node": "0x1"}, [Task(WAKE_MIGRATING)]),

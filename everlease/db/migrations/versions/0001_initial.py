@@ -101,12 +101,16 @@ def upgrade() -> None:
         sa.Column("max_epochs", sa.BigInteger(), nullable=False),
         sa.Column("epoch_fee", sa.Numeric(78, 0), nullable=False),
         sa.Column("deadline", sa.BigInteger(), nullable=False),
+        sa.Column("order_deadline", sa.BigInteger(), nullable=False),
+        sa.Column("order_max_epochs", sa.BigInteger(), nullable=False),
+        sa.Column("order_max_rate", sa.Numeric(78, 0), nullable=False),
         sa.Column("nonce", sa.Numeric(78, 0), nullable=False),
         sa.Column("epochs", sa.BigInteger(), nullable=False),
         sa.Column("balance", sa.Numeric(78, 0), nullable=False),
         sa.Column("reserved", sa.Numeric(78, 0), nullable=False),
         sa.Column("deposited", sa.Numeric(78, 0), nullable=False),
         sa.Column("paid", sa.Numeric(78, 0), nullable=False),
+        sa.Column("fees", sa.Numeric(78, 0), nullable=False),
         sa.Column("refunded", sa.Numeric(78, 0), nullable=False),
         sa.Column("active_lease", sa.String(length=66), nullable=True),
         sa.Column("cancelled", sa.Boolean(), nullable=False),
@@ -167,17 +171,73 @@ def upgrade() -> None:
         sa.Column("tx_hash", sa.String(length=66), nullable=False),
         sa.Column("address", sa.String(length=42), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
-        sa.Column("args", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("args", sa.JSON(), nullable=False),
         sa.Column("job_id", sa.String(length=66), nullable=True),
         sa.Column("lease_id", sa.String(length=66), nullable=True),
         sa.Column("parties", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("party_1", sa.String(length=42), sa.Computed("parties ->> 0", persisted=True), nullable=True),
+        sa.Column("party_2", sa.String(length=42), sa.Computed("parties ->> 1", persisted=True), nullable=True),
+        sa.Column("party_3", sa.String(length=42), sa.Computed("parties ->> 2", persisted=True), nullable=True),
         sa.PrimaryKeyConstraint("block_number", "log_index", name=op.f("pk_idx_event")),
     )
-    op.create_index("ix_idx_event_job", "idx_event", ["job_id", "block_number", "log_index"], unique=False)
-    op.create_index("ix_idx_event_lease", "idx_event", ["lease_id", "block_number", "log_index"], unique=False)
+    op.create_index(
+        "ix_idx_event_job",
+        "idx_event",
+        ["job_id", "name", "block_number", "log_index"],
+        unique=False,
+        postgresql_where=sa.text("job_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_idx_event_lease",
+        "idx_event",
+        ["lease_id", "name", "block_number", "log_index"],
+        unique=False,
+        postgresql_where=sa.text("lease_id IS NOT NULL"),
+    )
     op.create_index("ix_idx_event_name", "idx_event", ["name", "block_number", "log_index"], unique=False)
-    op.create_index("ix_idx_event_parties", "idx_event", ["parties"], unique=False, postgresql_using="gin")
-    op.create_index(op.f("ix_idx_event_tx_hash"), "idx_event", ["tx_hash"], unique=False)
+    op.create_index(
+        "ix_idx_event_party_1",
+        "idx_event",
+        ["party_1", "name", "block_number", "log_index"],
+        unique=False,
+        postgresql_where=sa.text("party_1 IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_idx_event_party_2",
+        "idx_event",
+        ["party_2", "name", "block_number", "log_index"],
+        unique=False,
+        postgresql_where=sa.text("party_2 IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_idx_event_party_3",
+        "idx_event",
+        ["party_3", "name", "block_number", "log_index"],
+        unique=False,
+        postgresql_where=sa.text("party_3 IS NOT NULL"),
+    )
+    op.create_table(
+        "idx_totals",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("jobs", sa.BigInteger(), nullable=False),
+        sa.Column("leases_active", sa.BigInteger(), nullable=False),
+        sa.Column("leases_closed", sa.BigInteger(), nullable=False),
+        sa.Column("leases_suspended", sa.BigInteger(), nullable=False),
+        sa.Column("leases_cleared", sa.BigInteger(), nullable=False),
+        sa.Column("leases_failed", sa.BigInteger(), nullable=False),
+        sa.Column("providers", sa.BigInteger(), nullable=False),
+        sa.Column("nodes", sa.BigInteger(), nullable=False),
+        sa.Column("staked", sa.Numeric(78, 0), nullable=False),
+        sa.Column("locked", sa.Numeric(78, 0), nullable=False),
+        sa.Column("slashed", sa.Numeric(78, 0), nullable=False),
+        sa.Column("escrowed", sa.Numeric(78, 0), nullable=False),
+        sa.Column("reserved", sa.Numeric(78, 0), nullable=False),
+        sa.Column("deposited", sa.Numeric(78, 0), nullable=False),
+        sa.Column("paid", sa.Numeric(78, 0), nullable=False),
+        sa.Column("claimable", sa.Numeric(78, 0), nullable=False),
+        sa.Column("withdrawn", sa.Numeric(78, 0), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_idx_totals")),
+    )
     op.create_table(
         "idx_undo",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -279,16 +339,13 @@ def upgrade() -> None:
         sa.Column("suspended_at", sa.BigInteger(), nullable=False),
         sa.Column("answer_by", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=False),
-        sa.Column("bid_hash", sa.String(length=66), nullable=False),
         sa.Column("slot", sa.Numeric(78, 0), nullable=False),
         sa.Column("tx_hash", sa.String(length=66), nullable=False),
         sa.Column("block", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("lease_id", name=op.f("pk_lease")),
         sa.UniqueConstraint("job_id", "epoch", name=op.f("uq_lease_job_id")),
     )
-    op.create_index(op.f("ix_lease_node"), "lease", ["node"], unique=False)
-    op.create_index("ix_lease_opened", "lease", ["started_at", "lease_id"], unique=False)
-    op.create_index("ix_lease_provider", "lease", ["provider", "started_at", "lease_id"], unique=False)
+    op.create_index("ix_lease_provider", "lease", ["provider", "state", "started_at", "lease_id"], unique=False)
     op.create_index("ix_lease_state", "lease", ["state", "started_at", "lease_id"], unique=False)
     op.create_table(
         "node",
@@ -322,7 +379,7 @@ def upgrade() -> None:
         sa.Column("block", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("node", name=op.f("pk_node_auth")),
     )
-    op.create_index(op.f("ix_node_auth_provider"), "node_auth", ["provider"], unique=False)
+    op.create_index("ix_node_auth_provider", "node_auth", ["provider", "node"], unique=False)
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -349,7 +406,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payment")),
     )
     op.create_index("ix_payment_account", "payment", ["account", "id"], unique=False)
-    op.create_index(op.f("ix_payment_job_id"), "payment", ["job_id"], unique=False)
     op.create_table(
         "provider",
         sa.Column("provider", sa.String(length=42), nullable=False),
@@ -407,7 +463,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_slash_at", "slash", ["at", "lease_id"], unique=False)
     op.create_index(op.f("ix_slash_job_id"), "slash", ["job_id"], unique=False)
-    op.create_index(op.f("ix_slash_provider"), "slash", ["provider"], unique=False)
     op.create_table(
         "tx",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -544,7 +599,6 @@ def downgrade() -> None:
     op.drop_index("ix_tx_open", table_name="tx")
     op.drop_index(op.f("ix_tx_job_id"), table_name="tx")
     op.drop_table("tx")
-    op.drop_index(op.f("ix_slash_provider"), table_name="slash")
     op.drop_index(op.f("ix_slash_job_id"), table_name="slash")
     op.drop_index("ix_slash_at", table_name="slash")
     op.drop_table("slash")
@@ -553,20 +607,17 @@ def downgrade() -> None:
     op.drop_table("receipt")
     op.drop_index("ix_provider_staked", table_name="provider")
     op.drop_table("provider")
-    op.drop_index(op.f("ix_payment_job_id"), table_name="payment")
     op.drop_index("ix_payment_account", table_name="payment")
     op.drop_table("payment")
     op.drop_index("ix_outbox_unsent", table_name="outbox", postgresql_where="sent_at IS NULL")
     op.drop_table("outbox")
-    op.drop_index(op.f("ix_node_auth_provider"), table_name="node_auth")
+    op.drop_index("ix_node_auth_provider", table_name="node_auth")
     op.drop_table("node_auth")
     op.drop_index(op.f("ix_node_provider"), table_name="node")
     op.drop_index(op.f("ix_node_last_seen"), table_name="node")
     op.drop_table("node")
     op.drop_index("ix_lease_state", table_name="lease")
     op.drop_index("ix_lease_provider", table_name="lease")
-    op.drop_index("ix_lease_opened", table_name="lease")
-    op.drop_index(op.f("ix_lease_node"), table_name="lease")
     op.drop_table("lease")
     op.drop_index("ix_job_log_job_id_id", table_name="job_log")
     op.drop_table("job_log")
@@ -578,11 +629,13 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_job_due_at"), table_name="job")
     op.drop_table("job")
     op.drop_table("idx_undo")
-    op.drop_index(op.f("ix_idx_event_tx_hash"), table_name="idx_event")
-    op.drop_index("ix_idx_event_parties", table_name="idx_event", postgresql_using="gin")
+    op.drop_table("idx_totals")
+    op.drop_index("ix_idx_event_party_3", table_name="idx_event", postgresql_where=sa.text("party_3 IS NOT NULL"))
+    op.drop_index("ix_idx_event_party_2", table_name="idx_event", postgresql_where=sa.text("party_2 IS NOT NULL"))
+    op.drop_index("ix_idx_event_party_1", table_name="idx_event", postgresql_where=sa.text("party_1 IS NOT NULL"))
     op.drop_index("ix_idx_event_name", table_name="idx_event")
-    op.drop_index("ix_idx_event_lease", table_name="idx_event")
-    op.drop_index("ix_idx_event_job", table_name="idx_event")
+    op.drop_index("ix_idx_event_lease", table_name="idx_event", postgresql_where=sa.text("lease_id IS NOT NULL"))
+    op.drop_index("ix_idx_event_job", table_name="idx_event", postgresql_where=sa.text("job_id IS NOT NULL"))
     op.drop_table("idx_event")
     op.drop_table("idx_cursor")
     op.drop_table("idx_block")
