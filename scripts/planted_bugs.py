@@ -14,155 +14,335 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = ROOT / ".build" / "planted"
 FORGE = ROOT / "node_modules/@foundry-rs/forge-linux-amd64/bin/forge"
 ESCROW = "contracts/LeaseEscrow.sol"
 LEDGER = "contracts/escrow/JobLedger.sol"
+LEASES = "contracts/escrow/LeaseLedger.sol"
 STAKING = "contracts/ProviderStaking.sol"
 SETTLEMENT = "contracts/libraries/Settlement.sol"
+TYPED_DATA = "contracts/libraries/TypedData.sol"
 DEPOSITS = "contracts/libraries/Deposits.sol"
 SIGNATURES = "contracts/libraries/Signatures.sol"
-CAMPAIGN = "Campaigns"
+CAMPAIGN = "tests/contracts/Campaigns.t.sol"
+WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Bug:
-    """One edit: the first `old` in `path` becomes `new`. `suite` is the test file that is asked."""
+    """One edit: the first `old` in `path` becomes `new`."""
 
     name: str
     path: str
     old: str
     new: str
-    suite: str
 
 
 BUGS = (
-    Bug("pay rounds up", SETTLEMENT, "earned / HOUR", "earned / HOUR + 1", "Service"),
-    Bug("reserve rounds down", SETTLEMENT, "duration + HOUR - 1", "duration", "Money"),
-    Bug("time may run backwards", SETTLEMENT, "end > start ? end - start : 0", "end - start", "Money"),
-    Bug("pay forgets what was paid", ESCROW, "payFor(lease_.earned) - lease_.paid", "payFor(lease_.earned)", "Service"),
-    Bug("pay isn't taken from the job", ESCROW, "job_.balance -= amount;", "", "Service"),
+    Bug("pay rounds up", SETTLEMENT, "earned / HOUR", "earned / HOUR + 1"),
+    Bug(
+        "affordable seconds are one too many",
+        SETTLEMENT,
+        "((money + 1) * HOUR - 1) / rate)",
+        "((money + 1) * HOUR) / rate + 1)",
+    ),
+    Bug(
+        "pay beyond the money there is",
+        SETTLEMENT,
+        "if (payFor(rate, wanted) <= money) return wanted;",
+        "if (payFor(rate, wanted) <= money + HOUR) return wanted;",
+    ),
+    Bug(
+        "pay forgets what was paid",
+        LEASES,
+        "uint256 due = params.rate.payFor(lease_.earned) - before;",
+        "uint256 due = params.rate.payFor(lease_.earned);",
+    ),
+    Bug("paid seconds aren't kept", LEASES, "lease_.paid = lease_.earned;", ""),
+    Bug(
+        "paid seconds round up",
+        LEASES,
+        "before + aside + free, lease_.earned);",
+        "before + aside + free, lease_.earned) + 1;",
+    ),
+    Bug(
+        "pay isn't taken from what is free",
+        LEASES,
+        "if (free != 0) _jobs[params.jobId].free = uint104(free + aside - due);",
+        "",
+    ),
+    Bug("pay is taken twice from what is free", LEASES, "uint104(free + aside - due)", "uint104(free - due)"),
     Bug(
         "a suspended lease draws on all",
-        ESCROW,
-        "lease_.state == LeaseState.Active ? reserve +",
-        "true ? reserve +",
-        "Dispute",
+        LEASES,
+        "lease_.state == LeaseState.Active ? _jobs[params.jobId].free : 0",
+        "_jobs[params.jobId].free",
     ),
-    Bug("a lease settles twice", ESCROW, "lease_.state = LeaseState.Closed;", "", "Service"),
     Bug(
-        "fail doesn't end the lease",
-        ESCROW,
-        "lease_.state = LeaseState.Failed;",
+        "fees round per call",
+        LEASES,
+        "(before + due).share(FEE_BPS) - before.share(FEE_BPS)",
+        "due.share(FEE_BPS)",
+    ),
+    Bug("no fee is withheld", LEASES, "due - fee + bond", "due + bond"),
+    Bug(
+        "fees are lost at the end",
+        LEASES,
+        "job_.fees += uint96(params.rate.payFor(lease_.paid).share(FEE_BPS));",
         "",
-        "Dispute",
+    ),
+    Bug(
+        "fees of the unpaid at the end",
+        LEASES,
+        "params.rate.payFor(lease_.paid).share(FEE_BPS)",
+        "params.rate.payFor(lease_.earned).share(FEE_BPS)",
+    ),
+    Bug("fees can be swept twice", LEDGER, "job_.fees = 0;", ""),
+    Bug(
+        "swept fees go to the caller",
+        LEDGER,
+        "_credit(TREASURY, amount, CreditReason.ServiceFee);",
+        "_credit(msg.sender, amount, CreditReason.ServiceFee);",
+    ),
+    Bug("a lease settles twice", LEASES, "delete _leases[leaseId];", ""),
+    Bug(
+        "the end releases no money",
+        LEASES,
+        "job_.free += uint104(_setAside(params.rate, lease_) + bond + gained);",
+        "job_.free += uint104(gained);",
+    ),
+    Bug(
+        "what is free counts twice at the end",
+        LEASES,
+        "job_.free += uint104(_setAside(params.rate, lease_) + bond + gained);",
+        "job_.free += uint104(2 * _setAside(params.rate, lease_) + bond + gained);",
+    ),
+    Bug("the job stays active", LEASES, "if (lease_.state == LeaseState.Active) job_.active = false;", ""),
+    Bug(
+        "a dispute's end frees the next lease's job",
+        LEASES,
+        "if (lease_.state == LeaseState.Active) job_.active = false;",
+        "job_.active = false;",
+    ),
+    Bug("collateral isn't unlocked", LEASES, "account.locked -= unlocked;", ""),
+    Bug(
+        "collect unlocks",
+        ESCROW,
+        "_see(leaseId, params, lease_, receipt, signature);\n        _pay(leaseId, params, lease_, receipt, 0, 0);",
+        "_see(leaseId, params, lease_, receipt, signature);\n        _pay(leaseId, params, lease_, receipt, 0, 1);",
+    ),
+    Bug(
+        "the slashed part is unlocked",
+        ESCROW,
+        "locked -= params.collateral - penalty;",
+        "locked -= params.collateral;",
+    ),
+    Bug(
+        "the penalty isn't unlocked from the rest",
+        ESCROW,
+        "_accounts[params.provider].locked -= params.collateral - penalty;",
+        "",
+    ),
+    Bug(
+        "fail unlocks what it slashed",
+        ESCROW,
+        "_accounts[msg.sender].claimable += toCaller;",
+        "_accounts[msg.sender].claimable += toCaller;\n        _accounts[params.provider].locked -= params.collateral;",
+    ),
+    Bug(
+        "fail pays the caller twice",
+        ESCROW,
+        "_accounts[msg.sender].claimable += toCaller;",
+        "_accounts[msg.sender].claimable += 2 * toCaller;",
     ),
     Bug(
         "fail within the window",
         ESCROW,
-        "block.timestamp <= lease_.answerBy",
-        "block.timestamp < lease_.answerBy",
-        "Dispute",
+        "block.timestamp <= lease_.exitAt) revert AnswerWindowOpen",
+        "block.timestamp < lease_.exitAt) revert AnswerWindowOpen",
     ),
     Bug(
         "answer after the window",
         ESCROW,
-        "block.timestamp > lease_.answerBy",
-        "block.timestamp > lease_.answerBy + 1",
-        "Dispute",
+        "block.timestamp > lease_.exitAt) revert AnswerWindowClosed",
+        "block.timestamp > lease_.exitAt + 1) revert AnswerWindowClosed",
     ),
     Bug(
         "suspend one second early",
         ESCROW,
-        "suspendedAt <= uint256(lease_.seenAt)",
-        "suspendedAt < uint256(lease_.seenAt)",
-        "Dispute",
+        "if (silent <= params.maxSilence)",
+        "if (silent < params.maxSilence)",
     ),
-    Bug("anyone suspends", ESCROW, "_onlyTenantOrWatcher(job_);\n        bool shown", "bool shown", "Dispute"),
+    Bug(
+        "suspension keeps what was set aside",
+        ESCROW,
+        "lease_.covered = params.rate.secondsFor(money, lease_.earned + silent);",
+        "",
+    ),
+    Bug(
+        "suspension sets aside without taking",
+        ESCROW,
+        "uint256(job_.free) + before - reserve",
+        "uint256(job_.free) + before",
+    ),
+    Bug("a suspended job stays active", ESCROW, "job_.active = false;\n        job_.free", "job_.free"),
+    Bug(
+        "anyone suspends",
+        ESCROW,
+        "_onlyTenantOrWatcher(params.tenant, params.watcher);\n        bool shown",
+        "bool shown",
+    ),
+    Bug("anyone answers", ESCROW, "revert NotProviderOrNode(msg.sender);", ""),
     Bug(
         "anyone closes",
         ESCROW,
-        "if (msg.sender != job_.tenant && msg.sender != job_.watcher) revert NotClosable(lease_.closableAt);",
+        "if (msg.sender != params.tenant && msg.sender != params.watcher) revert NotClosable(lease_.exitAt);",
         "",
-        "Service",
+    ),
+    Bug(
+        "anyone gives notice",
+        ESCROW,
+        "if (msg.sender != params.provider) revert NotProvider(msg.sender, params.provider);",
+        "",
+    ),
+    Bug(
+        "a late notice moves the exit",
+        ESCROW,
+        "if (served >= lease_.exitAt) revert NoticeChangesNothing(leaseId, lease_.exitAt);",
+        "",
     ),
     Bug(
         "receipts of other leases count",
-        ESCROW,
+        LEASES,
         "if (receipt.leaseId != leaseId) revert WrongLease(receipt.leaseId, leaseId);",
         "",
-        "Service",
     ),
     Bug(
         "receipts are not checked",
-        ESCROW,
-        "if (!Signatures.isValid(job_.watcher, digest, signature))",
+        LEASES,
+        "if (!Signatures.isValid(params.watcher, digest, signature))",
         "if (digest == 0)",
-        "Service",
     ),
     Bug(
         "receipts from the future count",
+        LEASES,
+        "Settlement.min(receipt.seenAt, Settlement.min(block.timestamp, lease_.endsAt))",
+        "Settlement.min(receipt.seenAt, lease_.endsAt)",
+    ),
+    Bug(
+        "receipts count beyond the end",
+        LEASES,
+        "Settlement.min(receipt.seenAt, Settlement.min(block.timestamp, lease_.endsAt))",
+        "Settlement.min(receipt.seenAt, block.timestamp)",
+    ),
+    Bug(
+        "an older receipt counts",
+        LEASES,
+        "if (earned > lease_.earned) lease_.earned = uint32(earned);",
+        "lease_.earned = uint32(earned);",
+    ),
+    Bug("slots are reusable", ESCROW, "_useSlot(bid.provider, bid.slot);", ""),
+    Bug("the bitmap ignores a slot's low bits", LEASES, "|= 1 << (slot & 0xff);", "|= 1;"),
+    Bug(
+        "the bitmap ignores a slot's high bits",
+        LEASES,
+        "_slots[provider][slot >> 8] |=",
+        "_slots[provider][0] |=",
+    ),
+    Bug(
+        "a lease's id leaves out the slot",
+        TYPED_DATA,
+        "hash := keccak256(free, 320)",
+        "hash := keccak256(free, 288)",
+    ),
+    Bug(
+        "a lease's id leaves out its job",
+        TYPED_DATA,
+        "hash := keccak256(free, 320)",
+        "hash := keccak256(add(free, 32), 288)",
+    ),
+    Bug(
+        "open takes no bond from what is free",
         ESCROW,
-        "Settlement.earlier(receipt.seenAt, uint64(block.timestamp))",
-        "receipt.seenAt",
-        "Service",
+        "uint104(reserve + BOND + order.epochFee)",
+        "uint104(reserve + order.epochFee)",
     ),
-    Bug("slots are reusable", ESCROW, "slotUsed[bid.provider][bid.slot] = true;", "", "Open"),
+    Bug("open locks nothing", ESCROW, "_lock(bid.provider, bid.collateral, deposited);", ""),
     Bug(
-        "open reserves nothing for the bond",
+        "open locks one lease's collateral alone",
         ESCROW,
-        "job_.reserved += reserve + BOND;",
-        "job_.reserved += reserve;",
-        "Open",
+        "locked = locked + collateral;",
+        "locked = collateral;",
     ),
     Bug(
-        "refund takes reserves",
-        LEDGER,
-        "amount = job_.balance - job_.reserved;\n        job_.balance = job_.reserved;",
-        "amount = job_.balance;\n        job_.balance = 0;",
-        "Fund",
-    ),
-    Bug(
-        "refund while a lease runs",
-        LEDGER,
-        "if (job_.activeLease != bytes32(0)) revert JobIsActive(jobId, job_.activeLease);",
+        "open doesn't ask for the minimum runtime",
+        ESCROW,
+        "if (required > free) revert InsufficientEscrow(free, required);",
         "",
-        "Fund",
     ),
-    Bug("withdraw keeps the credit", LEDGER, "claimable[msg.sender] = 0;", "", "Fund"),
-    Bug("an order funds twice", LEDGER, "if (_jobs[jobId].tenant != address(0)) revert JobExists(jobId);", "", "Fund"),
-    Bug("anyone slashes", STAKING, "if (msg.sender != ESCROW) revert NotEscrow(msg.sender);", "", "Staking"),
+    Bug(
+        "open takes no notice of limits",
+        LEDGER,
+        "if (raised.deadline == 0) return Limits(order.deadline, order.maxEpochs, order.maxRatePerHour);",
+        "if (raised.deadline == 0) return Limits(order.deadline, type(uint32).max, type(uint128).max);",
+    ),
+    Bug(
+        "extensions are forgotten",
+        LEDGER,
+        "_extensions[jobId] = Limits(deadline, maxEpochs, maxRatePerHour);",
+        "",
+    ),
+    Bug(
+        "refund leaves what it paid",
+        LEDGER,
+        "amount = job_.free;\n        job_.free = 0;",
+        "amount = job_.free;",
+    ),
+    Bug("refund while a lease runs", LEDGER, "if (job_.active) revert JobIsActive(jobId, job_.epochs);", ""),
+    Bug("withdraw keeps the credit", LEDGER, "_accounts[msg.sender].claimable = 0;", ""),
+    Bug("an order funds twice", LEDGER, "if (job_.funded) revert JobExists(jobId);", ""),
+    Bug(
+        "a revoked order funds",
+        LEDGER,
+        "if (job_.cancelled) revert JobIsCancelled(jobId);\n        _checkOrder",
+        "_checkOrder",
+    ),
+    Bug(
+        "anyone funds without a signature",
+        LEDGER,
+        "if (msg.sender != order.tenant && !Signatures.isValid(order.tenant, jobId, signature))",
+        "if (jobId == 0)",
+    ),
+    Bug("anyone slashes", STAKING, "if (msg.sender != ESCROW) revert NotEscrow(msg.sender);", ""),
     Bug(
         "locked stake leaves",
         STAKING,
-        "uint128 free = held.staked - held.locked;",
-        "uint128 free = held.staked;",
-        "Staking",
+        "uint128 free = lockable(msg.sender);",
+        "uint128 free = _staked(held);",
     ),
     Bug(
         "unbonding needs no time",
         STAKING,
         "if (block.timestamp < held.unbondsAt) revert StillUnbonding(held.unbondsAt);",
         "",
-        "Staking",
     ),
     Bug(
-        "a slash leaves the lock",
+        "slashed stake unbonds",
         STAKING,
-        "held.locked -= amount;\n        held.staked -= amount;",
-        "held.staked -= amount;",
-        "Dispute",
+        "return held.unbonding < staked ? held.unbonding : staked;",
+        "return held.unbonding;",
     ),
-    Bug("consents are reusable", STAKING, "nonceUsed[node][auth.nonce] = true;", "", "Staking"),
-    Bug("deposits are believed", DEPOSITS, "if (received != amount)", "if (received > amount)", "HostileTokens"),
+    Bug("new stake unbonds with the slashed", STAKING, "held.unbonding = _unbonding(held);\n", "\n"),
+    Bug("consents are reusable", STAKING, "nonceUsed[node][auth.nonce] = true;", ""),
+    Bug("deposits are believed", DEPOSITS, "if (received != amount)", "if (received > amount)"),
     Bug(
         "no guard on withdraw",
         LEDGER,
         "function withdraw(address to) external nonReentrant",
         "function withdraw(address to) external",
-        "HostileTokens",
     ),
     Bug(
         "high s is accepted",
@@ -172,58 +352,75 @@ BUGS = (
         "            (bytes32 r, bytes32 s) = (bytes32(signature[:32]), bytes32(signature[32:64]));\n"
         "            return ecrecover(digest, uint8(signature[64]), r, s) == signer;\n"
         "        }\n        return SignatureChecker",
-        "Signatures",
     ),
 )
 
 
-def plant(bug: Bug, suite: str) -> tuple[Bug, str, float]:
-    """Outcome and seconds of one bug: 'caught by …', or why not."""
-    started = time.monotonic()
-    folder = COPIES / re.sub(r"\W+", "-", bug.name)
-    shutil.rmtree(folder, ignore_errors=True)
+def build(folder: Path) -> None:
+    """A copy of the contracts and their tests, built."""
     folder.mkdir(parents=True)
     for name in ("contracts", "tests/contracts"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "foundry.toml", folder)
     for name in ("node_modules", "scripts"):
         (folder / name).symlink_to(ROOT / name)
+    forge(folder, "build", check=True)
+
+
+def forge(folder: Path, *argv: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"FOUNDRY_PROFILE": "mutate"}
+    return subprocess.run([str(FORGE), *argv], cwd=folder, env=env, capture_output=True, text=True, check=check)
+
+
+def plant(bug: Bug, campaign: bool, folder: Path) -> tuple[str, float]:
+    """Outcome ('caught by …', or why not) and seconds of one bug in a built copy."""
+    started = time.monotonic()
     path = folder / bug.path
-    source = path.read_text(encoding="utf-8")
+    source = (ROOT / bug.path).read_text(encoding="utf-8")
     if bug.old not in source:
-        return bug, "NOT PLANTED: the text to edit is gone", 0.0
+        return "NOT PLANTED: the text to edit is gone", 0.0
     path.write_text(source.replace(bug.old, bug.new, 1), encoding="utf-8")
-    # A bug of the source is one without the optimizer too, which takes most of a compile's time.
-    env = os.environ | {
-        "FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT": "0",
-        "FOUNDRY_DENY": "never",
-        "FOUNDRY_OPTIMIZER": "false",
-    }
-    argv = [str(FORGE), "test", "--fail-fast", "--match-path", f"tests/contracts/{suite}.t.sol"]
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    shutil.rmtree(folder, ignore_errors=True)
+    done = forge(folder, "test", "--fail-fast", "--match-path" if campaign else "--no-match-path", CAMPAIGN)
+    path.write_text(source, encoding="utf-8")
     seconds = time.monotonic() - started
     caught = re.search(r"\[FAIL.*?\] *(\w+)\(|^ *(invariant_all)\(", done.stdout, re.MULTILINE)
     if done.returncode == 0:
-        return bug, "UNNOTICED", seconds
+        return "UNNOTICED", seconds
     if not caught:
         log = ROOT / ".build" / "logs" / "planted.log"
         log.write_text(done.stdout + done.stderr, encoding="utf-8")
-        return bug, f"DOES NOT RUN, see {log.relative_to(ROOT)}", seconds
-    return bug, f"caught by {suite}.{caught.group(1) or caught.group(2)}", seconds
+        return f"DOES NOT RUN, see {log.relative_to(ROOT)}", seconds
+    reason = re.search(r"Broken\(\"?(.*?)\"?\)\]", done.stdout)
+    return f"caught by {caught.group(1) or caught.group(2)}" + (f", {reason.group(1)}" if reason else ""), seconds
 
 
 def main(arguments: list[str]) -> int:
-    """Plant all bugs, or those named, two at a time."""
+    """Plant all bugs, or those named, in as many copies as there are cores."""
     names = [word for word in arguments if not word.startswith("--")]
     bugs = [bug for bug in BUGS if not names or bug.name in names]
     started = time.monotonic()
+    shutil.rmtree(COPIES, ignore_errors=True)
+    copies: Queue[Path] = Queue()
+    for index in range(WORKERS):
+        folder = COPIES / str(index)
+        if index == 0:
+            build(folder)
+        else:
+            shutil.copytree(COPIES / "0", folder, symlinks=True)
+        copies.put(folder)
+
+    def run(bug: Bug) -> tuple[Bug, str, float]:
+        folder = copies.get()
+        try:
+            return bug, *plant(bug, "--campaign" in arguments, folder)
+        finally:
+            copies.put(folder)
+
     missed = 0
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        suites = [CAMPAIGN if "--campaign" in arguments else bug.suite for bug in bugs]
-        for bug, outcome, seconds in pool.map(plant, bugs, suites):
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        for bug, outcome, seconds in pool.map(run, bugs):
             missed += not outcome.startswith("caught")
-            print(f"{bug.name:38} {seconds:5.0f} s  {outcome}", flush=True)
+            print(f"{bug.name:42} {seconds:5.0f} s  {outcome}", flush=True)
     print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught in {time.monotonic() - started:.0f} s")
     return 1 if missed else 0
 

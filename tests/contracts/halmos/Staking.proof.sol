@@ -9,13 +9,16 @@ import {Stake} from "../../../contracts/interfaces/IProviderStaking.sol";
 import {Permit} from "../../../contracts/libraries/Deposits.sol";
 import {NoReturnToken} from "../world/Tokens.sol";
 
-/// @notice Proofs by Halmos for every amount (2^128 values each) and every time; one provider, the proof is the escrow.
+/// @notice Proofs by Halmos for every amount (2^128 values each) and every time; one provider, the proof is the escrow and
+/// says what is locked.
 contract StakingProofs is Test {
     address private constant PROVIDER = address(0xCA5);
     uint64 private constant PERIOD = 1 days;
 
     NoReturnToken private token;
     ProviderStaking private staking;
+    /// @dev What the staking contract asks its escrow.
+    mapping(address provider => uint128) public lockedOf;
 
     function setUp() public {
         vm.warp(1_800_000_000);
@@ -28,50 +31,77 @@ contract StakingProofs is Test {
 
     function check_stakeIsHeldToTheUnit(uint128 amount) public {
         stake(amount);
-        assert(token.balanceOf(address(staking)) == amount && held().staked == amount);
+        assert(token.balanceOf(address(staking)) == amount && held().deposited == amount && held().slashed == 0);
     }
 
-    function check_lockIsCovered(uint128 amount, uint128 first, uint128 second) public {
+    function check_lockableIsDepositedLessLocked(uint128 amount, uint128 locked) public {
         stake(amount);
-        staking.lock(PROVIDER, first);
-        staking.lock(PROVIDER, second);
-        assert(uint256(first) + second <= amount && held().locked == first + second);
+        lockedOf[PROVIDER] = locked;
+        assert(staking.lockable(PROVIDER) == amount - locked && locked <= amount);
     }
 
-    function check_unlockNeverBeyondTheLock(uint128 amount, uint128 locked, uint128 unlocked) public {
+    function check_slashTakesTheAmountAndNoMore(uint128 amount, uint128 slashed) public {
         stake(amount);
-        staking.lock(PROVIDER, locked);
-        staking.unlock(PROVIDER, unlocked);
-        assert(unlocked <= locked && held().locked == locked - unlocked && held().staked == amount);
-    }
-
-    function check_slashTakesLockedStakeAlone(uint128 amount, uint128 locked, uint128 slashed) public {
-        stake(amount);
-        staking.lock(PROVIDER, locked);
+        vm.assume(slashed <= amount);
         staking.slash(PROVIDER, slashed);
-        assert(slashed <= locked);
-        assert(held().staked == amount - slashed && held().locked == locked - slashed);
+        assert(held().deposited == amount && held().slashed == slashed);
         assert(token.balanceOf(address(staking)) == amount - slashed && token.balanceOf(address(this)) == slashed);
     }
 
-    function check_unbondingIsAPartOfTheStake(uint128 amount, uint128 asked, uint128 locked, uint128 slashed) public {
+    function check_slashNeverBeyondTheStake(uint128 amount, uint128 slashed) public {
         stake(amount);
-        request(asked);
-        staking.lock(PROVIDER, locked);
         staking.slash(PROVIDER, slashed);
-        assert(held().unbonding <= held().staked && held().locked <= held().staked);
+        assert(slashed <= amount);
     }
 
-    function check_withdrawLeavesTheCollateral(uint128 amount, uint128 asked, uint128 locked, uint64 time) public {
+    function check_unbondingIsAPartOfWhatIsLeft(uint128 amount, uint128 asked, uint128 slashed) public {
         stake(amount);
         request(asked);
-        staking.lock(PROVIDER, locked);
-        vm.warp(time);
+        vm.assume(slashed <= amount);
+        staking.slash(PROVIDER, slashed);
+        assert(held().unbonding <= amount - slashed && held().unbonding <= asked);
+    }
+
+    function check_newStakeDoesntUnbondForTheSlashed(
+        uint128 amount,
+        uint128 asked,
+        uint128 slashed,
+        uint64 more
+    )
+        public
+    {
+        stake(amount);
+        request(asked);
+        vm.assume(slashed <= amount);
+        staking.slash(PROVIDER, slashed);
+        uint128 before = held().unbonding;
+        stake(more);
+        assert(held().unbonding == before);
+    }
+
+    function check_withdrawLeavesWhatIsLocked(uint128 amount, uint128 asked, uint128 locked) public {
+        stake(amount);
+        request(asked);
+        vm.assume(locked <= amount);
+        lockedOf[PROVIDER] = locked;
+        vm.warp(1_800_000_000 + PERIOD);
         vm.prank(PROVIDER);
         uint128 sent = staking.withdraw(PROVIDER);
-        assert(held().staked >= held().locked && held().locked == locked);
-        assert(sent <= asked && held().staked == amount - sent);
-        assert(token.balanceOf(address(staking)) == held().staked);
+        assert(held().deposited >= locked);
+        assert(sent <= asked && held().deposited == amount - sent);
+        assert(token.balanceOf(address(staking)) == held().deposited);
+    }
+
+    function check_withdrawAfterASlashLeavesTheRest(uint128 amount, uint128 slashed) public {
+        stake(amount);
+        request(amount);
+        vm.assume(slashed <= amount);
+        staking.slash(PROVIDER, slashed);
+        lockedOf[PROVIDER] = slashed;
+        vm.warp(1_800_000_000 + PERIOD);
+        vm.prank(PROVIDER);
+        assert(staking.withdraw(PROVIDER) == amount - slashed);
+        assert(token.balanceOf(address(staking)) == 0);
     }
 
     function check_withdrawWaitsForThePeriod(uint128 amount, uint128 asked, uint64 time) public {
@@ -83,18 +113,12 @@ contract StakingProofs is Test {
         assert(time >= 1_800_000_000 + PERIOD);
     }
 
-    function check_theEscrowAloneLocksUnlocksAndSlashes(address caller, uint128 amount, uint8 way) public {
+    function check_theEscrowAloneSlashes(address caller, uint128 amount) public {
         vm.assume(caller != address(this));
         stake(5e6);
-        staking.lock(PROVIDER, 4e6);
-        bytes memory data = way == 0
-            ? abi.encodeCall(staking.lock, (PROVIDER, amount))
-            : way == 1
-                ? abi.encodeCall(staking.unlock, (PROVIDER, amount))
-                : abi.encodeCall(staking.slash, (PROVIDER, amount));
         vm.prank(caller);
-        (bool worked,) = address(staking).call(data);
-        assert(!worked && held().locked == 4e6 && held().staked == 5e6);
+        (bool worked,) = address(staking).call(abi.encodeCall(staking.slash, (PROVIDER, amount)));
+        assert(!worked && held().slashed == 0);
     }
 
     function stake(uint128 amount) private {
