@@ -84,10 +84,23 @@ class Source:
         hashes = {header.number: header.hash for header in headers}
         if any(hashes.get(log.block_number) != log.block_hash for log in logs):
             raise Inconsistent(f"logs and headers of blocks {first} to {end} differ")
+        return self._completed(headers, logs)
+
+    def _completed(self, headers: list[Header], logs: list[Log]) -> tuple[list[Header], list[Log]]:
+        """With the logs that an answer left out; up to a block's end where they are many."""
         found = {log.block_number for log in logs}
-        missing = [header for header in headers if header.number not in found and self._may_hold(header)]
-        late = [log for header in missing for log in self._logs_of(header)]
-        return headers, _in_order(logs + late) if late else logs
+        late: list[Log] = []
+        for count, header in enumerate(headers, 1):
+            if header.number not in found:
+                late += self._logs_of(header)
+            if len(late) > self._enough:
+                headers = headers[:count]
+                break
+        if not late:
+            return headers, logs
+        self.span = max(1, min(self.span, len(headers) * _LOGS_PER_ANSWER // len(late)))
+        end = headers[-1].number
+        return headers, _in_order([log for log in logs if log.block_number <= end] + late)
 
     def _ask(self, first: int, last: int) -> tuple[int, list[Log]] | None:
         """The block up to which an answer counts, and its logs; None where not even one block's fit into one."""

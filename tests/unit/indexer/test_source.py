@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everlease.chain._generated import events as ev
+from everlease.chain.base import Log
 from everlease.chain.memory import MemoryChain
 from everlease.domain.mirrored import MirroredBlock
 from indexer.read_ahead import Decoded, ReadAhead
@@ -16,9 +17,9 @@ STAKING = "0x" + "57" * 20
 WHO = "0x" + "01" * 20
 
 
-def chain_of(counts: list[int]) -> MemoryChain:
+def chain_of(counts: list[int], kind: type[MemoryChain] = MemoryChain) -> MemoryChain:
     """A chain whose block n + 1 holds ``counts[n]`` logs, all of it final."""
-    chain = MemoryChain(finality=0)
+    chain = kind(finality=0)
     for block, count in enumerate(counts, 1):
         for number in range(count):
             chain.emit(*as_log(STAKING, ev.ProviderStaked(WHO, block, number)))
@@ -26,10 +27,22 @@ def chain_of(counts: list[int]) -> MemoryChain:
     return chain
 
 
+class Silent(MemoryChain):
+    """Answers ranges with no logs and no error, as a node that lags does."""
+
+    def logs(self, addresses: object, first: int, last: int) -> list[Log]:
+        return []
+
+
+histories = st.lists(st.integers(0, 5), min_size=1, max_size=60)
+
+
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 12), st.integers(1, 40), st.booleans())
-def test_batches_are_bounded_and_leave_nothing_out(counts: list[int], enough: int, most: int, ahead: bool) -> None:
-    chain = chain_of(counts)
+@given(st.sampled_from([MemoryChain, Silent]), histories, st.integers(1, 12), st.integers(1, 40), st.booleans())
+def test_batches_are_bounded_and_leave_nothing_out(
+    kind: type[MemoryChain], counts: list[int], enough: int, most: int, ahead: bool
+) -> None:
+    chain = chain_of(counts, kind)
     chain.max_logs = most
     reader = ReadAhead(Source(chain, [STAKING], events_per_step=enough), Immediate() if ahead else None)
     at, found = chain.header(0), []
