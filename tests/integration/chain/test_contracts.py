@@ -11,6 +11,7 @@ from everlease.chain.contracts import sign_permit
 from everlease.chain.deploy import send_and_wait
 from everlease.chain.deployment import BadDeployment, Deployment, Terms, camel
 from everlease.chain.errors import BadAnswer, CallReverted, RpcUnavailable, WrongChain
+from everlease.chain.event_codec import decode_event
 from everlease.chain.rpc import RpcChain
 from everlease.chain.views import JobOnChain, LeaseOnChain, LimitsOnChain, StakeOnChain
 from everlease.domain.lease import LeaseState
@@ -41,7 +42,7 @@ def test_the_life_of_a_lease(market: Market) -> None:
     opening, lease = market.open_call(job)
     receipt = market.send(market.watcher, opening)
     logs = market.chain.logs_of([market.deployment.escrow, market.deployment.staking], receipt.block_hash)
-    opened = next(event for event in map(abi.decode_event, logs) if isinstance(event, LeaseOpened))
+    opened = next(event for event in map(decode_event, logs) if isinstance(event, LeaseOpened))
     assert "0x" + opened.lease_id.hex() == lease
     assert opened.node == market.node.address
     assert market.views.job(job).active
@@ -71,7 +72,7 @@ def test_a_permit_funds_without_an_allowance(market: Market) -> None:
     )  # fmt: skip
     receipt = market.send(market.watcher, market.escrow.fund(order, signature, permit))
     logs = market.chain.logs([market.deployment.escrow], receipt.block_number, receipt.block_number)
-    assert any(isinstance(abi.decode_event(log), JobFunded) for log in logs)
+    assert any(isinstance(decode_event(log), JobFunded) for log in logs)
 
 
 def test_custom_errors_come_with_their_values(market: Market) -> None:

@@ -38,7 +38,7 @@ def test_launch_runs_then_a_loss_moves_the_job_and_fails_the_old_lease(stage: St
     stage.market.anvil.warp(stage.market.deployment.terms.answer_window + 10)
     stage.market.anvil.mine(3)
     stage.mirror()
-    later = Stage(stage.market, stage.database, stage.desk, stage.sender)
+    later = Stage(stage.market, stage.database, stage.desk, stage.sender, stage.follower)
     object.__setattr__(later.desk, "clock", lambda: time.time() + 100)
     assert sweeps.settle_leases(later.desk) == 1
     later.sender.pump(later.desk.watcher.address)
