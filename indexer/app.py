@@ -1,17 +1,19 @@
 """The indexer's HTTP side: explorer, health, metrics."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 from starlette.exceptions import HTTPException
 
 from everlease.db import Database, mirror
-from everlease.db.engine import DatabaseUnavailable
-from indexer.api import create_explorer_router
+from everlease.db.engine import DatabaseUnavailable, ValueRefused
+from indexer.api import create_explorer_router, warm
 from indexer.follower import Step
 from indexer.service import IndexerLoop
 
@@ -52,7 +54,15 @@ def create_app(
     database: Database, metrics: Metrics, *, loop: IndexerLoop | None = None, stale_after_s: float = 60.0
 ) -> FastAPI:
     """The app. ``/readyz`` fails while the database is away, the loop stands still, or the mirror is halted."""
-    app = FastAPI(title="Everlease explorer", version="1", docs_url="/docs", redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        """The first connection and its catalogs take half a second: not at the first visitor's cost."""
+        with suppress(DatabaseUnavailable):
+            await run_in_threadpool(warm, database)
+        yield
+
+    app = FastAPI(title="Everlease explorer", version="1", docs_url="/docs", redoc_url=None, lifespan=lifespan)
     app.include_router(create_explorer_router(database))
 
     @app.get("/healthz", include_in_schema=False)
@@ -96,6 +106,9 @@ def _install_problems(app: FastAPI) -> None:
     async def away(request: Request, error: Exception) -> Response:
         return _problem(request, 503, "the database is away; try again")
 
-    handlers |= {HTTPException: http, RequestValidationError: invalid, DatabaseUnavailable: away}
+    async def refused(request: Request, error: Exception) -> Response:
+        return _problem(request, 400, str(error))
+
+    handlers |= {ValueRefused: refused, HTTPException: http, RequestValidationError: invalid, DatabaseUnavailable: away}
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import uvicorn
@@ -52,6 +53,20 @@ def main() -> None:
         )
         with served(url) as client:
             measure(client, chosen.leases, chosen.requests, random.Random(chosen.seed))
+
+
+def folder_of(url: str) -> Path:
+    """Where the server that listens on a socket in its own folder keeps its data."""
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
+
+
+def read_once(folder: Path) -> None:
+    """Bring all data into the system's cache, where a server that has been up for a while has them."""
+    for path in (folder / "base").rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**20):
+                    pass
 
 
 def measure(client: httpx.Client, leases: int, count: int, chance: random.Random) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Text, func, literal, select, text, true, tuple_, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from everlease.db.engine import Database, Tx
+from everlease.db.engine import Database, Tx, ValueRefused
 from everlease.db.models.base import Base
 
 MAX_PAGE = 200
@@ -50,11 +51,14 @@ def walking(database: Database) -> Iterator[Tx]:
     """A read-only transaction in which PostgreSQL walks indexes, whatever its statistics say.
 
     Without statistics (after a rebuild) or with old ones (a party that became busy) it would collect all matches and
-    sort them. Where no index fits it does so still.
+    sort them. Where no index fits it does so still. Raises ValueRefused for what no row can hold.
     """
-    with database.transaction() as tx:
-        tx.execute(_WALK)
-        yield tx
+    try:
+        with database.transaction() as tx:
+            tx.execute(_WALK)
+            yield tx
+    except DataError as error:
+        raise ValueRefused(str(error.orig).strip().split("\n")[0]) from error
 
 
 def page(tx: Tx, kind: type[Base], key: Sequence[Column], walks: Sequence[Walk], *, after: After, limit: int) -> Page:

@@ -177,3 +177,12 @@ def test_filters_that_no_index_serves_together_are_refused(filters: str, explore
     assert answer.status_code == 400
     assert "one of" in answer.json()["detail"]
     assert explorer.get(f"/v1/explorer/leases?job_id={JOB}&state=ACTIVE").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query", [f"/events?after={after([10**30, 1])}", f"/leases?after={after([1, chr(0)])}", "/events?name=%00"]
+)
+def test_values_that_no_row_can_hold_are_refused(query: str, explorer: httpx.Client) -> None:
+    answer = explorer.get(f"/v1/explorer{query}")
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"]

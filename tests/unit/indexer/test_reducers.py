@@ -112,3 +112,9 @@ def test_a_workspace_remembers_what_was() -> None:
     assert next(row for at, table, _, row in rows.images if (at, table) == (10, "claimable")) == before[
         "claimable", WHO
     ] | {"amount": 0, "withdrawn": 5, "block": 9}
+
+
+def test_no_event_names_more_addresses_than_the_mirror_has_columns_for() -> None:
+    columns = [column for column in Base.metadata.tables["idx_event"].columns if column.name.startswith("party_")]
+    for event in ev.EVENTS.values():
+        assert sum(field.abi_type == "address" for field in event.FIELDS) <= len(columns), event.__name__
