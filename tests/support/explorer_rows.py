@@ -124,8 +124,8 @@ _ROWS = (
        WHEN kind = 8 THEN jsonb_build_array(pg_temp.who('d', 1))
        ELSE jsonb_build_array(pg_temp.provider_of(lease)) END
        FROM (SELECT n, lease, kind, pg_temp.job_of(lease) AS job, CASE WHEN kind = 7 AND n % 100003 = 0 THEN 'Withdrawn' ELSE
-             (ARRAY['JobFunded', 'LeaseOpened', 'StakeLocked', 'LeaseCollected', 'Credited', 'LeaseCollected', 'Credited',
-                    'Credited', 'LeaseClosed', 'StakeUnlocked'])[kind + 1] END AS name
+             (ARRAY['JobFunded', 'LeaseOpened', 'LeaseNotice', 'LeaseCollected', 'Credited', 'LeaseCollected', 'Credited',
+                    'Credited', 'LeaseClosed', 'FeesSwept'])[kind + 1] END AS name
              FROM (SELECT n, n % {leases} AS lease, (n / {leases} + n) % 10 AS kind
                    FROM generate_series(0, {leases}::bigint * 10 - 1) n) kinds) events""",
     """INSERT INTO idx_cursor (id, chain_id, escrow, staking, genesis_hash, block_number, block_hash, block_time, final_number,

@@ -66,7 +66,7 @@ def test_totals_equal_counts(seed: int, database: Database) -> None:
         with database.transaction() as tx:
             mirror.start(tx, 1, "0x", "0x", "0x", block(0))
         write(database, chance, 1, 5, final=True)
-        head = 5
+        head, most = 5, 0
         for _ in range(25):
             if head > 6 and chance.random() < 0.4:
                 ancestor = chance.randrange(5, head)
@@ -79,7 +79,8 @@ def test_totals_equal_counts(seed: int, database: Database) -> None:
                 head = last
             dumped = dump(database)
             assert dumped["totals"] == count(dumped)
-        assert dict(dumped["totals"])["jobs"] > 0
+            most = max(most, dict(dumped["totals"])["jobs"])
+        assert most > 0
         with database.transaction() as tx:
             mirror.clear(tx)
             assert not any(totals.read(tx).values())
@@ -104,12 +105,12 @@ def test_leases_that_were_reorganised_away(database: Database) -> None:
         assert dumped["totals"] == count(dumped)
         return dict(dumped["totals"])
 
-    opened = ev.LeaseOpened(job, lease, who, who, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1, b"\x1d" * 32)
+    opened = ev.LeaseOpened(job, lease, who, who, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1)
     funded = happens(ev.JobFunded(job, who, who, job, 1, 500, 1, 5, 3, 1, 2**40, 2**255))
     assert (funded["jobs"], funded["escrowed"], funded["deposited"]) == (1, 500, 500)
     assert (happens(opened)["leases_active"], now()["reserved"]) == (1, 110)
     assert happens(ev.LeaseCollected(job, lease, 10, 4010, 1, 20, 1, 80, b"\0" * 32))["paid"] == 20
-    closed = happens(ev.LeaseClosed(job, lease, who, 90))
+    closed = happens(ev.LeaseClosed(job, lease, who))
     assert (closed["leases_active"], closed["leases_closed"], closed["reserved"]) == (0, 1, 0)
     chain.reorg(3)
     assert now() == funded
