@@ -1,6 +1,6 @@
-"""The long assurance of the contracts: fuzzing, the stateful campaign, proofs, slither, coverage and planted bugs.
+"""The long assurance of the contracts: fuzzing, the stateful campaign, proofs, slither, coverage, mutants and planted bugs.
 
-Usage: python3 scripts/assure.py [NAME…]      NAME: slither, coverage, proofs, planted, fuzz, campaign; all without one.
+Usage: python3 scripts/assure.py [NAME…]      NAME: slither, coverage, proofs, planted, mutation, fuzz, campaign.
 
 Quiet but for one line per step; logs are in .build/logs, figures in .build/assure. See docs/assurance.md.
 """
@@ -122,6 +122,11 @@ def planted(log: Log) -> None:
     log.command([sys.executable, "scripts/planted_bugs.py"], timeout=HOURS)
 
 
+def mutation(log: Log) -> None:
+    """A sample of slither-mutate's edits, the same each time; `scripts/mutation.py` alone judges all of them."""
+    log.command([sys.executable, "scripts/mutation.py", "--sample", "60", "--seed", "1"], timeout=HOURS)
+
+
 def fuzz(log: Log) -> None:
     """Every test, each property with 100,000 runs."""
     argv = [str(FORGE), "test", "--no-match-path", "tests/contracts/Campaigns.t.sol"]
@@ -157,7 +162,8 @@ STEPS = [
     Step("assure-coverage", "coverage of the contracts, 100 %", coverage, needs=("assure-slither",)),
     Step("assure-proofs", "halmos proofs", proofs, needs=("assure-coverage",)),
     Step("assure-planted", "planted bugs", planted, needs=("assure-proofs",)),
-    Step("assure-fuzz", "fuzz, 100,000 runs per property", fuzz, needs=("assure-planted",)),
+    Step("assure-mutation", "mutation testing, a sample of 60", mutation, needs=("assure-planted",)),
+    Step("assure-fuzz", "fuzz, 100,000 runs per property", fuzz, needs=("assure-mutation",)),
     Step("assure-campaign", "stateful campaign, 1,000 x 2,048 calls", campaign, needs=("assure-fuzz",)),
 ]
 

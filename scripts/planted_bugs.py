@@ -5,20 +5,13 @@ Usage: python3 scripts/planted_bugs.py [--campaign] [NAME…]      --campaign as
 Prints one line per bug; exit status 1 if one went unnoticed. A bug that doesn't compile proves nothing and fails too.
 """
 
-import os
-import re
-import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from queue import Queue
 
-ROOT = Path(__file__).resolve().parents[1]
-COPIES = ROOT / ".build" / "planted"
-FORGE = ROOT / "node_modules/@foundry-rs/forge-linux-amd64/bin/forge"
+from mutant_copies import ROOT, WORKERS, Copies
+
 ESCROW = "contracts/LeaseEscrow.sol"
 LEDGER = "contracts/escrow/JobLedger.sol"
 LEASES = "contracts/escrow/LeaseLedger.sol"
@@ -27,8 +20,6 @@ SETTLEMENT = "contracts/libraries/Settlement.sol"
 TYPED_DATA = "contracts/libraries/TypedData.sol"
 DEPOSITS = "contracts/libraries/Deposits.sol"
 SIGNATURES = "contracts/libraries/Signatures.sol"
-CAMPAIGN = "tests/contracts/Campaigns.t.sol"
-WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -356,42 +347,18 @@ BUGS = (
 )
 
 
-def build(folder: Path) -> None:
-    """A copy of the contracts and their tests, built."""
-    folder.mkdir(parents=True)
-    for name in ("contracts", "tests/contracts"):
-        shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "foundry.toml", folder)
-    for name in ("node_modules", "scripts"):
-        (folder / name).symlink_to(ROOT / name)
-    forge(folder, "build", check=True)
-
-
-def forge(folder: Path, *argv: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"FOUNDRY_PROFILE": "mutate"}
-    return subprocess.run([str(FORGE), *argv], cwd=folder, env=env, capture_output=True, text=True, check=check)
-
-
-def plant(bug: Bug, campaign: bool, folder: Path) -> tuple[str, float]:
-    """Outcome ('caught by …', or why not) and seconds of one bug in a built copy."""
-    started = time.monotonic()
-    path = folder / bug.path
+def plant(copies: Copies, bug: Bug, campaign: bool) -> tuple[str, float]:
+    """Outcome and seconds of one bug."""
     source = (ROOT / bug.path).read_text(encoding="utf-8")
     if bug.old not in source:
         return "NOT PLANTED: the text to edit is gone", 0.0
-    path.write_text(source.replace(bug.old, bug.new, 1), encoding="utf-8")
-    done = forge(folder, "test", "--fail-fast", "--match-path" if campaign else "--no-match-path", CAMPAIGN)
-    path.write_text(source, encoding="utf-8")
-    seconds = time.monotonic() - started
-    caught = re.search(r"\[FAIL.*?\] *(\w+)\(|^ *(invariant_all)\(", done.stdout, re.MULTILINE)
-    if done.returncode == 0:
-        return "UNNOTICED", seconds
-    if not caught:
+    verdict = copies.judge(bug.path, source.replace(bug.old, bug.new, 1), campaign=campaign)
+    if verdict.kind == "invalid":
         log = ROOT / ".build" / "logs" / "planted.log"
-        log.write_text(done.stdout + done.stderr, encoding="utf-8")
-        return f"DOES NOT RUN, see {log.relative_to(ROOT)}", seconds
-    reason = re.search(r"Broken\(\"?(.*?)\"?\)\]", done.stdout)
-    return f"caught by {caught.group(1) or caught.group(2)}" + (f", {reason.group(1)}" if reason else ""), seconds
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(verdict.detail, encoding="utf-8")
+        return f"DOES NOT RUN, see {log.relative_to(ROOT)}", verdict.seconds
+    return f"caught by {verdict.detail}" if verdict.kind == "caught" else "UNNOTICED", verdict.seconds
 
 
 def main(arguments: list[str]) -> int:
@@ -399,22 +366,10 @@ def main(arguments: list[str]) -> int:
     names = [word for word in arguments if not word.startswith("--")]
     bugs = [bug for bug in BUGS if not names or bug.name in names]
     started = time.monotonic()
-    shutil.rmtree(COPIES, ignore_errors=True)
-    copies: Queue[Path] = Queue()
-    for index in range(WORKERS):
-        folder = COPIES / str(index)
-        if index == 0:
-            build(folder)
-        else:
-            shutil.copytree(COPIES / "0", folder, symlinks=True)
-        copies.put(folder)
+    copies = Copies(ROOT / ".build" / "planted")
 
     def run(bug: Bug) -> tuple[Bug, str, float]:
-        folder = copies.get()
-        try:
-            return bug, *plant(bug, "--campaign" in arguments, folder)
-        finally:
-            copies.put(folder)
+        return bug, *plant(copies, bug, "--campaign" in arguments)
 
     missed = 0
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:

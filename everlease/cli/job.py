@@ -1,5 +1,6 @@
 """`everlease job …`: launch, look at, move and end jobs."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -234,6 +235,22 @@ def refund(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     found = find_job(context, job)
     amount = refund_and_withdraw(context.wallet, found.order.to_domain())
     _done(as_json, {"job": found.id, "withdrawn": amount}, f"{money(amount)} withdrawn to {context.wallet.address}")
+
+
+@app.command("sweep-fees", epilog=f"Example: everlease job sweep-fees 0x{'ab' * 32}")
+def sweep_fees(
+    ctx: typer.Context,
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's whole id; of any tenant.")],
+    as_json: Json = False,
+) -> None:
+    """Credit the treasury with the fees withheld in a job's ended leases; anyone may, for gas."""
+    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", job_id):
+        raise CliError(ExitCode.INVALID, f"{job_id!r} is no job id: give 0x and 64 hexadecimal digits")
+    wallet = of(ctx).wallet
+    fees = wallet.views.job(job_id).fees
+    if fees:
+        wallet.send(wallet.escrow.sweep_fees(job_id))
+    _done(as_json, {"job": job_id, "swept": fees}, f"{money(fees)} of fees credited to the treasury")
 
 
 @app.command(epilog="Example: everlease job outputs train-mlp --to results/")
