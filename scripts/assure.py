@@ -1,4 +1,4 @@
-"""The long assurance of the contracts: fuzzing, the stateful campaign, proofs, slither, coverage, mutants and planted bugs.
+"""The long assurance of the contracts: fuzzing, campaign, proofs, slither, coverage, mutants and planted bugs.
 
 Usage: python3 scripts/assure.py [NAME…]      NAME: slither, coverage, proofs, planted, mutation, fuzz, campaign.
 
