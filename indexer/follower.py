@@ -210,6 +210,7 @@ class Follower:
             return self._halt(stranger)
         ancestor = self._common_ancestor(position)
         if ancestor is None or ancestor.number < position.final:
+            self._check_finality_broken(position)
             deepest = "no common block" if ancestor is None else f"block {ancestor.number}"
             return self._halt(
                 f"the chain was reorganised down to {deepest}, below block {position.final} that was final. If the "
@@ -235,6 +236,16 @@ class Follower:
                 if header is not None and header.hash == block.hash:
                     return block
             number = known[-1].number - 1
+
+    def _check_finality_broken(self, position: _Position) -> None:
+        """Raises Inconsistent unless the chain has another block where a final one was: an endpoint that lags, or that
+        changed its mind between two answers, is no reason to halt."""
+        with self._database.transaction() as tx:
+            known = mirror.blocks_down_from(tx, position.final, 1)
+        header = self._chain.header(known[0].number) if known else None
+        if known and (header is None or header.hash == known[0].hash):
+            found = "has none" if header is None else "has the same again"
+            raise Inconsistent(f"block {known[0].number} was final and the endpoint {found}: its answers don't fit")
 
     def _halt(self, reason: str) -> Step:
         with self._database.transaction() as tx:

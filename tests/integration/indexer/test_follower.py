@@ -7,7 +7,7 @@ import pytest
 
 from everlease.chain._generated import events as ev
 from everlease.chain._generated.enums import CreditReason
-from everlease.chain.base import Log
+from everlease.chain.base import BlockTag, Header, Log
 from everlease.chain.deployment import Deployment
 from everlease.chain.errors import RpcUnavailable
 from everlease.chain.memory import MemoryChain
@@ -204,6 +204,31 @@ def test_mixed_answers_are_not_believed(database: Database) -> None:
         row = mirror.cursor(tx)
         assert row is not None
         assert row.block_number == 0
+
+
+class Forgetful(MemoryChain):
+    """After a reorg, an endpoint that has lost its blocks by the time it is asked for many."""
+
+    forgets = False
+
+    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
+        return [None if self.forgets and number else self.header(number) for number in numbers]
+
+    def header(self, block: BlockTag) -> Header | None:
+        return None if self.forgets and block == 17 else super().header(block)
+
+
+def test_blocks_that_an_endpoint_lost_are_no_reason_to_halt(database: Database) -> None:
+    chain = Forgetful(finality=3)
+    ours = follower(chain, database)
+    chain.mine(20)
+    ours.catch_up()
+    chain.reorg(2)
+    chain.forgets = True
+    with pytest.raises(Inconsistent, match="block 17 was final"):
+        ours.step()
+    chain.forgets = False
+    assert ours.catch_up() is Step.IDLE
 
 
 class Dead(MemoryChain):
