@@ -5,7 +5,7 @@ PYTHON ?= python3
 help:
 	@echo "make demo    set everything up and watch a job outlive three hosts"
 	@echo "make test    set everything up and run every check and test"
-	@echo "make assure  the contracts' long assurance: campaign, fuzzing, proofs, slither, planted bugs"
+	@echo "make assure  the contracts' long assurance: slither, coverage, proofs, planted bugs, mutants, fuzzing, campaign"
 	@echo "make setup   only the set-up (idempotent)"
 	@echo "make lint    linters and type checker"
 	@echo "make format  ruff format and forge fmt"
