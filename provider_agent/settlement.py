@@ -30,7 +30,7 @@ CLOSE_AFTER_S = 60.0
 
 
 class Action(NamedTuple):
-    """One call to send; ``done``: nothing will be left to do once it is mined."""
+    """One call to send, and what it is journaled under: the same act twice is one action."""
 
     call: Call
     key: str
