@@ -15,7 +15,7 @@ import structlog
 from everlease.chain.base import ChainReader
 from everlease.chain.deployment import Deployment
 from everlease.chain.errors import BadAnswer
-from everlease.db import Database, mirror
+from everlease.db import Database, derived, mirror
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 from indexer.decoding import touched
 from indexer.read_ahead import Decoded, ReadAhead
@@ -189,7 +189,7 @@ class Follower:
         try:
             with self._database.transaction() as tx:
                 cursor = mirror.lock(tx, position.number, position.hash)
-                rows = Workspace(lambda table, keys: mirror.load(tx, table, keys))
+                rows = Workspace(lambda table, keys: derived.load(tx, table, keys))
                 _expect(rows, events)
                 block = -1
                 for at, event in batch.events:
@@ -197,7 +197,7 @@ class Follower:
                         block = at.block_number
                         rows.begin(block)
                     reduce(rows, at, event)
-                mirror.apply(tx, batch.blocks, events, rows.after, rows.images)
+                mirror.apply(tx, batch.blocks, events, batch.lines, rows.changes, rows.images)
                 mirror.advance(tx, cursor, batch.blocks[-1], head=chain.head, final=chain.final)
         except Contradiction as error:
             self._halt(f"{error}; the mirror and the chain contradict each other: {_REBUILD}")

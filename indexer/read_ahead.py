@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from everlease.chain._generated.events import Event
+from everlease.db import mirror
 from everlease.domain.mirrored import MirroredBlock, MirroredEvent
 from indexer.decoding import decode
 from indexer.source import Batch, Source
@@ -15,10 +16,11 @@ from indexer.source import Batch, Source
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A batch with its events; see indexer.source.Batch."""
+    """A batch with its events, and ``lines`` of them to be written; see indexer.source.Batch."""
 
     blocks: tuple[MirroredBlock, ...]
     events: list[tuple[MirroredEvent, Event]]
+    lines: list[str]
     parent_hash: str
 
 
@@ -66,4 +68,5 @@ class ReadAhead:
 
 
 def _decoded(batch: Batch) -> Decoded:
-    return Decoded(batch.blocks, decode(batch.logs, {block.number: block for block in batch.blocks}), batch.parent_hash)
+    events = decode(batch.logs, {block.number: block for block in batch.blocks})
+    return Decoded(batch.blocks, events, mirror.lines(at for at, _ in events), batch.parent_hash)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, cast
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, astuple
 
+from everlease.db.derived import Change
 from indexer.records import APPENDED, KINDS, Record
 
 Columns = Mapping[str, Any]
@@ -26,6 +27,7 @@ class Workspace:
         self._load = load
         self._rows: dict[type[Any], dict[str, Any]] = {kind: {} for kind in KINDS.values()}
         self._changed: dict[type[Any], set[str]] = {kind: set() for kind in KINDS.values()}
+        self._stored: dict[type[Any], set[str]] = {kind: set() for kind in KINDS.values()}
         self._block: int | None = None
         self._kept: set[tuple[str, str]] = set()
         self.images: list[tuple[int, str, str, Columns | None]] = []
@@ -47,6 +49,7 @@ class Workspace:
             return
         for key, stored in self._load(table, wanted).items():
             rows[key] = kind(**stored)
+            self._stored[kind].add(key)
 
     def find(self, kind: type[_Kind], key: str) -> _Kind | None:
         """A row as it is after the events so far."""
@@ -78,8 +81,15 @@ class Workspace:
             self.images.append((block, *place, None if found is None else asdict(found)))
 
     @property
-    def after(self) -> dict[tuple[str, str], Columns]:
-        """Every row that changed, as it is to be stored."""
-        return {
-            (kind.TABLE, key): asdict(self._rows[kind][key]) for kind, keys in self._changed.items() for key in keys
-        }
+    def changes(self) -> list[Change]:
+        """What is to be stored."""
+        return [
+            Change(
+                kind.TABLE,
+                kind.__struct_fields__,
+                [astuple(self._rows[kind][key]) for key in keys],
+                keys & self._stored[kind],
+            )
+            for kind, keys in self._changed.items()
+            if keys
+        ]

@@ -46,5 +46,5 @@ def unique(tasks: Iterable[Task]) -> list[Task]:
 
 
 def _advance(payload: Mapping[str, Any]) -> list[Task]:
-    found = payload.get("job_ids") or [payload.get("job_id")]
-    return [Task(ADVANCE, (str(job_id),)) for job_id in found if job_id]
+    job_id = payload.get("job_id")
+    return [Task(ADVANCE, (str(job_id),))] if job_id else []

@@ -136,9 +136,10 @@ def render_enums(output: Json) -> str:
     return "\n".join(lines)
 
 
-EVENTS_PREAMBLE = '''from dataclasses import dataclass
-from enum import IntEnum
+EVENTS_PREAMBLE = '''from enum import IntEnum
 from typing import ClassVar, NamedTuple
+
+from msgspec import Struct
 
 from everlease.chain._generated.enums import {enums}
 
@@ -163,8 +164,7 @@ def render_event(contract: str, entry: Json, notice: str) -> list[str]:
     doc = f'    """{notice}"""' if notice else f'    """Emitted by {contract}."""'
     return [
         "",
-        "@dataclass(frozen=True, slots=True)",
-        f"class {name}:",
+        f"class {name}(Struct, frozen=True, gc=False):",
         doc,
         "",
         f'    CONTRACT: ClassVar[str] = "{contract}"',

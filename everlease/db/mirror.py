@@ -1,47 +1,25 @@
 """The mirror's repository: blocks, events, derived rows and cursor move together in the caller's transaction.
 
-A derived row is a mapping of its columns. Before a block that is not final first changes a row, the row's old image is
-kept in ``idx_undo``; rolling back puts the oldest image of each row back. Undo rows go when their block is final.
+Before a block that is not final first changes a derived row, the row's old image is kept in ``idx_undo``; rolling back
+puts the oldest image of each row back. Undo rows go when their block is final.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from psycopg import sql
-from psycopg.adapt import Loader
-from sqlalchemy import delete, func, inspect, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from everlease.db import totals
+from everlease.db import derived
 from everlease.db.copy import NULL, copy_lines, copy_rows, json_text
-from everlease.db.engine import Tx, driver_connection
+from everlease.db.engine import Tx
 from everlease.db.models.base import Base
-from everlease.db.models.mirror import (
-    BlockRow,
-    ClaimableRow,
-    CursorRow,
-    EscrowRow,
-    EventRow,
-    LeaseRow,
-    NodeAuthRow,
-    PaymentRow,
-    ProviderRow,
-    SlashRow,
-    TotalsRow,
-    UndoRow,
-)
+from everlease.db.models.mirror import BlockRow, CursorRow, EventRow, TotalsRow, UndoRow
 from everlease.db.outbox import emit_all
-from everlease.domain.mirrored import MirroredBlock, MirroredEvent
+from everlease.domain.mirrored import MirroredBlock, MirroredEvent, by_job
 
-Row = Mapping[str, Any]
-Image = tuple[int, str, str, Row | None]
+Image = tuple[int, str, str, derived.Row | None]
 """(block, table, key, the row's columns before that block first changed it, or None)."""
 
-_DERIVED: dict[str, type[Base]] = {
-    row.__tablename__: row
-    for row in (LeaseRow, EscrowRow, ProviderRow, NodeAuthRow, ClaimableRow, SlashRow, PaymentRow)
-}
 _CURSOR_ID = 1
 
 
@@ -49,11 +27,6 @@ class CursorMoved(Exception):
     """Another indexer moved the cursor meanwhile; nothing was written."""
 
     retryable = True
-
-
-def _key(table: str) -> str:
-    """Name of a derived table's one key column."""
-    return str(inspect(_DERIVED[table]).primary_key[0].name)
 
 
 def cursor(tx: Tx) -> CursorRow | None:
@@ -86,39 +59,33 @@ def lock(tx: Tx, number: int, block_hash: str) -> CursorRow:
     return row
 
 
-def load(tx: Tx, table: str, keys: Collection[str]) -> dict[str, Row]:
-    """The columns of those of these derived rows that exist, by key."""
-    columns, key = _DERIVED[table].__table__.columns.keys(), _key(table)
-    statement = sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%s)").format(
-        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table), sql.Identifier(key)
-    )
-    place = columns.index(key)
-    with driver_connection(tx).cursor() as cursor:
-        cursor.adapters.register_loader("numeric", _WholeNumber)
-        found = cursor.execute(statement, (list(keys),))
-        return {row[place]: dict(zip(columns, row, strict=True)) for row in found}
+def lines(events: Iterable[MirroredEvent]) -> list[str]:
+    """Events as ``apply`` writes them; a pure function, so it may be called long before."""
+    return [_line(event) for event in events]
 
 
 def apply(
     tx: Tx,
     blocks: Sequence[MirroredBlock],
     events: Sequence[MirroredEvent],
-    rows: Mapping[tuple[str, str], Row],
+    event_lines: Sequence[str],
+    changes: Iterable[derived.Change],
     images: Sequence[Image],
 ) -> None:
-    """Write blocks, their events and the rows they led to, and tell the outbox. The cursor must be locked.
+    """Write blocks, their events and what these led to, and tell the outbox. The cursor must be locked.
 
-    ``images``: what undoes each of ``blocks`` that may still be reorganised; none where all are final.
+    ``event_lines``: ``lines`` of the events. ``images``: what undoes each of ``blocks`` that may still be reorganised;
+    none where all are final.
     """
     counts: dict[int, int] = {}
     for event in events:
         counts[event.block_number] = counts.get(event.block_number, 0) + 1
     headers = ((b.number, b.hash, b.parent_hash, b.timestamp, counts.get(b.number, 0)) for b in blocks)
     copy_rows(tx, BlockRow, ("number", "hash", "parent_hash", "timestamp", "events"), headers)
-    copy_lines(tx, EventRow, MirroredEvent._fields, map(_event_line, events))
+    copy_lines(tx, EventRow, MirroredEvent._fields, event_lines)
     copy_rows(tx, UndoRow, ("block_number", "table", "key", "before"), images)
-    _store(tx, rows)
-    emit_all(tx, [(f"chain.{event.name}", event.payload) for event in events])
+    derived.store(tx, changes)
+    emit_all(tx, [("chain.changed", told) for told in by_job(events)])
 
 
 def advance(tx: Tx, row: CursorRow, block: MirroredBlock, *, head: int, final: int) -> None:
@@ -153,15 +120,12 @@ def blocks_down_from(tx: Tx, number: int, limit: int) -> list[MirroredBlock]:
 
 
 def roll_back(tx: Tx, row: CursorRow, ancestor: MirroredBlock) -> int:
-    """Undo every block above ``ancestor`` under the locked cursor; returns how many events were taken back.
-
-    Each leaves as ``chain.reverted``, newest first.
-    """
+    """Undo every block above ``ancestor`` under the locked cursor; returns how many events were taken back."""
     above = select(EventRow).where(EventRow.block_number > ancestor.number)
     taken = tx.scalars(above.order_by(EventRow.block_number.desc(), EventRow.log_index.desc())).all()
     undo = select(UndoRow).where(UndoRow.block_number > ancestor.number).order_by(UndoRow.block_number.desc())
-    _store(tx, {(image.table, image.key): image.before for image in tx.scalars(undo)})
-    emit_all(tx, [("chain.reverted", _event(event).payload) for event in taken])
+    derived.put_back(tx, {(image.table, image.key): image.before for image in tx.scalars(undo)})
+    emit_all(tx, [("chain.reverted", told) for told in by_job(map(_event, taken))])
     tx.execute(delete(UndoRow).where(UndoRow.block_number > ancestor.number))
     tx.execute(delete(EventRow).where(EventRow.block_number > ancestor.number))
     tx.execute(delete(BlockRow).where(BlockRow.number > ancestor.number))
@@ -183,43 +147,18 @@ def resume(tx: Tx) -> None:
 
 def clear(tx: Tx) -> None:
     """Forget the whole mirror, so that the indexer reads the chain again from the deployment's block."""
-    kinds: tuple[type[Base], ...] = (*_DERIVED.values(), TotalsRow, UndoRow, EventRow, BlockRow, CursorRow)
+    kinds: tuple[type[Base], ...] = (*derived.TABLES.values(), TotalsRow, UndoRow, EventRow, BlockRow, CursorRow)
     for kind in kinds:
         tx.execute(delete(kind))
 
 
-def _store(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
-    """Put whole rows in place of those with their keys; None takes the row away. The totals follow."""
-    change: Counter[str] = Counter()
-    by_table: dict[str, dict[str, Row | None]] = {}
-    for (table, key), row in rows.items():
-        by_table.setdefault(table, {})[key] = row
-    for table, values in by_table.items():
-        kind = _DERIVED[table]
-        gone = delete(kind).where(inspect(kind).primary_key[0] == func.any(list(values)))
-        change.subtract(totals.removed(tx, table, gone))
-        stored = [row for row in values.values() if row is not None]
-        change.update(totals.of(table, stored))
-        if stored:
-            columns = tuple(stored[0])
-            copy_rows(tx, kind, columns, (tuple(row[name] for name in columns) for row in stored))
-    totals.add(tx, change)
-
-
-def _event_line(event: MirroredEvent) -> str:
+def _line(event: MirroredEvent) -> str:
     """An event as a line for COPY: all but its arguments are numbers, names and hex, which need no escape."""
     block, index, block_hash, block_time, tx_hash, address, name, args, job_id, lease_id, parties = event
     return (
         f"{block}\t{index}\t{block_hash}\t{block_time}\t{tx_hash}\t{address}\t{name}\t{json_text(args)}\t"
         f"{job_id or NULL}\t{lease_id or NULL}\t{json_text(parties)}\n"
     )
-
-
-class _WholeNumber(Loader):
-    """NUMERIC(78, 0) as int, without a Decimal between."""
-
-    def load(self, data: Any) -> int:
-        return int(bytes(data))
 
 
 def _event(row: EventRow) -> MirroredEvent:

@@ -4,11 +4,11 @@ Whoever replaces rows adds what ``of`` the new ones says and takes away what the
 replaces rows by their old images in the same way, so it needs nothing more.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Delete, func, select
+from sqlalchemy import Delete, Select, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from everlease.db.engine import Tx
@@ -54,30 +54,48 @@ _OF_TABLE = {
 }
 
 
-def of(table: str, rows: Collection[Mapping[str, Any]]) -> dict[str, int]:
-    """What these rows of ``table`` come to, by total."""
+def of(table: str, columns: Sequence[str], rows: Collection[Sequence[Any]]) -> dict[str, int]:
+    """What these rows of ``table`` come to, by total; ``columns`` names their values."""
     found = {}
-    for name, total in _OF_TABLE.get(table, {}).items():
-        counted = rows if total.only is None else [row for row in rows if row[total.only[0]] == total.only[1]]
-        found[name] = len(counted) if total.column is None else sum(row[total.column] for row in counted)
+    for name, total in _OF_TABLE.get(table, {}).items() if rows else ():
+        counted = rows
+        if total.only is not None:
+            place, wanted = columns.index(total.only[0]), total.only[1]
+            counted = [row for row in rows if row[place] == wanted]
+        if total.column is None:
+            found[name] = len(counted)
+        else:
+            place = columns.index(total.column)
+            found[name] = sum([row[place] for row in counted])
     return found
 
 
-def removed(tx: Tx, table: str, removal: Delete) -> dict[str, int]:
-    """Delete rows of ``table``; returns what they came to, summed up by PostgreSQL."""
+Removal = Delete | Select[Any]
+"""A statement that deletes the rows under ``:keys``, and says what they came to if totals count that table."""
+
+
+def removal(table: str, delete: Delete) -> Removal:
+    """``delete``, summed up by PostgreSQL."""
     wanted = _OF_TABLE.get(table)
     if wanted is None:
-        tx.execute(removal)
-        return {}
+        return delete
     columns = {name for total in wanted.values() for name in (total.column, total.only and total.only[0]) if name}
-    source = removal.table.c
-    gone = removal.returning(*(source[name] for name in sorted(columns or {next(iter(source)).name}))).cte("gone")
+    source = delete.table.c
+    gone = delete.returning(*(source[name] for name in sorted(columns or {next(iter(source)).name}))).cte("gone")
     sums = []
     for name, total in wanted.items():
         value = func.count() if total.column is None else func.coalesce(func.sum(gone.c[total.column]), 0)
         counted = value if total.only is None else value.filter(gone.c[total.only[0]] == total.only[1])
         sums.append(counted.label(name))
-    return {name: int(value) for name, value in tx.execute(select(*sums).select_from(gone)).mappings().one().items()}
+    return select(*sums).select_from(gone)
+
+
+def removed(tx: Tx, table: str, statement: Removal, keys: Collection[str]) -> dict[str, int]:
+    """Delete rows of ``table`` by ``removal(table, …)``; returns what they came to."""
+    found = tx.execute(statement, {"keys": list(keys)})
+    if table not in _OF_TABLE:
+        return {}
+    return {name: int(value) for name, value in found.mappings().one().items()}
 
 
 def add(tx: Tx, change: Mapping[str, int]) -> None:

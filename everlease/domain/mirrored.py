@@ -1,5 +1,6 @@
 """A chain event as the mirror keeps it, and the block it came in. Ids are 0x-hex, addresses lower case."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,15 +30,20 @@ class MirroredEvent(NamedTuple):
     lease_id: str | None
     parties: tuple[str, ...]
 
-    @property
-    def payload(self) -> dict[str, Any]:
-        """What the outbox says of it: which event of which job. Its arguments are in the mirror's own row."""
-        return {
-            "event": self.name,
-            "job_id": self.job_id,
-            "lease_id": self.lease_id,
-            "block": self.block_number,
-            "block_hash": self.block_hash,
-            "tx": self.tx_hash,
-            "log_index": self.log_index,
-        }
+
+def by_job(events: Iterable[MirroredEvent]) -> list[dict[str, Any]]:
+    """What the outbox says of events that came or went together: one message a job, however many they are.
+
+    ``job_id`` (null: of no job), ``names`` of its events, their number, and the last one's block; the events are in the
+    mirror's own rows.
+    """
+    found: dict[str | None, dict[str, Any]] = {}
+    for event in events:
+        told = found.get(event.job_id)
+        if told is None:
+            told = found[event.job_id] = {"job_id": event.job_id, "names": [], "events": 0}
+        if event.name not in told["names"]:
+            told["names"].append(event.name)
+        told["events"] += 1
+        told["block"], told["block_hash"] = event.block_number, event.block_hash
+    return list(found.values())

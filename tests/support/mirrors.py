@@ -69,14 +69,19 @@ def count(dumped: Dump) -> list[tuple[str, int]]:
     return sorted(found.items())
 
 
-def outbox_balance(database: Database) -> dict[str, int]:
-    """Per event (by block hash and log index): times announced less times taken back."""
+def told(database: Database) -> dict[str | None, int]:
+    """By job: how many events the outbox said came, less those that it said went; without jobs that come to none."""
     from everlease.db.models.outbox import OutboxRow
 
-    found: dict[str, int] = {}
+    found: Counter[str | None] = Counter()
     with database.transaction() as tx:
         for topic, payload in tx.execute(select(OutboxRow.topic, OutboxRow.payload)):
-            if topic.startswith("chain."):
-                key = f"{payload['block_hash']}/{payload['log_index']}"
-                found[key] = found.get(key, 0) + (-1 if topic == "chain.reverted" else 1)
-    return found
+            if topic in ("chain.changed", "chain.reverted"):
+                found[payload["job_id"]] += payload["events"] if topic == "chain.changed" else -payload["events"]
+    return {job: events for job, events in found.items() if events}
+
+
+def held(database: Database) -> dict[str | None, int]:
+    """By job: how many events the mirror holds."""
+    with database.transaction() as tx:
+        return dict(Counter(tx.scalars(select(rows.EventRow.job_id))))

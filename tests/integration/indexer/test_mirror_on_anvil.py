@@ -17,7 +17,7 @@ from everlease.domain.lease import ENDED, LeaseState
 from everlease.domain.money import pay_for
 from indexer.follower import Follower, Step
 from tests.support.deployed import DOLLAR, TERMS, Market
-from tests.support.mirrors import dump, outbox_balance
+from tests.support.mirrors import dump, held, told
 from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anvil
@@ -184,7 +184,7 @@ def test_a_real_reorg_voids_an_opened_lease(market: Market, database: Database, 
         assert escrow is not None
         assert (escrow.active_lease, escrow.epochs) == (None, 0)
     assert_equals_chain(market, database)
-    assert set(outbox_balance(database).values()) == {0, 1}
+    assert told(database) == held(database)
     market.send(market.watcher, opening)
     index(market, database)
     index(market, fresh)

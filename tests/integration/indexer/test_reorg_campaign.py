@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlease.db import Database, mirror, totals
+from everlease.db import Database, derived, totals
 from indexer import source
 from tests.support.anvil import running_anvil
 from tests.support.anvil_campaign import AnvilScenario
@@ -23,7 +23,8 @@ def test_the_campaign_notices_logs_that_are_missing(database: Database, monkeypa
 
 
 def test_the_campaign_notices_a_roll_back_that_leaves_rows(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "_store", lambda tx, rows, real=mirror._store: real(tx, dict(list(rows.items())[1:])))
+    real = derived.put_back
+    monkeypatch.setattr(derived, "put_back", lambda tx, rows: real(tx, dict(list(rows.items())[1:])))
     assert wrong(database) > 0
 
 

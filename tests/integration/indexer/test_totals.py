@@ -8,7 +8,7 @@ import pytest
 from everlease.chain._generated import events as ev
 from everlease.chain.deployment import Deployment
 from everlease.chain.memory import MemoryChain
-from everlease.db import Database, mirror, totals
+from everlease.db import Database, derived, mirror, totals
 from everlease.domain.lease import LeaseState
 from everlease.domain.mirrored import MirroredBlock
 from indexer.follower import Follower, Step
@@ -48,14 +48,14 @@ def write(database: Database, chance: random.Random, first: int, last: int, *, f
     """Blocks with random rows in one step."""
     with database.transaction() as tx:
         cursor = mirror.lock(tx, first - 1, block(first - 1).hash)
-        rows = Workspace(lambda table, keys: mirror.load(tx, table, keys))
+        rows = Workspace(lambda table, keys: derived.load(tx, table, keys))
         for number in range(first, last + 1):
             if not final:
                 rows.begin(number)
             for _ in range(chance.randrange(6)):
                 rows.put(random_record(chance))
         blocks = [block(number) for number in range(first, last + 1)]
-        mirror.apply(tx, blocks, [], rows.after, rows.images)
+        mirror.apply(tx, blocks, [], [], rows.changes, rows.images)
         mirror.advance(tx, cursor, blocks[-1], head=last, final=last if final else 0)
 
 

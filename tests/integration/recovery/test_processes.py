@@ -70,7 +70,7 @@ def watch(stage: Stage, job: str, state: str, timeout_s: float = 60.0) -> None:
             if stage.has_command(job, kind):
                 stage.answer(job, kind)
         with stage.database.transaction() as tx:
-            emit(tx, "chain.LeaseOpened", {"job_id": job})
+            emit(tx, "chain.changed", {"job_id": job})
         if stage.job(job).state == "RUNNING":
             stage.beat(job)
         if before == stage.describe(job):

@@ -25,7 +25,7 @@ def test_every_event_has_as_many_fields_as_its_signature_and_at_most_three_topic
         types = event.SIGNATURE.removesuffix(")").partition("(")[2].split(",")
         assert [field.abi_type for field in event.FIELDS] == types
         assert sum(field.indexed for field in event.FIELDS) <= 3
-        assert [field.name for field in event.FIELDS] == list(event.__slots__)
+        assert [field.name for field in event.FIELDS] == list(event.__struct_fields__)
 
 
 def test_selectors_are_four_bytes_and_carry_values_by_name() -> None:

@@ -124,7 +124,8 @@ def test_a_workspace_remembers_what_was() -> None:
     reduce(rows, place(event), event)
     before = {(table, key): row for _, table, key, row in rows.images}
     assert before["claimable", WHO] == stored
-    assert rows.after[("claimable", WHO)]["amount"] == 0
+    (change,) = [change for change in rows.changes if change.table == "claimable"]
+    assert (change.rows[0][change.columns.index("amount")], change.replaced) == (0, {WHO})
     payment = next(key for key in before if key[0] == "payment")
     assert before[payment] is None
     rows.begin(10)

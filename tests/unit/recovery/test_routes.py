@@ -12,10 +12,10 @@ JOB = {"job_id": "0xab"}
     ("topic", "payload", "tasks"),
     [
         ("job.created", JOB, [Task(ADVANCE, ("0xab",))]),
-        ("chain.LeaseOpened", JOB, [Task(ADVANCE, ("0xab",))]),
-        ("chain.ProviderStaked", {"provider": "0x1"}, []),
+        ("chain.changed", JOB, [Task(ADVANCE, ("0xab",))]),
+        ("chain.changed", {"job_id": None}, []),
         ("chain.reverted", {"job_id": None}, [Task(SWEEP_JOBS)]),
-        ("chain.reverted", {"job_ids": ["0x1", "0x2"]}, [Task(ADVANCE, ("0x1",)), Task(ADVANCE, ("0x2",))]),
+        ("chain.reverted", JOB, [Task(ADVANCE, ("0xab",))]),
         ("tx.enqueued", JOB, [Task(PUMP)]),
         ("tx.dropped", JOB, [Task(PUMP), Task(ADVANCE, ("0xab",))]),
         ("tx.failed", {"job_id": None}, []),
