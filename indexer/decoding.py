@@ -1,9 +1,10 @@
 """Logs of one block or range → events with their block, their job, and the addresses that they name."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
+
+from msgspec.structs import asdict
 
 from everlease.chain._generated.events import EVENTS, Event
 from everlease.chain.base import Log
@@ -47,9 +48,6 @@ class _Shape:
     """What is known of an event's class before any event is seen. ``belongs``: it is of a job, named or not."""
 
     name: str
-    names: tuple[str, ...]
-    read: Callable[[Event], tuple[Any, ...]]
-    raw: tuple[str, ...]
     enums: tuple[str, ...]
     addresses: tuple[str, ...]
     has_job: bool
@@ -57,21 +55,16 @@ class _Shape:
 
     def arguments(self, event: Event) -> dict[str, Any]:
         """The event's fields by name, ready for JSON."""
-        found = dict(zip(self.names, self.read(event), strict=True))
-        for name in self.raw:
-            found[name] = "0x" + found[name].hex()
+        found = asdict(event)
         for name in self.enums:
             found[name] = found[name].name
         return found
 
 
 def _shape_of(kind: type[Event]) -> _Shape:
-    names = tuple(field.name for field in kind.FIELDS)
+    names = kind.__struct_fields__
     return _Shape(
         name=kind.__name__,
-        names=names,
-        read=attrgetter(*names) if len(names) > 1 else lambda event: tuple(getattr(event, name) for name in names),
-        raw=tuple(field.name for field in kind.FIELDS if field.abi_type.startswith("bytes")),
         enums=tuple(field.name for field in kind.FIELDS if field.enum is not None),
         addresses=tuple(field.name for field in kind.FIELDS if field.abi_type == "address"),
         has_job="job_id" in names,

@@ -33,10 +33,6 @@ def _on(kind: type[Any]) -> Callable[[Reducer], Reducer]:
     return register
 
 
-def _hex(value: bytes) -> str:
-    return "0x" + value.hex()
-
-
 def _paid(at: MirroredEvent, account: str, reason: str, amount: int) -> Payment:
     return Payment(
         payment_id(at), account, reason, amount, at.job_id, at.lease_id, at.block_time, at.tx_hash, at.block_number
@@ -55,7 +51,7 @@ def _credit(rows: Workspace, at: MirroredEvent, account: str, amount: int, reaso
 
 def _lease(rows: Workspace, event: Any, action: LeaseAction | None = None) -> Lease:
     """The lease that an event is about, moved through the table."""
-    found = rows.get(Lease, _hex(event.lease_id))
+    found = rows.get(Lease, event.lease_id)
     if action is None:
         return found
     return replace(found, state=_moved(found.state, action))
@@ -80,10 +76,10 @@ def _provider(rows: Workspace, address: str, at: MirroredEvent, **changes: Any) 
 def _job_funded(rows: Workspace, at: MirroredEvent, event: ev.JobFunded) -> None:
     rows.put(
         Escrow(
-            job_id=_hex(event.job_id),
+            job_id=event.job_id,
             tenant=event.tenant,
             watcher=event.watcher,
-            job_spec=_hex(event.job_spec),
+            job_spec=event.job_spec,
             max_rate_per_hour=event.max_rate_per_hour,
             deposit=event.deposit,
             min_collateral=event.min_collateral,
@@ -106,7 +102,7 @@ def _job_funded(rows: Workspace, at: MirroredEvent, event: ev.JobFunded) -> None
 
 @_on(ev.JobToppedUp)
 def _job_topped_up(rows: Workspace, at: MirroredEvent, event: ev.JobToppedUp) -> None:
-    job = rows.get(Escrow, _hex(event.job_id))
+    job = rows.get(Escrow, event.job_id)
     deposited = job.deposited + event.amount
     rows.put(replace(job, balance=job.balance + event.amount, deposited=deposited, block=at.block_number))
     rows.put(_paid(at, event.payer, "TOP_UP", event.amount))
@@ -114,7 +110,7 @@ def _job_topped_up(rows: Workspace, at: MirroredEvent, event: ev.JobToppedUp) ->
 
 @_on(ev.JobCancelled)
 def _job_cancelled(rows: Workspace, at: MirroredEvent, event: ev.JobCancelled) -> None:
-    rows.put(replace(rows.get(Escrow, _hex(event.job_id)), cancelled=True, block=at.block_number))
+    rows.put(replace(rows.get(Escrow, event.job_id), cancelled=True, block=at.block_number))
 
 
 @_on(ev.OrderRevoked)
@@ -126,7 +122,7 @@ def _order_revoked(rows: Workspace, at: MirroredEvent, event: ev.OrderRevoked) -
 def _job_extended(rows: Workspace, at: MirroredEvent, event: ev.JobExtended) -> None:
     rows.put(
         replace(
-            rows.get(Escrow, _hex(event.job_id)),
+            rows.get(Escrow, event.job_id),
             deadline=event.deadline,
             max_epochs=event.max_epochs,
             max_rate_per_hour=event.max_rate_per_hour,
@@ -137,7 +133,7 @@ def _job_extended(rows: Workspace, at: MirroredEvent, event: ev.JobExtended) -> 
 
 @_on(ev.Refunded)
 def _refunded(rows: Workspace, at: MirroredEvent, event: ev.Refunded) -> None:
-    job = rows.get(Escrow, _hex(event.job_id))
+    job = rows.get(Escrow, event.job_id)
     balance, refunded = job.balance - event.amount, job.refunded + event.amount
     rows.put(replace(job, balance=balance, refunded=refunded, block=at.block_number))
 
@@ -147,12 +143,12 @@ def _refunded(rows: Workspace, at: MirroredEvent, event: ev.Refunded) -> None:
 
 @_on(ev.LeaseOpened)
 def _lease_opened(rows: Workspace, at: MirroredEvent, event: ev.LeaseOpened) -> None:
-    lease_id = _hex(event.lease_id)
+    lease_id = event.lease_id
     next_state(LeaseState.NONE if rows.find(Lease, lease_id) is None else LeaseState.ACTIVE, LeaseAction.OPEN)
     rows.put(
         Lease(
             lease_id=lease_id,
-            job_id=_hex(event.job_id),
+            job_id=event.job_id,
             epoch=event.epoch,
             provider=event.provider,
             node=event.node,
@@ -169,7 +165,7 @@ def _lease_opened(rows: Workspace, at: MirroredEvent, event: ev.LeaseOpened) -> 
             block=at.block_number,
         )
     )
-    job = rows.get(Escrow, _hex(event.job_id))
+    job = rows.get(Escrow, event.job_id)
     rows.put(
         replace(
             job,
@@ -306,7 +302,7 @@ def _credited(rows: Workspace, at: MirroredEvent, event: ev.Credited) -> None:
 
 @_on(ev.FeesSwept)
 def _fees_swept(rows: Workspace, at: MirroredEvent, event: ev.FeesSwept) -> None:
-    job = rows.get(Escrow, _hex(event.job_id))
+    job = rows.get(Escrow, event.job_id)
     rows.put(replace(job, fees=job.fees - event.amount, block=at.block_number))
 
 

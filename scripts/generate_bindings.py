@@ -122,9 +122,7 @@ def python_type(field: Json) -> str:
     abi_type = str(field["type"])
     if abi_type.startswith(("uint", "int")):
         return "int"
-    if abi_type.startswith("bytes"):
-        return "bytes"
-    return {"address": "str", "bool": "bool", "string": "str"}[abi_type]
+    return {"address": "str", "bool": "bool", "string": "str", "bytes32": "str"}[abi_type]
 
 
 def render_enums(output: Json) -> str:

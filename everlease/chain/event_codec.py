@@ -53,6 +53,8 @@ def _lenient(kind: str) -> str:
 def _shown(field: Field, value: Any) -> Any:
     if field.abi_type == "string":
         return value.decode("utf-8", "replace").replace("\0", "\ufffd")
+    if field.abi_type == "bytes32":
+        return _hex(value)
     return value if field.enum is None else field.enum(value)
 
 
@@ -117,9 +119,9 @@ def layout_of(fields: Sequence[Field]) -> Layout | None:
 def _word(kind: str) -> tuple[str, int, Callable[[Any], Any] | None] | None:
     """How one word of a static type is unpacked, how many of its bits may be set, and what makes it its value."""
     if kind == "bytes32":
-        return "32s", 256, None
+        return "32s", 256, _hex
     if kind == "address":
-        return "12x20s", 160, _address
+        return "12x20s", 160, _hex
     if kind == "bool":
         return "31x?", 1, None
     if not kind.startswith("uint") or not kind[4:].isdigit():
@@ -131,7 +133,7 @@ def _word(kind: str) -> tuple[str, int, Callable[[Any], Any] | None] | None:
     return f"{_WORD - bits // 8}x{bits // 8}s", bits, int.from_bytes
 
 
-def _address(raw: bytes) -> str:
+def _hex(raw: bytes) -> str:
     return "0x" + raw.hex()
 
 

@@ -116,7 +116,6 @@ class Scenario:
         self._rpc = Faulty(self._chain, self._chance, self._rate)
         self._ahead, self._enough = self._chance.random() < 0.7, self._chance.choice([1, 3, 10, EVENTS_PER_STEP])
         self._follower = self._started()
-        self._leases: list[bytes] = []
         self._taken: list[list[tuple[str, tuple[str, ...], bytes]]] = []
         self.tally = {"reorgs": 0, "deepest": 0, "nested": 0, "crashes": 0, "refusals": 0, "restarts": 0, "blocks": 0}
 
@@ -159,7 +158,7 @@ class Scenario:
         if self._taken and chance.random() < 0.4:
             return chance.choice(chance.choice(self._taken))
         who, amount = _address(chance.randrange(1, 6)), chance.randrange(1, 10**9)
-        job = chance.randbytes(32)
+        job = "0x" + chance.randbytes(32).hex()
         where, event = chance.choice(
             [
                 (STAKING, ev.ProviderStaked(who, amount, amount)),

@@ -14,7 +14,7 @@ EVENTS_PER_BLOCK = 100
 TENANTS, PROVIDERS = 997, 97
 
 
-def job_events(job: bytes, lease: bytes, tenant: str, provider: str) -> list[ev.Event]:
+def job_events(job: str, lease: str, tenant: str, provider: str) -> list[ev.Event]:
     """The 20 events of one job's life: funded, opened, collected from with a credit now and then, closed, refunded."""
     return [
         ev.JobFunded(job, tenant, tenant, job, 10**6, 10**9, 10**6, 5, 3, 1000, 2**40, 7),
@@ -26,16 +26,15 @@ def job_events(job: bytes, lease: bytes, tenant: str, provider: str) -> list[ev.
     ]
 
 
-def job_names(number: int) -> tuple[bytes, bytes, str, str]:
+def job_names(number: int) -> tuple[str, str, str, str]:
     """Job, lease, tenant and provider of the ``number``-th job."""
     tenant, provider = number % TENANTS + 1, number % PROVIDERS + 1000
-    job, lease = number.to_bytes(32, "big"), (number + 2**128).to_bytes(32, "big")
-    return job, lease, f"0x{tenant:040x}", f"0x{provider:040x}"
+    return f"0x{number:064x}", f"0x{number + 2**128:064x}", f"0x{tenant:040x}", f"0x{provider:040x}"
 
 
 STAND_INS = (
-    sha256(b"job").digest(),
-    sha256(b"lease").digest(),
+    "0x" + sha256(b"job").hexdigest(),
+    "0x" + sha256(b"lease").hexdigest(),
     "0x" + sha256(b"tenant").hexdigest()[:40],
     "0x" + sha256(b"provider").hexdigest()[:40],
 )
@@ -45,9 +44,5 @@ STAND_INS = (
 def renamed(text: str, number: int) -> str:
     """A text in hex about the stand-ins as one about the ``number``-th job."""
     for stand_in, name in zip(STAND_INS, job_names(number), strict=True):
-        text = text.replace(_digits(stand_in), _digits(name))
+        text = text.replace(stand_in[2:], name[2:])
     return text
-
-
-def _digits(name: bytes | str) -> str:
-    return name.hex() if isinstance(name, bytes) else name[2:]

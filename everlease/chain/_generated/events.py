@@ -45,7 +45,7 @@ class FeesSwept(Struct, frozen=True, gc=False):
         Field("amount", "uint128", False),
     )
 
-    job_id: bytes
+    job_id: str
     amount: int
 
 
@@ -60,7 +60,7 @@ class JobCancelled(Struct, frozen=True, gc=False):
         Field("tenant", "address", True),
     )
 
-    job_id: bytes
+    job_id: str
     tenant: str
 
 
@@ -77,7 +77,7 @@ class JobExtended(Struct, frozen=True, gc=False):
         Field("max_rate_per_hour", "uint128", False),
     )
 
-    job_id: bytes
+    job_id: str
     deadline: int
     max_epochs: int
     max_rate_per_hour: int
@@ -104,10 +104,10 @@ class JobFunded(Struct, frozen=True, gc=False):
         Field("nonce", "uint256", False),
     )
 
-    job_id: bytes
+    job_id: str
     tenant: str
     watcher: str
-    job_spec: bytes
+    job_spec: str
     max_rate_per_hour: int
     deposit: int
     min_collateral: int
@@ -130,7 +130,7 @@ class JobToppedUp(Struct, frozen=True, gc=False):
         Field("amount", "uint128", False),
     )
 
-    job_id: bytes
+    job_id: str
     payer: str
     amount: int
 
@@ -147,8 +147,8 @@ class LeaseCleared(Struct, frozen=True, gc=False):
         Field("caller", "address", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     caller: str
 
 
@@ -164,8 +164,8 @@ class LeaseClosed(Struct, frozen=True, gc=False):
         Field("caller", "address", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     caller: str
 
 
@@ -187,15 +187,15 @@ class LeaseCollected(Struct, frozen=True, gc=False):
         Field("checkpoint_root", "bytes32", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     earned: int
     seen_at: int
     seq: int
     amount: int
     fee: int
     reserve: int
-    checkpoint_root: bytes
+    checkpoint_root: str
 
 
 class LeaseFailed(Struct, frozen=True, gc=False):
@@ -214,8 +214,8 @@ class LeaseFailed(Struct, frozen=True, gc=False):
         Field("to_insurance", "uint128", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     caller: str
     answered: bool
     to_job: int
@@ -236,8 +236,8 @@ class LeaseNotice(Struct, frozen=True, gc=False):
         Field("closable_at", "uint64", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     ends_at: int
     closable_at: int
 
@@ -265,8 +265,8 @@ class LeaseOpened(Struct, frozen=True, gc=False):
         Field("slot", "uint256", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     provider: str
     node: str
     epoch: int
@@ -296,8 +296,8 @@ class LeaseSuspended(Struct, frozen=True, gc=False):
         Field("reserve", "uint128", False),
     )
 
-    job_id: bytes
-    lease_id: bytes
+    job_id: str
+    lease_id: str
     caller: str
     suspended_at: int
     answer_by: int
@@ -315,7 +315,7 @@ class OrderRevoked(Struct, frozen=True, gc=False):
         Field("tenant", "address", True),
     )
 
-    job_id: bytes
+    job_id: str
     tenant: str
 
 
@@ -332,7 +332,7 @@ class Refunded(Struct, frozen=True, gc=False):
         Field("caller", "address", False),
     )
 
-    job_id: bytes
+    job_id: str
     tenant: str
     amount: int
     caller: str

@@ -43,7 +43,7 @@ def test_the_life_of_a_lease(market: Market) -> None:
     receipt = market.send(market.watcher, opening)
     logs = market.chain.logs_of([market.deployment.escrow, market.deployment.staking], receipt.block_hash)
     opened = next(event for event in map(decode_event, logs) if isinstance(event, LeaseOpened))
-    assert "0x" + opened.lease_id.hex() == lease
+    assert opened.lease_id == lease
     assert opened.node == market.node.address
     assert market.views.job(job).active
     params = market.leases[lease]

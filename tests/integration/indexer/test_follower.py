@@ -31,7 +31,7 @@ def address(number: int) -> str:
 def random_event(chance: random.Random) -> tuple[str, ev.Event]:
     """An event that needs nothing before it."""
     who, amount = address(chance.randrange(1, 6)), chance.randrange(1, 10**9)
-    job = bytes([chance.randrange(256)]) + chance.randbytes(31)
+    job = "0x" + chance.randbytes(32).hex()
     return chance.choice(
         [
             (STAKING, ev.ProviderStaked(who, amount, amount)),

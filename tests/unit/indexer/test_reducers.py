@@ -11,31 +11,27 @@ from indexer.records import KINDS, Claimable, Escrow, Lease, Provider, replace
 from indexer.reducers import HANDLED, reduce
 from indexer.workspace import Contradiction, Workspace
 
-JOB, LEASE = b"\x0a" * 32, b"\x1e" * 32
+JOB, LEASE = "0x" + "0a" * 32, "0x" + "1e" * 32
 WHO = "0x" + "77" * 20
 KEEPER = "0x" + "99" * 20
 
 
-def hexed(raw: bytes) -> str:
-    return "0x" + raw.hex()
-
-
 def place(event: ev.Event) -> MirroredEvent:
-    job_id = hexed(JOB) if hasattr(event, "job_id") else None
+    job_id = JOB if hasattr(event, "job_id") else None
     return MirroredEvent(
         9, 3, "0x" + "bb" * 32, 5000, "0x" + "cc" * 32, WHO, type(event).__name__, {}, job_id, None, ()
     )
 
 
-LEASE_ROW = Lease(hexed(LEASE), hexed(JOB), 1, WHO, WHO, 1000, 50, 100, 10, 4000, 9000, 9060, 1, "0x" + "cc" * 32, 8)
+LEASE_ROW = Lease(LEASE, JOB, 1, WHO, WHO, 1000, 50, 100, 10, 4000, 9000, 9060, 1, "0x" + "cc" * 32, 8)
 ESCROW_ROW = Escrow(
-    hexed(JOB), WHO, WHO, "0x" + "5b" * 32, 1000, 500, 1, 5, 9, 1, 9000, 9000, 9, 1000, 1, 500, 500, 3000, 7,
-    epochs=1, reserved=110, active_lease=hexed(LEASE),
+    JOB, WHO, WHO, "0x" + "5b" * 32, 1000, 500, 1, 5, 9, 1, 9000, 9000, 9, 1000, 1, 500, 500, 3000, 7,
+    epochs=1, reserved=110, active_lease=LEASE,
 )  # fmt: skip
 
 EVENTS: dict[LeaseAction, ev.Event] = {
     LeaseAction.OPEN: ev.LeaseOpened(JOB, LEASE, WHO, WHO, 1, 1000, 50, 100, 10, 1, 4000, 9000, 9060, 1),
-    LeaseAction.COLLECT: ev.LeaseCollected(JOB, LEASE, 10, 4010, 1, 20, 1, 80, b"\0" * 32),
+    LeaseAction.COLLECT: ev.LeaseCollected(JOB, LEASE, 10, 4010, 1, 20, 1, 80, "0x" + "00" * 32),
     LeaseAction.NOTICE: ev.LeaseNotice(JOB, LEASE, 5060, 5120),
     LeaseAction.CLOSE: ev.LeaseClosed(JOB, LEASE, WHO),
     LeaseAction.SUSPEND: ev.LeaseSuspended(JOB, LEASE, WHO, 5000, 5060, 90),
@@ -66,7 +62,7 @@ def test_every_state_and_action_goes_through_the_table(state: LeaseState, action
             reduce(rows, place(event), event)
         return
     reduce(rows, place(event), event)
-    assert rows.get(Lease, hexed(LEASE)).state == next_state(state, action).value
+    assert rows.get(Lease, LEASE).state == next_state(state, action).value
 
 
 def test_every_event_of_the_contracts_has_a_reducer() -> None:
@@ -82,9 +78,9 @@ def test_money_of_a_failed_lease() -> None:
     rows = workspace(LeaseState.SUSPENDED)
     event = EVENTS[LeaseAction.FAIL]
     reduce(rows, place(event), event)
-    escrow = rows.get(Escrow, hexed(JOB))
+    escrow = rows.get(Escrow, JOB)
     assert (escrow.balance, escrow.reserved, escrow.active_lease) == (515, 0, None)
-    assert rows.get(Lease, hexed(LEASE)).slashed == 50
+    assert rows.get(Lease, LEASE).slashed == 50
     provider = rows.get(Provider, WHO)
     assert (provider.failed, provider.locked) == (1, 0)
     assert rows.get(Claimable, KEEPER).amount == 2
@@ -94,18 +90,18 @@ def test_money_of_a_collect_and_a_cleared_lease() -> None:
     rows = workspace(LeaseState.ACTIVE)
     event = EVENTS[LeaseAction.COLLECT]
     reduce(rows, place(event), event)
-    escrow, lease = rows.get(Escrow, hexed(JOB)), rows.get(Lease, hexed(LEASE))
+    escrow, lease = rows.get(Escrow, JOB), rows.get(Lease, LEASE)
     assert (escrow.balance, escrow.reserved, escrow.paid, escrow.fees) == (480, 90, 20, 1)
     assert (lease.paid, lease.fee, lease.reserve, lease.seq) == (20, 1, 80, 1)
     assert rows.get(Claimable, WHO).amount == 19
     for action in (LeaseAction.SUSPEND, LeaseAction.ANSWER_PROVEN):
         reduce(rows, place(EVENTS[action]), EVENTS[action])
-    escrow = rows.get(Escrow, hexed(JOB))
+    escrow = rows.get(Escrow, JOB)
     assert (escrow.balance, escrow.reserved, escrow.active_lease) == (470, 0, None)
     assert rows.get(Claimable, WHO).amount == 29
     assert rows.get(Provider, WHO).locked == 0
     reduce(rows, place(ev.FeesSwept(JOB, 1)), ev.FeesSwept(JOB, 1))
-    assert rows.get(Escrow, hexed(JOB)).fees == 0
+    assert rows.get(Escrow, JOB).fees == 0
 
 
 def test_a_suspended_lease_that_ends_leaves_the_next_one_active() -> None:
@@ -113,7 +109,7 @@ def test_a_suspended_lease_that_ends_leaves_the_next_one_active() -> None:
     rows.put(replace(ESCROW_ROW, active_lease="0x" + "2f" * 32))
     event = EVENTS[LeaseAction.FAIL]
     reduce(rows, place(event), event)
-    assert rows.get(Escrow, hexed(JOB)).active_lease == "0x" + "2f" * 32
+    assert rows.get(Escrow, JOB).active_lease == "0x" + "2f" * 32
 
 
 def test_a_workspace_remembers_what_was() -> None:
