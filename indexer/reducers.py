@@ -62,9 +62,12 @@ def _moved(state: str, action: LeaseAction) -> str:
     return next_state(LeaseState(state), action).value
 
 
+def _find_provider(rows: Workspace, address: str, at: MirroredEvent) -> Provider:
+    return rows.find(Provider, address) or Provider(address, at.block_number)
+
+
 def _provider(rows: Workspace, address: str, at: MirroredEvent, **changes: Any) -> Provider:
-    found = rows.find(Provider, address) or Provider(address, at.block_number)
-    changed = replace(found, block=at.block_number, **changes)
+    changed = replace(_find_provider(rows, address, at), block=at.block_number, **changes)
     rows.put(changed)
     return changed
 
@@ -176,8 +179,8 @@ def _lease_opened(rows: Workspace, at: MirroredEvent, event: ev.LeaseOpened) -> 
             block=at.block_number,
         )
     )
-    provider = _provider(rows, event.provider, at)
-    rows.put(replace(provider, leases=provider.leases + 1, locked=provider.locked + event.collateral))
+    provider = _find_provider(rows, event.provider, at)
+    _provider(rows, event.provider, at, leases=provider.leases + 1, locked=provider.locked + event.collateral)
 
 
 @_on(ev.LeaseCollected)
@@ -206,8 +209,8 @@ def _lease_collected(rows: Workspace, at: MirroredEvent, event: ev.LeaseCollecte
             block=at.block_number,
         )
     )
-    provider = _provider(rows, lease.provider, at)
-    rows.put(replace(provider, earned=provider.earned + event.amount - event.fee))
+    earned = _find_provider(rows, lease.provider, at).earned + event.amount - event.fee
+    _provider(rows, lease.provider, at, earned=earned)
     _credit(rows, at, lease.provider, event.amount - event.fee, "SERVICE")
 
 
@@ -248,8 +251,8 @@ def _end(rows: Workspace, at: MirroredEvent, lease: Lease, *, spent: int = 0, ga
         )
     )
     rows.put(replace(lease, reserve=0, bond=0, ended_at=at.block_time, block=at.block_number))
-    provider = _provider(rows, lease.provider, at)
-    rows.put(replace(provider, locked=provider.locked - lease.collateral))
+    locked = _find_provider(rows, lease.provider, at).locked - lease.collateral
+    _provider(rows, lease.provider, at, locked=locked)
 
 
 @_on(ev.LeaseClosed)
@@ -270,8 +273,7 @@ def _lease_failed(rows: Workspace, at: MirroredEvent, event: ev.LeaseFailed) -> 
     slashed = event.to_job + event.to_caller + event.to_insurance
     lease = replace(_lease(rows, event, action), slashed=slashed)
     _end(rows, at, lease, gained=event.to_job)
-    provider = _provider(rows, lease.provider, at)
-    rows.put(replace(provider, failed=provider.failed + 1))
+    _provider(rows, lease.provider, at, failed=_find_provider(rows, lease.provider, at).failed + 1)
     rows.put(
         Slash(
             lease_id=lease.lease_id,

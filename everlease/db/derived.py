@@ -11,7 +11,7 @@ from psycopg.adapt import Loader
 from sqlalchemy import bindparam, delete, func, inspect
 
 from everlease.db import totals
-from everlease.db.copy import copy_rows
+from everlease.db.copy import copy_plain
 from everlease.db.engine import Tx, driver_connection
 from everlease.db.models.base import Base
 from everlease.db.models.mirror import (
@@ -38,7 +38,7 @@ class Change:
 
     table: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[tuple[Any, ...]]
     replaced: Collection[str]
 
 
@@ -62,7 +62,7 @@ def store(tx: Tx, changes: Iterable[Change]) -> None:
         if change.replaced:
             moved.subtract(totals.removed(tx, change.table, _removal(change.table), change.replaced))
         moved.update(totals.of(change.table, change.columns, change.rows))
-        copy_rows(tx, TABLES[change.table], change.columns, change.rows)
+        copy_plain(tx, TABLES[change.table], change.columns, change.rows)
     totals.add(tx, moved)
 
 

@@ -252,7 +252,7 @@ def test_another_deployments_database_is_refused(database: Database) -> None:
 def test_a_lease_that_was_never_opened_halts(database: Database) -> None:
     chain = MemoryChain(finality=2)
     chain.mine(2)
-    chain.emit(*as_log(ESCROW, ev.LeaseClosed(b"\1" * 32, b"\2" * 32, address(1))))
+    chain.emit(*as_log(ESCROW, ev.LeaseClosed("0x" + "01" * 32, "0x" + "02" * 32, address(1))))
     chain.mine()
     assert follower(chain, database).catch_up() is Step.HALTED
     assert dump(database)["idx_event"] == []

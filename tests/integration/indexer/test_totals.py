@@ -92,7 +92,7 @@ def test_leases_that_were_reorganised_away(database: Database) -> None:
     chain = MemoryChain(finality=10)
     deployment = Deployment(31337, escrow, staking, "0x" + "a5" * 20, 1, TERMS)
     ours = Follower(chain, deployment, database)
-    who, job, lease = "0x" + "77" * 20, b"\x0a" * 32, b"\x1e" * 32
+    who, job, lease = "0x" + "77" * 20, "0x" + "0a" * 32, "0x" + "1e" * 32
 
     def happens(event: ev.Event) -> dict[str, int]:
         chain.emit(*as_log(escrow, event))
@@ -109,7 +109,7 @@ def test_leases_that_were_reorganised_away(database: Database) -> None:
     funded = happens(ev.JobFunded(job, who, who, job, 1, 500, 1, 5, 3, 1, 2**40, 2**255))
     assert (funded["jobs"], funded["escrowed"], funded["deposited"]) == (1, 500, 500)
     assert (happens(opened)["leases_active"], now()["reserved"]) == (1, 110)
-    assert happens(ev.LeaseCollected(job, lease, 10, 4010, 1, 20, 1, 80, b"\0" * 32))["paid"] == 20
+    assert happens(ev.LeaseCollected(job, lease, 10, 4010, 1, 20, 1, 80, "0x" + "00" * 32))["paid"] == 20
     closed = happens(ev.LeaseClosed(job, lease, who))
     assert (closed["leases_active"], closed["leases_closed"], closed["reserved"]) == (0, 1, 0)
     chain.reorg(3)
