@@ -7,7 +7,7 @@
 
 Deploys the committed, checked bytecode (everlease/chain/_generated), so nothing is compiled here. A mock dollar is
 deployed only where no asset is named and the network is a development chain. An interrupted run is taken up where it
-stopped by the same command: nothing is deployed twice.
+stopped by the same command: nothing is deployed twice. Of two runs to the same file at once the second ends.
 """
 
 import json
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from everlease.chain.answers import ANYTHING, Item, result_of  # noqa: E402
+from everlease.chain.deploy_lock import only_one  # noqa: E402
 from everlease.chain.deploy_plan import describe, make_plan  # noqa: E402
 from everlease.chain.deploy_run import DeploymentFailed, Pending, Run  # noqa: E402
 from everlease.chain.deployment import Terms, camel  # noqa: E402
@@ -187,13 +189,17 @@ def cli(**given: Any) -> None:
 
 def deploy(chain: RpcChain, options: Options) -> None:
     """Plan, ask, carry out. Raises ChainError with one sentence."""
-    started = time.monotonic()
-    is_dev = networks.provider.network.is_dev
-    owner = deployer(options.account, is_dev)
+    owner = deployer(options.account, networks.provider.network.is_dev)
     terms = read_terms(options.terms, options.treasury or owner.address, options.insurance or owner.address)
-    content = interrupted(options, terms) or planned(chain, options, owner, terms)
-    if content is None:
-        return
+    with nullcontext() if options.dry_run else only_one(options.out):
+        content = interrupted(options, terms) or planned(chain, options, owner, terms)
+        if content is not None:
+            carry_out(chain, options, owner, content)
+
+
+def carry_out(chain: RpcChain, options: Options, owner: AccountAPI, content: Json) -> None:
+    """Sign, send and wait; returns when the deployments file is written."""
+    started, is_dev = time.monotonic(), networks.provider.network.is_dev
     unlock(owner, options.account)
     run = Run(
         chain,

@@ -63,10 +63,11 @@ class Standing:
 
     ``anchored``: this endpoint has that very block, so its receipts up to there are final and ``final_nonce`` holds;
     otherwise it lags or is on another fork. Nonces count mined transactions: all, and those up to the block (0 unless
-    anchored). Receipts are in the order asked.
+    anchored). ``head``: number of its newest block. Receipts are in the order asked.
     """
 
     anchored: bool
+    head: int
     nonce: int
     final_nonce: int
     receipts: tuple[TxReceipt | None, ...]

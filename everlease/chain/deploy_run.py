@@ -72,7 +72,7 @@ class Pending:
         }
 
     def save(self, content: dict[str, Any]) -> None:
-        """Durable before it returns."""
+        """Durable before it returns; raises NotWritten, and then nothing may be sent that the file doesn't tell of."""
         write_json(self.path, content)
 
     def remove(self) -> None:
@@ -113,7 +113,10 @@ class Run:
         self._confirmations, self._timeout_s, self._poll_s, self._say = confirmations, timeout_s, poll_s, say
 
     def carry_out(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Create what is pending, check it, write the deployments file; returns what it holds."""
+        """Create what is pending, check it, write the deployments file; returns what it holds.
+
+        Whoever calls holds everlease.chain.deploy_lock.only_one. Raises DeploymentFailed, NotWritten.
+        """
         if content["chainId"] != self._chain.chain_id() or content["deployer"] != self._signer.address.lower():
             raise DeploymentFailed(
                 f"{self._pending.path} is of {content['deployer']} on chain {content['chainId']}: finish it there, "

@@ -17,6 +17,14 @@ class BadDeployment(ChainError):
     """A deployments file that can't be used."""
 
 
+class NotWritten(ChainError):
+    """A file could not be written, for want of space or rights; the one that was there before is whole."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} can't be written: {error.strerror}; mend that and run the same command again")
+        self.path = path
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """LeaseEscrow's Config, in the contract's order: seconds, basis points, base units; all immutable."""
@@ -155,11 +163,31 @@ class Deployment:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write whole or not at all, on the disk before it returns; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write whole or not at all, on the disk before it returns; makes the folder. Raises NotWritten."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_durably(partial, json.dumps(content, indent=2) + "\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise NotWritten(path, error) from error
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Or a power cut could take the new name back."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -28,13 +28,15 @@ class Journal(Protocol):
         """The newest signed version at a nonce, whatever became of it."""
         ...
 
-    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
-        """A version was signed and is about to be sent. Raises NonceTaken where the nonce is another transaction's, or
-        this one was signed at another nonce or is in a block: then somebody else became the sender meanwhile."""
+    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer, head: int) -> None:
+        """A version was signed and is about to be sent; ``head`` is the newest block's number. Raises NonceTaken where
+        the nonce is another transaction's, or this one was signed at another nonce or is in a block: then somebody else
+        became the sender meanwhile."""
         ...
 
-    def sent(self, tx_id: int) -> None:
-        """The newest version was handed to a node; does nothing unless it was journaled or dropped."""
+    def sent(self, tx_id: int, head: int) -> None:
+        """The newest version was handed to a node when ``head`` was the newest block; does nothing unless it was
+        journaled or dropped."""
         ...
 
     def included(self, tx_id: int, receipt: TxReceipt, *, final: bool, error: str = "") -> None:

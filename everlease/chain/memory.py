@@ -141,7 +141,8 @@ class MemoryChain:
     def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
         anchored = self.header(final.number) == final
         nonce = self._count(address, final.number + 1) if anchored else 0
-        return Standing(anchored, self.nonce(address), nonce, tuple(self.receipts(tx_hashes)))
+        head = self._blocks[-1].header.number
+        return Standing(anchored, head, self.nonce(address), nonce, tuple(self.receipts(tx_hashes)))
 
     def fees(self) -> Fees:
         return Fees(self.base_fee, 1_000_000_000)

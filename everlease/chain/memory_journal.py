@@ -71,19 +71,20 @@ class MemoryJournal:
     def raw_at(self, sender: str, nonce: int) -> bytes | None:
         return next((row.raw for row in self._rows.values() if row.sender == sender and row.nonce == nonce), None)
 
-    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
+    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer, head: int) -> None:
         row = self._rows[tx_id]
         if row.nonce not in (None, nonce) or row.state not in IN_FLIGHT:
             raise NonceTaken(row.sender, nonce)
         if any(r.sender == row.sender and r.nonce == nonce and r.id != tx_id for r in self._rows.values()):
             raise NonceTaken(row.sender, nonce)
         self._change(
-            tx_id, nonce=nonce, raw=raw, tx_hash=tx_hash, offers=row.offers | {tx_hash: offer}, sent_at=self._clock()
-        )
+            tx_id, nonce=nonce, raw=raw, tx_hash=tx_hash, offers=row.offers | {tx_hash: offer}, sent_at=self._clock(),
+            sent_head=head,
+        )  # fmt: skip
 
-    def sent(self, tx_id: int) -> None:
+    def sent(self, tx_id: int, head: int) -> None:
         if self._rows[tx_id].state in ("journaled", "dropped"):
-            self._change(tx_id, "tx.sent", state="sent", sent_at=self._clock())
+            self._change(tx_id, "tx.sent", state="sent", sent_at=self._clock(), sent_head=head)
 
     def included(self, tx_id: int, receipt: TxReceipt, *, final: bool, error: str = "") -> None:
         row, state = self._rows[tx_id], state_of(receipt, final=final)

@@ -121,13 +121,15 @@ class RpcChain:
         ]
         receipts = tuple(receipt for part in parts for receipt in part.receipts)
         anchored = all(part.anchored for part in parts)
-        return Standing(anchored, parts[-1].nonce, parts[-1].final_nonce if anchored else 0, receipts)
+        head = min(part.head for part in parts)
+        return Standing(anchored, head, parts[-1].nonce, parts[-1].final_nonce if anchored else 0, receipts)
 
     def _standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
-        """One batch, so that one endpoint answers all of it."""
+        """One batch, so that one endpoint answers all of it. The head comes first: nothing is older than it says."""
         block = hex(final.number)
-        same, final_nonce, nonce, *receipts = self._rpc.batch(
+        head, same, final_nonce, nonce, *receipts = self._rpc.batch(
             [
+                ("eth_blockNumber", ()),
                 ("eth_getBlockByNumber", (block, False)),
                 ("eth_getTransactionCount", (address, block)),
                 ("eth_getTransactionCount", (address, "latest")),
@@ -137,6 +139,7 @@ class RpcChain:
         anchored = isinstance(same, dict) and str(same.get("hash")).lower() == final.hash
         return Standing(
             anchored,
+            _number(_whole([head])[0]),
             _number(_whole([nonce])[0]),
             _number(final_nonce) if anchored and not isinstance(final_nonce, ChainError) else 0,
             tuple(None if answer is None else _receipt(answer) for answer in _whole(receipts)),

@@ -28,8 +28,10 @@ _MAX_GAPS_PER_PUMP = 20
 class SendPolicy:
     """When to pay more and when to believe. Fees in wei per gas, times in seconds.
 
-    ``finality_depth`` is used where the chain has no finalized tag. ``displaced_after_s``: how long a foreign
-    transaction at our nonce must be all that is seen before ours is signed anew.
+    ``bump_after_s``: how long a version must have waited before a dearer one takes its place, if a block came without
+    it meanwhile: on a chain that stands still no fee makes it faster. ``finality_depth`` is used where the chain has no
+    finalized tag. ``displaced_after_s``: how long a foreign transaction at our nonce must be all that is seen before
+    ours is signed anew.
     """
 
     max_fee_cap: int = 500 * 10**9
@@ -110,10 +112,10 @@ class Sender:
             return problem
         for row in rows:
             if row.nonce is not None and row.nonce >= standing.nonce:
-                problem = self._resend(row, is_next=row.nonce == nonces[0])
+                problem = self._resend(row, standing.head, is_next=row.nonce == nonces[0])
                 if problem:
                     return problem
-        return self._send_new(sender, standing.nonce)
+        return self._send_new(sender, standing)
 
     def _fill_gaps(self, sender: str, mined_nonce: int, nonces: Sequence[int]) -> str:
         """A transaction of ours waits above an empty nonce: put there what was there, or a transfer of nothing.
@@ -133,16 +135,20 @@ class Sender:
                 return str(error)
         return ""
 
-    def _resend(self, row: JournalTx, *, is_next: bool) -> str:
+    def _resend(self, row: JournalTx, head: int, *, is_next: bool) -> str:
         assert row.raw is not None
         assert row.tx_hash is not None
-        if row.state == "sent" and self._clock() - row.sent_at >= self._policy.bump_after_s:
-            return self._replace(row, is_next=is_next)
+        if row.state == "sent" and self._was_passed_over(row, head):
+            return self._replace(row, head, is_next=is_next)
         if row.state != "sent" or not self._chain.knows(row.tx_hash):
-            return self._deliver(row, row.raw)
+            return self._deliver(row, row.raw, head)
         return ""
 
-    def _replace(self, row: JournalTx, *, is_next: bool) -> str:
+    def _was_passed_over(self, row: JournalTx, head: int) -> bool:
+        """Whether a block came that could have had the newest version, and time enough went by."""
+        return head > row.sent_head and self._clock() - row.sent_at >= self._policy.bump_after_s
+
+    def _replace(self, row: JournalTx, head: int, *, is_next: bool) -> str:
         """Sign a dearer version for the same nonce. The present one is sent again at the cap, and where it pays the
         market but waits behind a lower nonce: a higher fee would not make it any faster."""
         assert row.nonce is not None
@@ -155,10 +161,10 @@ class Sender:
         )
         waits = not is_next and offered.max_fee >= market.max_fee
         if waits or offer.max_fee * 100 < offered.max_fee * 110:
-            return self._deliver(row, row.raw)
+            return self._deliver(row, row.raw, head)
         raw, tx_hash = self._sign(row.sender, row.nonce, row.to, row.data, row.value, self._gas(row), offer)
-        self._journal.signed(row.id, row.nonce, raw, tx_hash, offer)
-        return self._deliver(row, raw)
+        self._journal.signed(row.id, row.nonce, raw, tx_hash, offer, head)
+        return self._deliver(row, raw, head)
 
     def _gas(self, row: JournalTx) -> int:
         """Gas limit for another version: what the call needs now, or where it would revert now, what it had."""
@@ -171,11 +177,11 @@ class Sender:
     def _estimate(self, row: JournalTx) -> int:
         return self._chain.estimate_gas(row.sender, row.to, row.data, row.value) * 5 // 4
 
-    def _send_new(self, sender: str, mined_nonce: int) -> str:
+    def _send_new(self, sender: str, standing: Standing) -> str:
         rows = [row for row in self._journal.open(sender) if row.state in IN_FLIGHT]
         waiting = {row.job_id for row in rows if row.raw is not None and row.job_id}
         in_flight = sum(row.raw is not None for row in rows)
-        nonce = max(mined_nonce, self._journal.highest_nonce(sender) + 1)
+        nonce = max(standing.nonce, self._journal.highest_nonce(sender) + 1)
         for row in rows:
             if row.raw is not None or row.job_id in waiting:
                 continue
@@ -191,27 +197,27 @@ class Sender:
                 return str(error)
             offer = self._market_offer()
             raw, tx_hash = self._sign(sender, nonce, row.to, row.data, row.value, gas, offer)
-            self._journal.signed(row.id, nonce, raw, tx_hash, offer)
+            self._journal.signed(row.id, nonce, raw, tx_hash, offer, standing.head)
             nonce, in_flight = nonce + 1, in_flight + 1
             if row.job_id:
                 waiting.add(row.job_id)
-            problem = self._deliver(row, raw)
+            problem = self._deliver(row, raw, standing.head)
             if problem:
                 return problem
         return ""
 
-    def _deliver(self, row: JournalTx, raw: bytes) -> str:
+    def _deliver(self, row: JournalTx, raw: bytes, head: int) -> str:
         """Broadcast and record; returns a problem that stops this pump, or nothing."""
         try:
             self._broadcast(raw)
         except Underpriced as error:
-            self._journal.sent(row.id)
+            self._journal.sent(row.id, head)
             self._journal.troubled(row.id, str(error))
             return ""
         except RpcRefused as error:
             self._journal.troubled(row.id, str(error))
             return str(error)
-        self._journal.sent(row.id)
+        self._journal.sent(row.id, head)
         return ""
 
     def _broadcast(self, raw: bytes) -> None:

@@ -247,10 +247,13 @@ def sweep_fees(
     if not re.fullmatch(r"0x[0-9a-fA-F]{64}", job_id):
         raise CliError(ExitCode.INVALID, f"{job_id!r} is no job id: give 0x and 64 hexadecimal digits")
     wallet = of(ctx).wallet
-    fees = wallet.views.job(job_id).fees
-    if fees:
+    known = wallet.views.job(job_id)
+    if not known.funded:
+        raise CliError(ExitCode.NOT_FOUND, f"the escrow {wallet.deployment.escrow} was never paid for a job {job_id}")
+    if known.fees:
         wallet.send(wallet.escrow.sweep_fees(job_id))
-    _done(as_json, {"job": job_id, "swept": fees}, f"{money(fees)} of fees credited to the treasury")
+    swept = f"{money(known.fees)} of fees credited to the treasury" if known.fees else "there are no fees to sweep"
+    _done(as_json, {"job": job_id, "swept": known.fees}, swept)
 
 
 @app.command(epilog="Example: everlease job outputs train-mlp --to results/")

@@ -64,7 +64,8 @@ def enqueue(
     row.job_id, row.value, row.call, row.to = job_id, value, call, to.lower()
     row.data = "0x" + data.hex()
     row.state, row.error = "journaled", ""
-    row.nonce = row.raw = row.tx_hash = row.block_number = row.block_hash = row.mined_at = row.sent_at = None
+    row.nonce = row.raw = row.tx_hash = row.block_number = row.block_hash = row.mined_at = None
+    row.sent_at = row.sent_head = None
     row.hashes = {}
     row.max_fee = 0
     tx.flush()
@@ -122,7 +123,7 @@ class PostgresJournal:
         with self._database.transaction() as tx:
             return tx.scalar(select(TxRow.raw).where(TxRow.sender == sender, TxRow.nonce == nonce))
 
-    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer) -> None:
+    def signed(self, tx_id: int, nonce: int, raw: bytes, tx_hash: str, offer: FeeOffer, head: int) -> None:
         """Journal a signed version before it is sent."""
         try:
             with self._row(tx_id) as (_, row):
@@ -131,15 +132,15 @@ class PostgresJournal:
                 row.nonce, row.raw, row.tx_hash, row.max_fee = nonce, raw, tx_hash, offer.max_fee
                 row.hashes = row.hashes | {tx_hash: [offer.max_fee, offer.priority_fee]}
                 row.attempts += 1
-                row.sent_at = self._now()
+                row.sent_at, row.sent_head = self._now(), head
         except IntegrityError as error:
             raise NonceTaken(self._sender_of(tx_id), nonce) from error
 
-    def sent(self, tx_id: int) -> None:
+    def sent(self, tx_id: int, head: int) -> None:
         """journaled or dropped → sent."""
         with self._row(tx_id) as (tx, row):
             if row.state in ("journaled", "dropped"):
-                row.state, row.sent_at, row.error = "sent", self._now(), ""
+                row.state, row.sent_at, row.sent_head, row.error = "sent", self._now(), head, ""
                 _tell(tx, row, "tx.sent")
 
     def included(self, tx_id: int, receipt: TxReceipt, *, final: bool, error: str = "") -> None:
@@ -212,6 +213,7 @@ def entry(row: TxRow) -> JournalTx:
         tx_hash=row.tx_hash,
         offers={tx_hash: FeeOffer(*fees) for tx_hash, fees in row.hashes.items()},
         sent_at=row.sent_at.timestamp() if row.sent_at else 0.0,
+        sent_head=row.sent_head or 0,
         block_number=row.block_number,
         block_hash=row.block_hash,
     )

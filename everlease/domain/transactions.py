@@ -55,7 +55,8 @@ class FeeOffer:
 class JournalTx:
     """A journaled transaction. ``offers``: every hash that was ever signed for it; ``raw`` is the newest version.
 
-    ``sent_at``: unix seconds at which the newest version was signed, or sent again after a reorg.
+    ``sent_at``: unix seconds at which the newest version was signed, or sent again after a reorg; ``sent_head``: number
+    of the newest block at that time.
     """
 
     id: int
@@ -72,5 +73,6 @@ class JournalTx:
     tx_hash: str | None = None
     offers: dict[str, FeeOffer] = field(default_factory=dict)
     sent_at: float = 0.0
+    sent_head: int = 0
     block_number: int | None = None
     block_hash: str | None = None

@@ -139,6 +139,9 @@ def test_how_transactions_stand_as_seen_from_a_final_block(rig: Rig) -> None:
     missing = "0x" + "77" * 32
     standing = rig.chain.standing(SENDER.address, final, [late, missing, early])
     assert (standing.anchored, standing.nonce, standing.final_nonce) == (True, 2, 1)
+    head = rig.chain.header("latest")
+    assert head is not None
+    assert standing.head == head.number
     assert [receipt.tx_hash if receipt else None for receipt in standing.receipts] == [late, None, early]
     assert rig.chain.standing(SENDER.address, final, []).receipts == ()
     for other in (replace(final, hash=missing), replace(final, number=99)):

@@ -63,11 +63,12 @@ def test_the_way_of_a_transaction(rig: Rig) -> None:
     assert rig.enqueue("a") == tx_id
     (row,) = rig.journal.open(A)
     assert (row.state, row.data, row.nonce, row.offers) == ("journaled", b"data", None, {})
-    rig.journal.signed(tx_id, 4, b"raw", ONE, OFFER)
-    rig.journal.sent(tx_id)
-    rig.journal.sent(tx_id)
+    rig.journal.signed(tx_id, 4, b"raw", ONE, OFFER, 5)
+    assert rig.journal.open(A)[0].sent_head == 5
+    rig.journal.sent(tx_id, 6)
+    rig.journal.sent(tx_id, 7)
     (row,) = rig.journal.open(A)
-    assert (row.state, row.nonce, row.raw, row.sent_at) == ("sent", 4, b"raw", 1000.0)
+    assert (row.state, row.nonce, row.raw, row.sent_at, row.sent_head) == ("sent", 4, b"raw", 1000.0, 6)
     assert row.offers == {ONE: OFFER}
     rig.journal.included(tx_id, receipt(7), final=False)
     rig.journal.included(tx_id, receipt(8), final=False)
@@ -76,7 +77,8 @@ def test_the_way_of_a_transaction(rig: Rig) -> None:
     rig.journal.dropped(tx_id, block(7))
     assert rig.journal.open(A)[0].state == "mined"
     rig.journal.dropped(tx_id, block(8))
-    rig.journal.sent(tx_id)
+    rig.journal.sent(tx_id, 8)
+    assert rig.journal.open(A)[0].sent_head == 8
     rig.journal.included(tx_id, receipt(9), final=False)
     rig.journal.included(tx_id, receipt(9), final=True)
     assert not rig.journal.open(A)
@@ -85,11 +87,11 @@ def test_the_way_of_a_transaction(rig: Rig) -> None:
 
 def test_a_nonce_belongs_to_one(rig: Rig) -> None:
     first, second, other = rig.enqueue("a"), rig.enqueue("b"), rig.enqueue("c", B)
-    rig.journal.signed(first, 0, b"one", ONE, OFFER)
-    rig.journal.signed(first, 0, b"dearer", TWO, FeeOffer(30, 3))
-    rig.journal.signed(other, 0, b"another key's", "0x" + "44" * 32, OFFER)
+    rig.journal.signed(first, 0, b"one", ONE, OFFER, 5)
+    rig.journal.signed(first, 0, b"dearer", TWO, FeeOffer(30, 3), 5)
+    rig.journal.signed(other, 0, b"another key's", "0x" + "44" * 32, OFFER, 5)
     with pytest.raises(NonceTaken):
-        rig.journal.signed(second, 0, b"two", THREE, OFFER)
+        rig.journal.signed(second, 0, b"two", THREE, OFFER, 5)
     assert rig.journal.highest_nonce(A) == 0
     assert rig.journal.highest_nonce("0x" + "0c" * 20) == -1
     assert rig.journal.raw_at(A, 0) == b"dearer"
@@ -100,19 +102,19 @@ def test_a_nonce_belongs_to_one(rig: Rig) -> None:
 def test_a_sender_that_lost_its_lock_signs_nothing(rig: Rig) -> None:
     """It read the row before another sender signed it at nonce 0, and would sign it again at nonce 1."""
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
     with pytest.raises(NonceTaken):
-        rig.journal.signed(tx_id, 1, b"again", TWO, OFFER)
+        rig.journal.signed(tx_id, 1, b"again", TWO, OFFER, 5)
     rig.journal.included(tx_id, receipt(), final=False)
     with pytest.raises(NonceTaken):
-        rig.journal.signed(tx_id, 0, b"dearer", THREE, OFFER)
+        rig.journal.signed(tx_id, 0, b"dearer", THREE, OFFER, 5)
     assert rig.journal.raw_at(A, 0) == b"one"
 
 
 def test_a_displaced_one_keeps_its_hashes(rig: Rig) -> None:
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
-    rig.journal.sent(tx_id)
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
+    rig.journal.sent(tx_id, 6)
     rig.journal.displaced(tx_id, [ONE])
     (row,) = rig.journal.open(A)
     assert (row.state, row.nonce, row.raw, len(row.offers)) == ("journaled", None, None, 1)
@@ -121,8 +123,8 @@ def test_a_displaced_one_keeps_its_hashes(rig: Rig) -> None:
 def test_a_version_that_was_not_looked_for_keeps_its_nonce(rig: Rig) -> None:
     """A sender that lost its lock asked for the old version alone; the dearer one may be what was mined."""
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
-    rig.journal.signed(tx_id, 0, b"dearer", TWO, FeeOffer(30, 3))
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
+    rig.journal.signed(tx_id, 0, b"dearer", TWO, FeeOffer(30, 3), 5)
     rig.journal.displaced(tx_id, [ONE])
     (row,) = rig.journal.open(A)
     assert (row.nonce, row.raw) == (0, b"dearer")
@@ -130,7 +132,7 @@ def test_a_version_that_was_not_looked_for_keeps_its_nonce(rig: Rig) -> None:
 
 def test_a_revert_is_provisional_until_it_is_final(rig: Rig) -> None:
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
     rig.journal.included(tx_id, receipt(7, ok=False), final=False, error="Nope")
     (row,) = rig.journal.open(A)
     assert (row.state, row.block_number) == ("reverted", 7)
@@ -146,30 +148,30 @@ def test_a_revert_is_provisional_until_it_is_final(rig: Rig) -> None:
 @pytest.mark.parametrize("ok", [True, False])
 def test_what_is_final_never_changes(rig: Rig, ok: bool) -> None:
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
     rig.journal.included(tx_id, receipt(7, ok), final=True)
     for other in (True, False):
         rig.journal.included(tx_id, receipt(8, other), final=False)
         rig.journal.included(tx_id, receipt(8, other), final=True)
     rig.journal.dropped(tx_id, block(7))
     rig.journal.displaced(tx_id, [ONE])
-    rig.journal.sent(tx_id)
+    rig.journal.sent(tx_id, 6)
     rig.journal.refused(tx_id, "Nope")
     with pytest.raises(NonceTaken):
-        rig.journal.signed(tx_id, 0, b"dearer", TWO, OFFER)
+        rig.journal.signed(tx_id, 0, b"dearer", TWO, OFFER, 5)
     assert not rig.journal.open(A)
     assert rig.events() == ["tx.final" if ok else "tx.failed"]
 
 
 def test_a_failed_one_tried_again_ignores_receipts_of_its_former_life(rig: Rig) -> None:
     tx_id = rig.enqueue("a")
-    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER)
+    rig.journal.signed(tx_id, 0, b"one", ONE, OFFER, 5)
     rig.journal.included(tx_id, receipt(7, ok=False), final=True)
     assert rig.enqueue("a") == rig.enqueue("a", again=True) == tx_id
     rig.journal.included(tx_id, receipt(7, ok=False), final=True)
     (row,) = rig.journal.open(A)
-    assert (row.state, row.nonce, row.offers) == ("journaled", None, {})
-    rig.journal.signed(tx_id, 1, b"two", TWO, OFFER)
+    assert (row.state, row.nonce, row.offers, row.sent_head) == ("journaled", None, {}, 0)
+    rig.journal.signed(tx_id, 1, b"two", TWO, OFFER, 5)
     rig.journal.included(tx_id, receipt(8, tx_hash=TWO), final=True)
     assert rig.events() == ["tx.failed", "tx.final"]
 
@@ -180,7 +182,7 @@ def test_a_refusal_counts_only_before_it_is_signed(rig: Rig) -> None:
     rig.journal.refused(first, "it would revert")
     rig.journal.troubled(second, "no funds")
     assert [row.id for row in rig.journal.open(A)] == [second]
-    rig.journal.signed(second, 0, b"one", ONE, OFFER)
+    rig.journal.signed(second, 0, b"one", ONE, OFFER, 5)
     rig.journal.refused(second, "it would revert")
     assert [row.state for row in rig.journal.open(A)] == ["journaled"]
     assert rig.events() == ["tx.failed"]

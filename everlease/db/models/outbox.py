@@ -54,4 +54,5 @@ class TxRow(Base):
     error: Mapped[LongText] = mapped_column(default="")
     created_at: Mapped[CreatedAt]
     sent_at: Mapped[Instant | None]
+    sent_head: Mapped[BigInt | None]
     mined_at: Mapped[Instant | None]

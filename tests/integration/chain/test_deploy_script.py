@@ -15,6 +15,7 @@ from everlease.chain.keys import save_keystore
 from everlease.chain.rpc import RpcChain
 from tests.support.anvil import Anvil, running_anvil
 from tests.support.deployed import TERMS, key
+from tests.support.small_disk import small_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse"
@@ -117,6 +118,58 @@ def test_a_run_killed_while_it_waits_is_finished_by_the_same_command(tmp_path: P
         assert json.loads(out.read_text())["contracts"]["MockDollar"]["address"] == first["address"]
         assert anvil.rpc("eth_getTransactionCount", key(0).address, "latest") == "0x2"
     assert not pending.exists()
+
+
+def test_a_full_disk_is_named_and_the_same_command_deploys_once_there_is_room(anvil: Anvil, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        out = disk.root / "deployments.json"
+        disk.fill()
+        full = run_deploy(anvil.url, tmp_path, "--out", str(out))
+        assert full.returncode != 0
+        assert f"Error: {out}.pending can't be written: No space left on device; " in full.stdout + full.stderr
+        assert "Traceback" not in full.stdout + full.stderr
+        assert disk.names() == set()
+        assert anvil.rpc("eth_getTransactionCount", key(0).address, "latest") == "0x0"
+        disk.free()
+        done = run_deploy(anvil.url, tmp_path, "--out", str(out))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert disk.names() == {"deployments.json"}
+        assert anvil.rpc("eth_getTransactionCount", key(0).address, "latest") == "0x2"
+
+
+def test_of_two_runs_started_at_once_one_deploys(tmp_path: Path) -> None:
+    """Nothing is mined until one of them has ended, so they meet."""
+    out = tmp_path / "deployments.json"
+    with running_anvil("--no-mining") as anvil:
+        command = [str(APE), "run", "deploy", "--network", "ethereum:local:foundry", "--out", str(out)]
+        runs = [
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment(anvil.url, tmp_path / name), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for name in ("one", "two")
+        ]  # fmt: skip
+        try:
+            deadline = time.monotonic() + 120
+            while all(run.poll() is None for run in runs) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            second, first = sorted(runs, key=lambda run: run.poll() is None)
+            said = second.communicate(timeout=5)[0]
+            assert second.returncode not in (0, None), said
+            assert f"Error: another deployment to {out} is running: " in said
+            assert "Traceback" not in said
+            assert not out.exists()
+            anvil.rpc("evm_setAutomine", True)
+            anvil.mine()
+            told = first.communicate(timeout=120)[0]
+            assert first.returncode == 0, told
+        finally:
+            for run in runs:
+                run.kill()
+                run.wait()
+        assert anvil.rpc("eth_getTransactionCount", key(0).address, "latest") == "0x2"
+        assert Deployment.load(out).escrow in told
+        assert [path.name for path in tmp_path.glob("deployments*")] == ["deployments.json"]
 
 
 @pytest.mark.parametrize(

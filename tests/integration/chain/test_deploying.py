@@ -13,13 +13,14 @@ from everlease.chain.bytecode import created_address, is_committed, staking_addr
 from everlease.chain.deploy import deploy_escrow
 from everlease.chain.deploy_plan import Unsuitable, describe, make_plan
 from everlease.chain.deploy_run import DeploymentFailed, Pending, Run
-from everlease.chain.deployment import BadDeployment, Deployment
+from everlease.chain.deployment import BadDeployment, Deployment, NotWritten
 from everlease.chain.errors import ChainError, WrongChain
 from everlease.chain.keys import Key
 from everlease.chain.rpc import RpcChain
 from everlease.chain.verification import verify
 from tests.support.anvil import Anvil, running_anvil
 from tests.support.deployed import TERMS, Market, key
+from tests.support.small_disk import SmallDisk, small_disk
 
 pytestmark = pytest.mark.anvil
 OWNER = key(0)
@@ -47,6 +48,12 @@ def chain(anvil: Anvil) -> Iterator[RpcChain]:
     chain = RpcChain.connect([anvil.url])
     yield chain
     chain.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 def run(
@@ -140,6 +147,41 @@ def test_a_file_whose_pending_one_was_left_is_written_again(chain: RpcChain, tmp
     run(chain, signer, out)
     assert out.read_text() == before
     assert chain.nonce(OWNER.address) == 2
+
+
+@pytest.mark.parametrize(("sent", "signed"), [(0, 3), (1, 3), (2, 2)])
+def test_a_full_disk_leaves_the_earlier_file_and_a_run_that_goes_on(
+    chain: RpcChain, disk: SmallDisk, sent: int, signed: int
+) -> None:
+    """It is full before the first is signed, before the second is, or before the deployments file is written."""
+    out, signer, said = disk.root / "deployments.json", Signer(), list[str]()
+    out.write_text("an earlier deployment\n")
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == sent:
+            disk.fill()
+
+    if sent == 0:
+        disk.fill()
+    with pytest.raises(NotWritten) as caught:
+        run(chain, signer, out, say=say)
+    late = "deployments.json" if sent == 2 else "deployments.json.pending"
+    assert str(caught.value).startswith(f"{disk.root / late} can't be written: No space left on device; ")
+    assert out.read_text() == "an earlier deployment\n"
+    assert disk.names() == {"deployments.json"} | ({"deployments.json.pending"} if sent else set())
+    assert chain.nonce(OWNER.address) == sent, "nothing was sent that the disk does not tell of"
+    disk.free()
+    run(chain, signer, out)
+    assert disk.names() == {"deployments.json"}
+    assert (chain.nonce(OWNER.address), len(signer.signed)) == (2, signed)
+    assert list(verify(chain, out))
+
+
+def test_a_folder_that_is_none_is_named(chain: RpcChain, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritten, match=r"file/deployments\.json\.pending can't be written: File exists"):
+        Pending(tmp_path / "file" / "deployments.json").save({})
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,20 @@ def test_transactions_that_the_node_forgot_are_sent_again(market: Market, databa
 
 
 def test_a_replacement_is_taken(market: Market, database: Database) -> None:
+    """Blocks that are too dear for it, one by one; between them the chain stands still, however often it is pumped."""
     market.anvil.rpc("evm_setAutomine", False)
     enqueue(market, database, "mint", market.asset.mint(market.watcher.address, 1))
     sender = sender_of(market, database, bump_after_s=0.0)
-    for _ in range(3):
-        sender.pump(market.watcher.address)
+    for attempts in (1, 2, 3):
+        for _ in range(3):
+            sender.pump(market.watcher.address)
+        sent = row(database, "mint")
+        assert (sent.state, sent.attempts) == ("sent", attempts)
+        if attempts < 3:
+            market.anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(2 * int(sent.max_fee)))
+            market.anvil.mine()
     market.anvil.mine()
     sender.pump(market.watcher.address)
     mined = row(database, "mint")
-    assert mined.state == "mined"
-    assert mined.attempts == 3
+    assert (mined.state, mined.attempts) == ("mined", 3)
     assert market.views.asset_balance(market.watcher.address) == 1

@@ -71,6 +71,16 @@ class World:
     def effects(self) -> list[str]:
         return [log.data.decode() for log in self.chain.logs([TARGET], 0, 10_000)]
 
+    def pass_over(self) -> None:
+        """A block too dear for any transaction of ours, and the time until it may be replaced."""
+        usual, self.chain.base_fee = self.chain.base_fee, 10**6 * GWEI
+        self.chain.mine()
+        self.chain.base_fee = usual
+        self.now += 16
+
+    def versions(self, tx_id: int) -> int:
+        return len(self.journal.get(tx_id).offers)
+
     def settle(self, rounds: int = 8) -> None:
         for _ in range(rounds):
             self.sender().pump(KEY.address)
@@ -159,7 +169,7 @@ def test_a_slow_one_is_replaced_up_to_the_cap() -> None:
     tx_id = world.enqueue("a")
     world.sender().pump(KEY.address)
     for _ in range(5):
-        world.now += 16
+        world.pass_over()
         world.sender().pump(KEY.address)
     row = world.journal.get(tx_id)
     assert len(row.offers) > 1
@@ -169,12 +179,88 @@ def test_a_slow_one_is_replaced_up_to_the_cap() -> None:
     assert world.journal.get(tx_id).state == "final"
 
 
+def test_a_chain_that_stands_still_drives_no_fee() -> None:
+    """Only a block that came without it tells that the price is too low; each such block counts once."""
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    for expected in (1, 2, 3):
+        for _ in range(20):
+            world.now += 60
+            world.sender().pump(KEY.address)
+        assert world.versions(tx_id) == expected
+        world.pass_over()
+        world.sender().pump(KEY.address)
+        assert world.versions(tx_id) == expected + 1
+    world.chain.mine()
+    assert world.effects() == ["a"]
+
+
+def test_a_block_alone_is_no_reason_to_pay_more() -> None:
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    world.pass_over()
+    world.now -= 2
+    world.sender().pump(KEY.address)
+    assert world.versions(tx_id) == 1
+    world.now += 1
+    world.sender().pump(KEY.address)
+    assert world.versions(tx_id) == 2
+
+
+def test_what_a_halted_chain_lost_is_sent_again_at_the_same_price() -> None:
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    before = world.journal.get(tx_id).raw
+    world.chain.forget_pool()
+    world.now += 600
+    world.sender().pump(KEY.address)
+    assert (world.versions(tx_id), world.journal.get(tx_id).raw) == (1, before)
+    world.chain.mine()
+    assert world.effects() == ["a"]
+
+
+def test_blocks_are_counted_anew_for_what_a_reorg_took() -> None:
+    """The chain halts after the reorg: blocks from before it say nothing of the price now."""
+    world = World()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    world.chain.mine()
+    world.sender().pump(KEY.address)
+    world.chain.reorg(1, length=2)
+    world.sender().pump(KEY.address)
+    assert (world.journal.get(tx_id).state, world.journal.get(tx_id).sent_head) == ("sent", 2)
+    world.now += 600
+    world.sender().pump(KEY.address)
+    assert world.versions(tx_id) == 1
+    world.pass_over()
+    world.sender().pump(KEY.address)
+    assert world.versions(tx_id) == 2
+
+
+def test_endpoints_that_lag_behind_each_other_are_no_new_blocks() -> None:
+    world = World()
+    world.chain.mine(5)
+    lagging = Stuck(world.chain)
+    world.chain.mine()
+    tx_id = world.enqueue("a")
+    world.sender().pump(KEY.address)
+    for _ in range(5):
+        world.now += 60
+        world.sender(chain=lagging).pump(KEY.address)
+        world.now += 60
+        world.sender().pump(KEY.address)
+    assert world.versions(tx_id) == 1
+
+
 def test_an_older_version_that_is_mined_counts() -> None:
     world = World()
     tx_id = world.enqueue("a")
     world.sender().pump(KEY.address)
     first = world.journal.get(tx_id)
-    world.now += 16
+    world.pass_over()
     world.sender().pump(KEY.address)
     assert world.journal.get(tx_id).tx_hash != first.tx_hash
     world.chain.forget_pool()
@@ -301,11 +387,11 @@ def test_only_the_next_in_line_is_raised_above_the_market() -> None:
     world = World()
     ids = [world.enqueue(name) for name in "abc"]
     world.sender().pump(KEY.address)
-    world.now += 16
+    world.pass_over()
     world.sender().pump(KEY.address)
     assert [len(world.journal.get(tx_id).offers) for tx_id in ids] == [2, 1, 1]
     world.chain.base_fee *= 3
-    world.now += 16
+    world.pass_over()
     world.sender().pump(KEY.address)
     assert [len(world.journal.get(tx_id).offers) for tx_id in ids] == [3, 2, 2]
 

@@ -488,6 +488,7 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("sent_head", sa.BigInteger(), nullable=True),
         sa.Column("mined_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tx")),
         sa.UniqueConstraint("action_key", name=op.f("uq_tx_action_key")),
