@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 
 from setup import ANVIL, FORGE, UV
 from steps import BUILD, ROOT, Log, Step, StepFailed, run_steps
@@ -132,6 +133,11 @@ def mutation(log: Log) -> None:
     log.command([sys.executable, "scripts/mutation.py", "--sample", "60", "--seed", "1"], timeout=HOURS)
 
 
+def tests(log: Log) -> None:
+    """Compile what the last two steps run; one core is all the compiler takes."""
+    log.command([str(FORGE), "build"], env={"FOUNDRY_PROFILE": "assure"}, timeout=HOURS)
+
+
 def fuzz(log: Log) -> None:
     """Every test, each property with 100,000 runs."""
     argv = [str(FORGE), "test", "--no-match-path", "tests/contracts/Campaigns.t.sol"]
@@ -166,7 +172,8 @@ STEPS = [
     Step("assure-slither", "slither, against the triage file", slither, needs=("assure-install",)),
     Step("assure-coverage", "coverage of the contracts, 100 %", coverage, needs=("assure-slither",)),
     Step("assure-proofs", "halmos proofs", proofs, needs=("assure-coverage",)),
-    Step("assure-planted", "planted bugs", planted, needs=("assure-proofs",)),
+    Step("assure-tests", "tests, compiled", tests, needs=("assure-install",)),
+    Step("assure-planted", "planted bugs", planted, needs=("assure-proofs", "assure-tests")),
     Step("assure-mutation", "mutation testing, a sample of 60", mutation, needs=("assure-planted",)),
     Step("assure-fuzz", "fuzz, 100,000 runs per property", fuzz, needs=("assure-mutation",)),
     Step("assure-campaign", "stateful campaign, 1,000 x 2,048 calls", campaign, needs=("assure-fuzz",)),
@@ -174,15 +181,15 @@ STEPS = [
 
 
 def main(names: list[str]) -> int:
-    """Run all steps, or those named, one after another: each uses both cores itself."""
+    """Run all steps; or those named, one after another, since most use both cores themselves."""
     chosen = [step for step in STEPS if not names or step.name.removeprefix("assure-") in ("install", *names)]
-    steps: list[Step] = []
     for step in chosen:
         if step.name != "assure-install":
             step.stamp.unlink(missing_ok=True)
-        steps.append(Step(**{**step.__dict__, "needs": (steps[-1].name,) if steps else ()}))
+    known = {step.name for step in chosen}
+    steps = [replace(step, needs=tuple(name for name in step.needs if name in known)) for step in chosen]
     try:
-        run_steps(steps, workers=1)
+        run_steps(steps, workers=1 if names else 2)
     except StepFailed as error:
         print(f"Assurance failed. {error}", file=sys.stderr)
         return 1
