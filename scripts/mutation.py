@@ -55,7 +55,8 @@ def mutants() -> list[Mutant]:
 def mutated(mutant: Mutant) -> str:
     """The file's text with the edit. Slither counts bytes."""
     raw = (ROOT / mutant["file"]).read_bytes()
-    return (raw[: mutant["start"]] + mutant["new"].encode() + raw[mutant["end"] :]).decode()
+    new: str = mutant["new"]
+    return (raw[: mutant["start"]] + new.encode() + raw[mutant["end"] :]).decode()
 
 
 def known() -> dict[str, Mutant]:

@@ -214,6 +214,34 @@ contract WidthsTest is Base {
         escrow.refund(order);
     }
 
+    /// @dev Where a clock starts anew, a lease may run for longer than there were seconds before it.
+    function test_leasesLongerThanTheClockHasRun() public {
+        uint64 young = 100;
+        vm.warp(young);
+        Order memory order = anOrder();
+        order.deadline = young + 1 days;
+        bytes32 jobId = fund(order);
+        bytes32 leaseId = openBid(jobId, aBid(jobId, 1));
+        assertEq(escrow.lease(leaseId).covered, 1 days);
+        vm.warp(young + 1000);
+        LeaseReceipt memory receipt = LeaseReceipt(leaseId, 1, young + 250, 240, false, "root");
+        escrow.collect(leases[leaseId], receipt, signed(receipt));
+        assertEq(escrow.lease(leaseId).seen, 250);
+        assertEq(escrow.lease(leaseId).paid, 240);
+        vm.prank(watcher);
+        escrow.suspend(leases[leaseId], noReceipt(), "");
+        assertEq(escrow.lease(leaseId).covered, 990);
+        vm.prank(provider);
+        escrow.answer(leases[leaseId], noReceipt(), "");
+
+        leaseId = openBid(jobId, aBid(jobId, 2));
+        vm.warp(young + 10_000);
+        vm.prank(tenant);
+        escrow.close(leases[leaseId], noReceipt(), "");
+        assertEq(escrow.claimable(provider), net(240) + net(9000));
+        assertConserved();
+    }
+
     /// @dev More seconds than 16 bits hold.
     function test_leasesOfManySeconds() public {
         (bytes32 jobId, bytes32 leaseId) = openLease();
