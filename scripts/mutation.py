@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from assure import TOOLS_PATH
@@ -54,9 +54,8 @@ def mutants() -> list[Mutant]:
 
 def mutated(mutant: Mutant) -> str:
     """The file's text with the edit. Slither counts bytes."""
-    raw = (ROOT / mutant["file"]).read_bytes()
-    new: str = mutant["new"]
-    return (raw[: mutant["start"]] + new.encode() + raw[mutant["end"] :]).decode()
+    raw: bytes = (ROOT / mutant["file"]).read_bytes()
+    return (raw[: mutant["start"]] + str(mutant["new"]).encode() + raw[mutant["end"] :]).decode()
 
 
 def known() -> dict[str, Mutant]:
@@ -103,8 +102,8 @@ def judge_all(open_ones: list[Mutant], end: float, workers: int) -> None:
         return row | {"rests_on": rests_on(row)}
 
     with ThreadPoolExecutor(max_workers=workers) as pool, VERDICTS.open("a", encoding="utf-8") as log:
-        for row in pool.map(judge, open_ones):
-            if row is not None:
+        for future in as_completed([pool.submit(judge, mutant) for mutant in open_ones]):
+            if (row := future.result()) is not None:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 print(
