@@ -2,8 +2,9 @@
 
 Usage: python3 scripts/mutation.py [--sample N] [--seed S] [--minutes M]
 
-A sample is drawn once for a seed; verdicts are kept in .build/assure/mutation.jsonl, so a run that ends early is taken
-up by the next. Viable are the edits that compile. At least 95 % of those must be caught, and each survivor must be in
+A sample is drawn once for a seed; verdicts are kept in .build/assure/mutation.jsonl for as long as what they rest on is
+the same (mutant_evidence.py), so a run that ends early is taken up by the next. Viable are the edits that compile, to
+another bytecode; those with the same bytecode are one. At least 95 % must be caught, and each survivor must be in
 mutation.triage.json with its reason (an equivalent program, or why no test is to tell it apart); else the status is 1.
 """
 
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from assure import TOOLS_PATH
 from mutant_copies import ROOT, WORKERS, Copies
+from mutant_evidence import evidence
 from steps import BUILD
 
 FOLDER = BUILD / "assure"
@@ -52,16 +54,21 @@ def mutants() -> list[Mutant]:
 
 def mutated(mutant: Mutant) -> str:
     """The file's text with the edit. Slither counts bytes."""
-    raw = (ROOT / mutant["file"]).read_bytes()
-    return (raw[: mutant["start"]] + mutant["new"].encode() + raw[mutant["end"] :]).decode()
+    raw: bytes = (ROOT / mutant["file"]).read_bytes()
+    return (raw[: mutant["start"]] + str(mutant["new"]).encode() + raw[mutant["end"] :]).decode()
 
 
 def known() -> dict[str, Mutant]:
-    """Verdicts of earlier runs."""
+    """Verdicts of earlier runs that still hold."""
     if not VERDICTS.exists():
         return {}
-    lines = VERDICTS.read_text(encoding="utf-8").splitlines()
-    return {row["id"]: row for row in map(json.loads, lines)}
+    rows = [json.loads(line) for line in VERDICTS.read_text(encoding="utf-8").splitlines()]
+    return {row["id"]: row for row in rows if row["rests_on"] == rests_on(row)}
+
+
+def rests_on(row: Mutant) -> str:
+    """Digest of what the verdict rests on."""
+    return evidence(row["kind"], row["suite"], row["by"].split(",")[0])
 
 
 def main() -> int:
@@ -90,27 +97,32 @@ def judge_all(open_ones: list[Mutant], end: float, workers: int) -> None:
         if time.monotonic() > end:
             return None
         verdict = copies.judge(mutant["file"], mutated(mutant))
-        kept = {"id": name_of(mutant), "kind": verdict.kind, "seconds": round(verdict.seconds, 1)}
-        return mutant | kept | {"by": verdict.detail if verdict.kind == "caught" else ""}
+        kept = {"id": name_of(mutant), "kind": verdict.kind, "by": verdict.detail, "suite": verdict.suite}
+        row = mutant | kept | {"code": verdict.code, "seconds": round(verdict.seconds, 1)}
+        return row | {"rests_on": rests_on(row)}
 
     with ThreadPoolExecutor(max_workers=workers) as pool, VERDICTS.open("a", encoding="utf-8") as log:
-        for row in pool.map(judge, open_ones):
-            if row is not None:
+        for future in as_completed([pool.submit(judge, mutant) for mutant in open_ones]):
+            if (row := future.result()) is not None:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                print(f"{row['kind']:10}{row['seconds']:6.0f} s  {row['operator']:5}{row['file']}:{row['line']}")
+                print(
+                    f"{row['kind']:10}{row['seconds']:6.1f} s  {row['operator']:5}{row['file']}:{row['line']}",
+                    flush=True,
+                )
+    copies.close()
 
 
 def report(total: int, chosen: list[Mutant], verdicts: dict[str, Mutant]) -> int:
     """Print the share of viable edits that were caught, and each survivor; 0 if both are in order."""
     judged = [verdicts[name_of(mutant)] for mutant in chosen if name_of(mutant) in verdicts]
     kinds = Counter(row["kind"] for row in judged)
-    viable = kinds["caught"] + kinds["unnoticed"]
-    share = kinds["caught"] / viable if viable else 0.0
-    print(
-        f"{total} edits, {len(chosen)} chosen, {len(judged)} judged: {kinds['invalid']} don't compile, {viable} viable,"
-    )
-    print(f"{kinds['caught']} caught ({share:.1%}), {kinds['unnoticed']} survived")
+    caught, survived = ({row["code"] for row in judged if row["kind"] == kind} for kind in ("caught", "unnoticed"))
+    programs = len(caught) + len(survived)
+    share = len(caught) / max(programs, 1)
+    print(f"{total} edits, {len(chosen)} chosen, {len(judged)} judged: {kinds['invalid']} don't compile,")
+    print(f"{kinds['equivalent']} change no bytecode, {kinds['caught'] + kinds['unnoticed']} are viable, which make")
+    print(f"{programs} programs: {len(caught)} caught ({share:.1%}), {len(survived)} survived")
     reasons = {entry["id"]: entry["reason"] for entry in json.loads(TRIAGE.read_text(encoding="utf-8"))}
     unexplained = 0
     for row in judged:

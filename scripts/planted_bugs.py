@@ -358,7 +358,7 @@ def plant(copies: Copies, bug: Bug, campaign: bool) -> tuple[str, float]:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(verdict.detail, encoding="utf-8")
         return f"DOES NOT RUN, see {log.relative_to(ROOT)}", verdict.seconds
-    return f"caught by {verdict.detail}" if verdict.kind == "caught" else "UNNOTICED", verdict.seconds
+    return f"caught by {verdict.detail}" if verdict.kind == "caught" else verdict.kind.upper(), verdict.seconds
 
 
 def main(arguments: list[str]) -> int:
@@ -376,6 +376,7 @@ def main(arguments: list[str]) -> int:
         for bug, outcome, seconds in pool.map(run, bugs):
             missed += not outcome.startswith("caught")
             print(f"{bug.name:42} {seconds:5.0f} s  {outcome}", flush=True)
+    copies.close()
     print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught in {time.monotonic() - started:.0f} s")
     return 1 if missed else 0
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 // solc's command line on top of the npm build (WebAssembly), for ape, forge and slither where no native compiler exists.
 // Output is kept on disk by the hash of the input and of every file an import pulled in: a second compile takes milliseconds.
+// With --serve it stays: a standard JSON input a line comes in, an output a line goes out, and nothing is kept.
 import { createHash } from "node:crypto";
 import { createRequire } from "node:module";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -15,17 +17,18 @@ const VALUE_OPTIONS = new Set(["--base-path", "--include-path", "--allow-paths"]
 const sha256 = (text) => createHash("sha256").update(text).digest("hex");
 
 function parseArguments(argv) {
-  const parsed = { version: false, standardJson: false, inputFile: null, searchPaths: [] };
+  const parsed = { version: false, standardJson: false, serve: false, inputFile: null, searchPaths: [] };
   for (let i = 0; i < argv.length; i++) {
     const [name, inline] = argv[i].split(/=(.*)/s);
     if (name === "--version") parsed.version = true;
     else if (name === "--standard-json") parsed.standardJson = true;
+    else if (name === "--serve") parsed.serve = true;
     else if (VALUE_OPTIONS.has(name)) {
       const value = inline ?? argv[++i];
       if (name !== "--allow-paths") parsed.searchPaths.push(value);
     } else if (name === "-") continue;
     else if (!name.startsWith("-")) parsed.inputFile = name;
-    else fail(`unknown option ${name}: this compiler takes --version or --standard-json`);
+    else fail(`unknown option ${name}: this compiler takes --version, --standard-json or --serve`);
   }
   return parsed;
 }
@@ -55,11 +58,16 @@ function cached(entry) {
   return fresh ? output : null;
 }
 
-function compile(input, searchPaths, entry) {
+function load() {
   const solc = require("solc");
   // solc-js installs handlers that turn any later error into an abort of the whole process.
   process.removeAllListeners("uncaughtException");
   process.removeAllListeners("unhandledRejection");
+  return solc;
+}
+
+function compile(input, searchPaths, entry) {
+  const solc = load();
   const reads = [];
   const output = solc.compile(input, { import: importReader(searchPaths, reads) });
   mkdirSync(cacheDir, { recursive: true });
@@ -67,6 +75,13 @@ function compile(input, searchPaths, entry) {
   writeFileSync(partial, JSON.stringify({ reads, output }));
   renameSync(partial, entry);
   return output;
+}
+
+function serve(searchPaths) {
+  const solc = load();
+  createInterface({ input: process.stdin }).on("line", (input) => {
+    process.stdout.write(`${JSON.stringify(JSON.parse(solc.compile(input, { import: importReader(searchPaths, []) })))}\n`);
+  });
 }
 
 const options = parseArguments(process.argv.slice(2));
@@ -85,6 +100,8 @@ if (options.version) {
   const entry = join(cacheDir, `${sha256(JSON.stringify([compiler, options.searchPaths, input]))}.json`);
   const output = cached(entry) ?? compile(input, options.searchPaths, entry);
   process.stdout.write(output, () => process.exit(0));
+} else if (options.serve) {
+  serve(options.searchPaths);
 } else {
-  fail("nothing to do: pass --version or --standard-json");
+  fail("nothing to do: pass --version, --standard-json or --serve");
 }

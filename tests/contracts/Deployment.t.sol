@@ -48,9 +48,14 @@ contract BlocklistToken is ERC20 {
 
 /// @notice The constructor's bounds, and assets that misbehave.
 contract DeploymentTest is Base {
+    /// @dev A call of its own, so that a test goes on after it reverts, however the tests load the contract.
+    function deploy(address asset, Config memory config) external returns (LeaseEscrow) {
+        return new LeaseEscrow(IERC20(asset), config);
+    }
+
     function expectRefused(Config memory config, bytes32 field) private {
         vm.expectRevert(abi.encodeWithSelector(ILeaseEscrow.InvalidConfig.selector, field));
-        new LeaseEscrow(IERC20(address(dollar)), config);
+        this.deploy(address(dollar), config);
     }
 
     function test_configIsReadBack() public view {
@@ -65,8 +70,13 @@ contract DeploymentTest is Base {
         expectRefused(c, "answerWindow");
         c.answerWindow = tooLong;
         expectRefused(c, "answerWindow");
+        // A window of a century is in order, but no unbonding period can be longer.
+        (c.answerWindow, c.unbondingPeriod) = (tooLong - 1, tooLong - 1);
+        expectRefused(c, "unbondingPeriod");
         c = terms();
         c.unbondingPeriod = c.answerWindow;
+        expectRefused(c, "unbondingPeriod");
+        c.unbondingPeriod = c.answerWindow - 1;
         expectRefused(c, "unbondingPeriod");
         c.unbondingPeriod = tooLong;
         expectRefused(c, "unbondingPeriod");
@@ -92,20 +102,24 @@ contract DeploymentTest is Base {
         c = terms();
         c.slashToJobBps = 8501;
         expectRefused(c, "slashSplit");
+        (c.slashToJobBps, c.slashToCallerBps) = (8500, 501);
+        expectRefused(c, "slashSplit");
+        (c.slashToJobBps, c.slashToCallerBps) = (type(uint16).max, type(uint16).max);
+        expectRefused(c, "slashSplit");
     }
 
     function test_nobodyIsNoPayeeAndNoAsset() public {
         Config memory c = terms();
         c.treasury = address(0);
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
-        new LeaseEscrow(IERC20(address(dollar)), c);
+        this.deploy(address(dollar), c);
         c = terms();
         c.insurance = address(0);
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
-        new LeaseEscrow(IERC20(address(dollar)), c);
+        this.deploy(address(dollar), c);
         c = terms();
         vm.expectRevert(ILeaseEscrow.ZeroAddress.selector);
-        new LeaseEscrow(IERC20(address(0)), c);
+        this.deploy(address(0), c);
     }
 
     function test_termsMayLieOnTheirBounds() public {

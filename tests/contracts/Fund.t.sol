@@ -112,6 +112,17 @@ contract FundTest is Base {
         );
     }
 
+    function test_fundTakesFieldsOnTheirBounds() public {
+        Order memory order = anOrder();
+        (order.maxSilence, order.nonce, order.deposit) = (2, 1, 1);
+        assertEq(freeOf(fund(order)), 1);
+        (order.maxSilence, order.nonce) = (300, 2);
+        assertEq(freeOf(fund(order)), 1);
+        (order.maxRatePerHour, order.maxEpochs, order.deadline) = (1, 1, START + 365 days);
+        assertEq(freeOf(fund(order)), 1);
+        assertConserved();
+    }
+
     function test_fundNeedsTheTenantsSignature() public {
         Order memory order = anOrder();
         bytes32 jobId = escrow.hashOrder(order);

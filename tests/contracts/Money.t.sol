@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {Bid, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
-import {Settlement} from "../../contracts/libraries/Settlement.sol";
 import {Base} from "./Base.sol";
 
 /// @notice Whatever the numbers, money is conserved and every way out stays open.
@@ -32,7 +31,7 @@ contract MoneyTest is Base {
 
     function testFuzz_aLeaseAlwaysEnds(uint128 rate, uint128 deposit, uint64 seen, uint64 earned, uint8 way) public {
         rate = uint128(bound(rate, 1, 500_000_000));
-        uint256 least = Settlement.payFor(rate, MIN_RUNTIME) + BOND + EPOCH_FEE;
+        uint256 least = uint256(rate) * MIN_RUNTIME / 3600 + BOND + EPOCH_FEE;
         deposit = uint128(bound(deposit, least, least + 100e6));
         (bytes32 jobId, bytes32 leaseId) = openAt(rate, deposit);
         LeaseReceipt memory receipt = LeaseReceipt(leaseId, 1, seen, earned, way % 2 == 0, bytes32(0));

@@ -8,7 +8,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {LeaseEscrow} from "../../contracts/LeaseEscrow.sol";
 import {ILeaseEscrow} from "../../contracts/interfaces/ILeaseEscrow.sol";
 import {IProviderStaking, NodeAuth} from "../../contracts/interfaces/IProviderStaking.sol";
-import {LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
+import {Bid, LeaseState, Order, Receipt as LeaseReceipt} from "../../contracts/interfaces/LeaseTypes.sol";
 import {Base} from "./Base.sol";
 
 /// @notice A 2-of-2 wallet.
@@ -133,32 +133,34 @@ contract SignaturesTest is Base {
     }
 
     /// @dev The type strings as they are published, hashed apart from the contracts' own constants.
-    function test_digestsFollowEip712() public {
-        (, bytes32 leaseId) = openLease();
-        assertState(leaseId, LeaseState.Active);
+    function typed(address verifier, string memory type_, bytes memory words) private view returns (bytes32) {
         bytes32 domain = keccak256(
             abi.encode(
                 keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
                 keccak256("Everlease"),
                 keccak256("1"),
                 block.chainid,
-                address(escrow)
+                verifier
             )
         );
-        LeaseReceipt memory r = aFinal(leaseId, 3, 2);
-        bytes32 content = keccak256(
-            abi.encode(
-                keccak256(
-                    "Receipt(bytes32 leaseId,uint64 seq,uint64 seenAt,uint64 earned,bool final,bytes32 checkpointRoot)"
-                ),
-                r.leaseId,
-                r.seq,
-                r.seenAt,
-                r.earned,
-                r.isFinal,
-                r.checkpointRoot
-            )
-        );
-        assertEq(escrow.hashReceipt(r), keccak256(abi.encodePacked("\x19\x01", domain, content)));
+        bytes32 content = keccak256(abi.encodePacked(keccak256(bytes(type_)), words));
+        return keccak256(abi.encodePacked("\x19\x01", domain, content));
+    }
+
+    function test_digestsFollowEip712() public view {
+        LeaseReceipt memory receipt = LeaseReceipt("lease", 1, 2, 3, true, "root");
+        string memory type_ =
+            "Receipt(bytes32 leaseId,uint64 seq,uint64 seenAt,uint64 earned,bool final,bytes32 checkpointRoot)";
+        assertEq(escrow.hashReceipt(receipt), typed(address(escrow), type_, abi.encode(receipt)));
+        type_ = "Order(address tenant,address watcher,bytes32 jobSpec,uint128 maxRatePerHour,uint128 deposit,"
+            "uint128 minCollateral,uint32 maxSilence,uint32 maxEpochs,uint128 epochFee,uint64 deadline,uint256 nonce)";
+        assertEq(escrow.hashOrder(anOrder()), typed(address(escrow), type_, abi.encode(anOrder())));
+        Bid memory bid = aBid("job", 3);
+        type_ = "Bid(address provider,address node,bytes32 orderHash,uint32 epoch,uint128 minRatePerHour,"
+            "uint128 collateral,uint64 deadline,uint256 slot)";
+        assertEq(escrow.hashBid(bid), typed(address(escrow), type_, abi.encode(bid)));
+        NodeAuth memory auth = NodeAuth(provider, node, START, 4);
+        type_ = "NodeAuth(address provider,address node,uint64 deadline,uint256 nonce)";
+        assertEq(staking.hashNodeAuth(auth), typed(address(staking), type_, abi.encode(auth)));
     }
 }
