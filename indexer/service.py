@@ -11,8 +11,8 @@ from indexer.follower import Follower, Step
 
 _log = structlog.get_logger("indexer")
 _LONGEST_WAIT_S = 10.0
-GC_THRESHOLD = 300_000
-"""For gc.set_threshold: ten steps make about that many objects, none of them in cycles. Python's default looks for
+GC_THRESHOLD = 30_000
+"""For gc.set_threshold: a step makes about that many objects, none of them in cycles. Python's default looks for
 cycles after every 700, which took a tenth of the time."""
 
 
