@@ -11,6 +11,7 @@ from everlease.chain.base import ChainReader
 from everlease.chain.bytecode import code_hash
 from everlease.chain.errors import ChainError, WrongChain
 from everlease.chain.typed_data import Domain
+from everlease.durable import fsync_directory
 
 
 class BadDeployment(ChainError):
@@ -172,7 +173,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        fsync_directory(path.parent)
     except OSError as error:
         raise NotWritten(path, error) from error
 
@@ -182,12 +183,3 @@ def _write_durably(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Or a power cut could take the new name back."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from eth_keys.datatypes import PrivateKey
 
 from everlease.chain.errors import KeyRefused
 from everlease.chain.typed_data import sign
+from everlease.durable import fsync_directory
 
 DEVELOPMENT_CHAINS = frozenset({1337, 31337})
 _SCRYPT_ROUNDS = 2**18
@@ -74,7 +75,7 @@ def save_keystore(path: Path, key: Key, password: str, *, rounds: int = _SCRYPT_
         raise KeyRefused(f"{path} exists already and was left as it is") from error
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    fsync_directory(path.parent)
 
 
 def raw_key(hexadecimal: str, chain_id: int) -> Key:
@@ -85,11 +86,3 @@ def raw_key(hexadecimal: str, chain_id: int) -> Key:
         return Key.of(bytes.fromhex(hexadecimal.removeprefix("0x")))
     except ValueError as error:
         raise KeyRefused("the private key is not hexadecimal") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

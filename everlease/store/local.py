@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from everlease.domain.manifest import CID
+from everlease.durable import fsync_directory
 from everlease.store.base import check_block
 from everlease.store.cid import digest_of, from_digest, matches
 from everlease.store.errors import BlockCorrupt, BlockNotFound, StoreError, StoreFull, StoreLocked
@@ -17,7 +18,6 @@ from everlease.store.pack_index import Location, PackIndex
 from everlease.store.packs import (
     FULL_ERRNOS,
     PackWriter,
-    fsync_directory,
     pack_numbers,
     pack_path,
     scan_pack,

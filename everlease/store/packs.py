@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from everlease.domain.manifest import CID
+from everlease.durable import fsync_directory
 from everlease.store.base import MAX_BLOCK_BYTES
 from everlease.store.cid import BINARY_BYTES, from_binary, matches, to_binary
 from everlease.store.errors import InvalidCid, StoreFull
@@ -27,15 +28,6 @@ def pack_path(root: Path, number: int) -> Path:
 def pack_numbers(root: Path) -> list[int]:
     """Numbers of the packs in a directory, ascending."""
     return sorted(int(path.stem) for path in root.glob("*.pack") if path.stem.isdigit())
-
-
-def fsync_directory(path: Path) -> None:
-    """Make names created in or removed from `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class PackWriter:

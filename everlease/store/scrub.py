@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlease.domain.manifest import CID
+from everlease.durable import fsync_directory
 from everlease.store.base import BlockStore, get_block
 from everlease.store.car import write_car
 from everlease.store.errors import BlockCorrupt, BlockNotFound
 from everlease.store.manifest import read_manifest
-from everlease.store.packs import fsync_directory
 from everlease.store.sealing import JobKeys
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from everlease.domain.manifest import CID
+from everlease.durable import fsync_directory
 from everlease.store.cid import digest_of, from_digest
-from everlease.store.packs import fsync_directory
 
 _MAGIC = b"EVKNOWN1"
 _RECORD = struct.Struct(">32s32sII")
