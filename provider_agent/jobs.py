@@ -32,15 +32,16 @@ class Job:
     """Commands of one job run one after another; freeze, stop and a refused fence do not wait for slow ones.
 
     ``confirmed``: the gateway said in this session that our fence is current; without that nothing is thawed.
+    ``after``: the same job under an older fence, which is being dropped; what that has begun ends first.
     """
 
-    def __init__(self, host: Host, job_id: str) -> None:
+    def __init__(self, host: Host, job_id: str, *, after: "Job | None" = None) -> None:
         self.host, self.job_id = host, job_id
         self.cancel = Event()
         self.confirmed = False
         self.checkpoints: Checkpoints | None = None
         self.life: Life | None = None
-        self._turn = asyncio.Lock()
+        self._turn: asyncio.Lock = asyncio.Lock() if after is None else after._turn
         self._token = ""
 
     # --- what the supervisor asks ---
@@ -112,12 +113,20 @@ class Job:
         self.notice("thawed", "the link is back and the fence is still current")
 
     async def refused(self) -> None:
-        """Another host has the job: freeze at once, then drop every trace but cached blocks and the image."""
+        """Another host has the job: freeze at once, then drop every trace but cached blocks and the image.
+
+        What was prepared under a newer fence meanwhile stays; that preparation has cleared the older away.
+        """
         self.confirmed = False
         self.cancel.set()
+        refused = self.host.journal.job(self.job_id)
         await self.freeze_now()
         async with self._turn:
-            await self._remove()
+            present = self.host.journal.job(self.job_id)
+            if refused is None or present is None or present.prepare.fence == refused.prepare.fence:
+                await self._remove()
+            else:
+                await self._end_life()
 
     # --- commands ---
 

@@ -198,7 +198,9 @@ class Supervisor:
     def _acknowledged(self, ack: HeartbeatAck) -> None:
         lines = self._heartbeats.acknowledged(ack.ack)
         for job_id in ack.refused:
-            if (job := self.jobs.get(job_id)) is not None:
+            job, record = self.jobs.get(job_id), self._host.journal.job(job_id)
+            # The fence may have risen since the heartbeat was sent: then it was the older one that was refused.
+            if job is not None and record is not None and lines.get(job_id) == record.fence:
                 self._spawn(self._drop(job))
         for job_id, fence in lines.items():
             job, record = self.jobs.get(job_id), self._host.journal.job(job_id)
@@ -260,7 +262,7 @@ class Supervisor:
         if isinstance(command, Prepare) and running and record is not None and record.fence == command.fence:
             raise StepFailed(f"this node already runs the job under fence {record.fence}")
         if job is None or (job.cancel.is_set() and isinstance(command, Prepare)):
-            job = self.jobs[command.job_id] = Job(self._host, command.job_id)
+            job = self.jobs[command.job_id] = Job(self._host, command.job_id, after=job)
         job.confirmed = True
         return job
 

@@ -122,6 +122,10 @@ class Gateway:
         answer: BidMessage | Decline = self.until(lambda g: g.bids.get(call.auction_id), 30)
         return answer
 
+    def tell(self, node: str, message: dict[str, Any]) -> None:
+        """Send any message."""
+        self._soon(self._send(self.nodes[node], message))
+
     def token(self, job_id: str) -> str:
         """A store token."""
         scopes = (Scope.READ, Scope.WRITE)

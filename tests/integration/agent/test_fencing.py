@@ -53,6 +53,17 @@ def test_a_zombie_is_refused_and_cleans_up(world: World) -> None:
     world.gateway.until(lambda g: not folder.exists())
 
 
+def test_a_refusal_of_an_older_heartbeat_drops_nothing(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    world.gateway.tell(agent.address, {"type": "heartbeat_ack", "ack": 1, "refused": [job.id]})
+    goes_on(world, job)
+    job.stop(agent)
+
+
 def test_a_held_job_goes_on_where_it_was_frozen(world: World) -> None:
     agent = world.agents["a"]
     connected(world, agent)
