@@ -267,8 +267,13 @@ contract WidthsTest is Base {
     }
 
     function test_aClosePaysManySecondsWithoutAReceipt() public {
-        (, bytes32 leaseId) = openLease();
+        (bytes32 jobId, bytes32 leaseId) = openLease();
         vm.warp(START + 70_000);
+        uint128 pay = 70_000 * PER_SECOND;
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.LeaseCollected(
+            jobId, leaseId, 70_000, START + 70_000, 0, pay, pay / 100, PER_SECOND * 1 days - pay, bytes32(0)
+        );
         vm.prank(tenant);
         escrow.close(leases[leaseId], noReceipt(), "");
         assertEq(escrow.claimable(provider), net(70_000));
