@@ -121,6 +121,18 @@ contract WidthsTest is Base {
         assertConserved();
     }
 
+    function test_aStakeMayLieOnItsBound() public {
+        dollar.mint(provider, MOST);
+        vm.startPrank(provider);
+        staking.stake(MOST - STAKE, noPermit());
+        vm.expectRevert(
+            abi.encodeWithSelector(IProviderStaking.StakeTooLarge.selector, uint256(MOST) + 1, uint256(MOST))
+        );
+        staking.stake(1, noPermit());
+        vm.stopPrank();
+        assertEq(staking.lockable(provider), MOST);
+    }
+
     function test_amountsBeyondAllMoneyAreRefusedByName() public {
         uint128 max = type(uint128).max;
         bytes32 jobId = fund(anOrder());
