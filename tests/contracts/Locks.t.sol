@@ -103,6 +103,7 @@ contract LocksTest is Base {
     }
 
     function test_aPenaltyThatRoundsToNothingSlashesNothing() public {
+        vm.expectCall(address(staking), abi.encodeWithSelector(IProviderStaking.slash.selector), 0);
         dropped(lease(1, 19));
         assertStake(STAKE, 0, 0, 0);
         failed(lease(2, 0));

@@ -121,6 +121,18 @@ contract WidthsTest is Base {
         assertConserved();
     }
 
+    function test_aStakeMayLieOnItsBound() public {
+        dollar.mint(provider, MOST);
+        vm.startPrank(provider);
+        staking.stake(MOST - STAKE, noPermit());
+        vm.expectRevert(
+            abi.encodeWithSelector(IProviderStaking.StakeTooLarge.selector, uint256(MOST) + 1, uint256(MOST))
+        );
+        staking.stake(1, noPermit());
+        vm.stopPrank();
+        assertEq(staking.lockable(provider), MOST);
+    }
+
     function test_amountsBeyondAllMoneyAreRefusedByName() public {
         uint128 max = type(uint128).max;
         bytes32 jobId = fund(anOrder());
@@ -267,8 +279,13 @@ contract WidthsTest is Base {
     }
 
     function test_aClosePaysManySecondsWithoutAReceipt() public {
-        (, bytes32 leaseId) = openLease();
+        (bytes32 jobId, bytes32 leaseId) = openLease();
         vm.warp(START + 70_000);
+        uint128 pay = 70_000 * PER_SECOND;
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.LeaseCollected(
+            jobId, leaseId, 70_000, START + 70_000, 0, pay, pay / 100, PER_SECOND * 1 days - pay, bytes32(0)
+        );
         vm.prank(tenant);
         escrow.close(leases[leaseId], noReceipt(), "");
         assertEq(escrow.claimable(provider), net(70_000));
