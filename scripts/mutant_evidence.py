@@ -1,7 +1,7 @@
 """What a verdict on an edit rests on, as a digest: while that is the same, the verdict holds.
 
 All rest on the contracts. That an edit doesn't compile, or changes no bytecode, rests on nothing else; that a test
-caught it, on that test with what it shares with others; that none did, on all tests.
+caught it, on that test with what its suite shares with others, or imports; that none did, on all tests.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ TESTS = ROOT / "tests/contracts"
 OTHERS = ("gas", "halmos")
 """Folders whose tests an edit isn't shown to."""
 _TEST = re.compile(r"^    function (test\w*)\(.*?^    }\n", re.MULTILINE | re.DOTALL)
+_IMPORT = re.compile(r"^import\b[^;]*\"(\.[^\"]+)\";", re.MULTILINE)
 _SETTINGS = ("foundry.toml", "package-lock.json")
 
 
@@ -22,8 +23,8 @@ def evidence(kind: str, suite: str, test: str) -> str:
     if kind in ("invalid", "equivalent"):
         return _digest(_contracts())
     if kind == "caught" and suite:
-        return _digest(_contracts(), _shared(), *_part_of(ROOT / suite, test))
-    return _digest(_contracts(), _shared(), *(_text(path) for path in sorted(TESTS.glob("*.t.sol"))))
+        return _digest(_contracts(), _imported(ROOT / suite), *_part_of(ROOT / suite, test))
+    return _digest(_contracts(), *(_text(path) for path in _asked()))
 
 
 def _part_of(suite: Path, test: str) -> tuple[str, str]:
@@ -41,11 +42,22 @@ def _contracts() -> str:
     )
 
 
+def _asked() -> list[Path]:
+    """All below the tests' folder that an edit is shown to."""
+    return [path for path in sorted(TESTS.rglob("*.sol")) if not set(OTHERS) & set(path.parts)]
+
+
 @cache
-def _shared() -> str:
-    """All below the tests' folder but the suites."""
-    paths = [path for path in sorted(TESTS.rglob("*.sol")) if not set(OTHERS) & set(path.parts)]
-    return _digest(*(_text(path) for path in paths if not path.name.endswith(".t.sol")))
+def _imported(suite: Path) -> str:
+    """All below the tests' folder that a suite imports, at any remove."""
+    found: set[Path] = set()
+    ahead = [suite]
+    while ahead:
+        path = ahead.pop()
+        near = {(path.parent / name).resolve() for name in _IMPORT.findall(_text(path))}
+        ahead += (new := {name for name in near if TESTS in name.parents} - found)
+        found |= new
+    return _digest(*(_text(path) for path in sorted(found)))
 
 
 @cache

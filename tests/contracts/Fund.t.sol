@@ -63,6 +63,11 @@ contract FundTest is Base {
         assertEq(dollar.balanceOf(address(escrow)), DEPOSIT);
     }
 
+    function test_withoutADeadlineThereIsNoPermit() public {
+        vm.expectCall(address(dollar), abi.encodeWithSelector(dollar.permit.selector), 0);
+        fund(anOrder());
+    }
+
     function test_fundTwice() public {
         bytes32 jobId = fund(anOrder());
         expectRefused(anOrder(), abi.encodeWithSelector(ILeaseEscrow.JobExists.selector, jobId));
@@ -218,6 +223,15 @@ contract FundTest is Base {
         vm.stopPrank();
         assertEq(freeOf(jobId), DEPOSIT + 5e6);
         assertConserved();
+    }
+
+    function test_aTopUpFillsAJobToItsBound() public {
+        dollar.mint(provider, TOO_MUCH);
+        bytes32 jobId = fund(anOrder());
+        vm.startPrank(provider);
+        dollar.approve(address(escrow), TOO_MUCH);
+        escrow.topUp(jobId, TOO_MUCH - 1 - DEPOSIT, noPermit());
+        assertEq(freeOf(jobId), TOO_MUCH - 1);
     }
 
     function test_topUpRefusals() public {

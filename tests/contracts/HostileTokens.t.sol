@@ -24,6 +24,14 @@ import {
     RebaseToken
 } from "./world/Tokens.sol";
 
+/// @notice Gives whoever pulls a unit more than was asked for.
+contract BonusToken is FreeToken(6) {
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        _mint(to, 1);
+        return super.transferFrom(from, to, amount);
+    }
+}
+
 /// @notice I-25: tokens that misbehave are refused, or harm nobody but those whom they mean to harm.
 contract HostileTokensTest is Base {
     IMintable private token;
@@ -120,6 +128,17 @@ contract HostileTokensTest is Base {
         escrow.fund(order, signature, noPermit());
         vm.expectRevert(abi.encodeWithSelector(Deposits.UnsupportedAsset.selector, asset, 5, 0));
         vm.prank(provider);
+        staking.stake(5, noPermit());
+    }
+
+    function test_aTokenThatMovesMoreThanAskedIsRefused() public {
+        BonusToken asset = new BonusToken();
+        escrow = new LeaseEscrow(asset, terms());
+        staking = ProviderStaking(escrow.staking());
+        asset.mint(provider, 5);
+        vm.startPrank(provider);
+        asset.approve(address(staking), 5);
+        vm.expectRevert(abi.encodeWithSelector(Deposits.UnsupportedAsset.selector, asset, 5, 6));
         staking.stake(5, noPermit());
     }
 

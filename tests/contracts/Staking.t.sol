@@ -83,8 +83,8 @@ contract StakingTest is Base {
     }
 
     function test_lockedStakeStaysAndLeavesOnceItIsUnlocked() public {
-        bytes32 leaseId = lease(7, 30e6);
-        lease(8, 20e6);
+        bytes32 leaseId = lease(7, 20e6);
+        lease(8, 30e6);
         vm.startPrank(provider);
         staking.requestUnstake(STAKE);
         vm.warp(START + UNBONDING);
@@ -94,8 +94,8 @@ contract StakingTest is Base {
         vm.prank(tenant);
         escrow.close(leases[leaseId], noReceipt(), "");
         vm.prank(provider);
-        assertEq(staking.withdraw(provider), 30e6);
-        assertEq(staking.stakeOf(provider).unbonding, 20e6);
+        assertEq(staking.withdraw(provider), 20e6);
+        assertEq(staking.stakeOf(provider).unbonding, 30e6);
         assertConserved();
     }
 
@@ -156,6 +156,7 @@ contract StakingTest is Base {
         vm.expectEmit(address(staking));
         emit IProviderStaking.MetadataSet(address(this), "bafy");
         staking.setMetadata("bafy");
+        staking.setMetadata(string(new bytes(128)));
         vm.expectRevert(abi.encodeWithSelector(IProviderStaking.MetadataTooLong.selector, 129, 128));
         staking.setMetadata(string(new bytes(129)));
     }

@@ -24,25 +24,31 @@ abstract contract Providers is Watchers {
         return true;
     }
 
-    /// @dev Waits for the period's end if need be, which ends most jobs as well.
+    /// @dev Takes whoever has something to withdraw; if nobody has, one of them stakes more and asks for a part back.
     function _unstake(uint256 seed) internal returns (bool) {
         for (uint256 i = 0; i < PROVIDERS; i++) {
-            address provider = _providers[(seed % PROVIDERS + i) % PROVIDERS];
-            Stake storage stake = _stakes[provider];
-            uint256 free = stake.deposited - stake.slashed - _collateralOf(provider);
-            uint256 expected = _least(stake.unbonding, free);
-            if (expected == 0) continue;
-            _leap(stake.unbondsAt);
-            uint256 before = TOKEN.balanceOf(provider);
-            vm.prank(provider);
-            if (STAKING.withdraw(provider) != expected) revert Broken("what unbonds and is not locked leaves");
-            if (TOKEN.balanceOf(provider) - before != expected) revert Broken("stake sent");
-            stake.deposited -= uint128(expected);
-            stake.unbonding -= uint128(expected);
-            _withdrawn += expected;
-            return true;
+            if (_takeBack((seed % PROVIDERS + i) % PROVIDERS)) return true;
         }
-        return false;
+        _stakeMore(seed % PROVIDERS, UNIT);
+        _requestUnstake(seed);
+        return _takeBack(seed % PROVIDERS);
+    }
+
+    /// @dev Waits for the period's end if need be, which ends most jobs as well.
+    function _takeBack(uint256 index) private returns (bool) {
+        address provider = _providers[index];
+        Stake storage stake = _stakes[provider];
+        uint256 expected = _least(stake.unbonding, stake.deposited - stake.slashed - _collateralOf(provider));
+        if (expected == 0) return false;
+        _leap(stake.unbondsAt);
+        uint256 before = TOKEN.balanceOf(provider);
+        vm.prank(provider);
+        if (STAKING.withdraw(provider) != expected) revert Broken("what unbonds and is not locked leaves");
+        if (TOKEN.balanceOf(provider) - before != expected) revert Broken("stake sent");
+        stake.deposited -= uint128(expected);
+        stake.unbonding -= uint128(expected);
+        _withdrawn += expected;
+        return true;
     }
 
     function _swapNode(uint256 seed) internal returns (bool) {
