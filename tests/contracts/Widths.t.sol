@@ -247,7 +247,12 @@ contract WidthsTest is Base {
         escrow.answer(leases[leaseId], noReceipt(), "");
 
         leaseId = openBid(jobId, aBid(jobId, 2));
+        uint128 aside = (escrow.lease(leaseId).covered - 9000) * PER_SECOND;
         vm.warp(young + 10_000);
+        vm.expectEmit(address(escrow));
+        emit ILeaseEscrow.LeaseCollected(
+            jobId, leaseId, 9000, young + 10_000, 0, 9000 * PER_SECOND, 90 * PER_SECOND, aside, bytes32(0)
+        );
         vm.prank(tenant);
         escrow.close(leases[leaseId], noReceipt(), "");
         assertEq(escrow.claimable(provider), net(240) + net(9000));
