@@ -52,14 +52,19 @@ class Database:
 
     @contextmanager
     def transaction(self, *, serializable: bool = False) -> Iterator[Tx]:
-        """Begin, yield, commit; roll back on any error. Raises DatabaseUnavailable where the server is gone."""
+        """Begin, yield, commit; roll back on any error.
+
+        Raises DatabaseUnavailable where the server is gone or can't serve now, as with a full disk.
+        """
         try:
             with self._sessions() as session, session.begin():
                 if serializable:
                     session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
                 yield session
-        except OperationalError as error:
-            raise DatabaseUnavailable(str(error.orig).strip().split("\n")[0]) from error
+        except (OperationalError, psycopg.OperationalError) as error:
+            # The driver's own where it is used without SQLAlchemy, as for COPY.
+            said = error.orig if isinstance(error, OperationalError) else error
+            raise DatabaseUnavailable(str(said).strip().split("\n")[0]) from error
 
     def ping(self) -> None:
         """Raise DatabaseUnavailable unless the server answers."""

@@ -19,9 +19,10 @@ TEMPLATE = "everlease_template"
 
 @dataclass(slots=True)
 class PostgresServer:
-    """``url`` takes a database's name."""
+    """``url`` takes a database's name; ``data`` is the server's folder."""
 
     uri: str
+    data: Path
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def url(self, database: str, scheme: str = "postgresql+psycopg") -> str:
@@ -33,10 +34,10 @@ class PostgresServer:
         with psycopg.connect(self.uri, autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def create_database(self, template: str = TEMPLATE) -> str:
+    def create_database(self, template: str = TEMPLATE, *, tablespace: str = "pg_default") -> str:
         """Create a database from the template; returns its name."""
         name = f"test_{next(self.numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} TABLESPACE {tablespace}")
         return name
 
     def drop_database(self, name: str) -> None:
@@ -56,7 +57,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
 
         server = get_server(folder / "pg", cleanup_mode="delete")
     try:
-        postgres = PostgresServer(server.get_uri())
+        postgres = PostgresServer(server.get_uri(), folder / "pg")
         for setting in () if durable else ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             postgres.execute(f"ALTER SYSTEM SET {setting}")
         postgres.execute("SELECT pg_reload_conf()")

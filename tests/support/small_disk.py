@@ -45,11 +45,11 @@ def _written(descriptor: int, data: bytes) -> bool:
 
 
 @contextmanager
-def small_disk(root: Path) -> Iterator[SmallDisk]:
-    """Mount 1 MiB at ``root``; the test is skipped where this process may not mount."""
+def small_disk(root: Path, size: str = "1m") -> Iterator[SmallDisk]:
+    """Mount so much at ``root``; the test is skipped where this process may not mount."""
     root.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(root)], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")

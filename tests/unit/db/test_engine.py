@@ -1,4 +1,4 @@
-"""A connection that the server cuts is DatabaseUnavailable, whether SQLAlchemy or the driver itself was using it."""
+"""A server that is gone or can't serve is DatabaseUnavailable, whether SQLAlchemy or the driver itself was using it."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from everlease.db import Database, derived
 from everlease.db.copy import copy_rows
-from everlease.db.engine import DatabaseUnavailable, Tx
+from everlease.db.engine import DatabaseUnavailable, Tx, driver_connection
 from everlease.db.models.mirror import BlockRow
 
 
@@ -29,4 +29,13 @@ def test_a_server_that_cuts_the_connection(use: Callable[[Tx], object], database
     with pytest.raises(DatabaseUnavailable):
         cut()
     with database.transaction() as tx:
+        use(tx)
+
+
+FULL = "DO $$ BEGIN RAISE disk_full USING MESSAGE = 'no room'; END $$"
+
+
+@pytest.mark.parametrize("use", [lambda tx: tx.execute(text(FULL)), lambda tx: driver_connection(tx).execute(FULL)])
+def test_a_full_disk(use: Callable[[Tx], object], database: Database) -> None:
+    with pytest.raises(DatabaseUnavailable, match="no room"), database.transaction() as tx:
         use(tx)
