@@ -42,6 +42,11 @@ class Endpoints:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
+    @property
+    def urls(self) -> list[str]:
+        """All URLs, in the order given."""
+        return list(self._health)
+
     def in_order(self) -> list[str]:
         """All URLs: those that are well, then those that lag, then those that failed; each group in the order given."""
         self._probe_if_due()

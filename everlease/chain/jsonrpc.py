@@ -115,7 +115,8 @@ class JsonRpc:
             if attempt + 1 < self._rounds:
                 wait = max(0.2 * 2**attempt, *(error.wait for error in failures.values()))
                 self._sleep(min(wait, MAX_WAIT_S))
-        raise RpcUnavailable(calls[0][0], "; ".join(f"{_host(url)}: {error}" for url, error in failures.items()))
+        said = (f"{_host(url)}: {failures[url]}" for url in self._endpoints.urls)
+        raise RpcUnavailable(calls[0][0], "; ".join(said))
 
     def _ask(self, url: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Item]:
         if self._chain_id is not None and not self._endpoints.is_checked(url):

@@ -52,6 +52,16 @@ def test_failover_stays_with_the_endpoint_that_works(endpoints: list[Endpoint]) 
     rpc.close()
 
 
+def test_the_error_names_endpoints_in_the_order_given(endpoints: list[Endpoint]) -> None:
+    first, second = endpoints
+    first.script, second.script = [http(502, b"")], [result("0x1"), http(503, b"")]
+    rpc = client(endpoints)
+    rpc.call("eth_chainId")
+    with pytest.raises(RpcUnavailable, match=r"HTTP 502.*HTTP 503"):
+        rpc.call("eth_chainId")
+    rpc.close()
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 def test_an_error_of_http_is_the_endpoints_own_even_with_json(endpoints: list[Endpoint], status: int) -> None:
     bad, good = endpoints
