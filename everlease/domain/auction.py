@@ -90,9 +90,10 @@ def expected_cost(offer: Offer, terms: AuctionTerms) -> int:
 def run_auction(offers: Iterable[Offer], terms: AuctionTerms) -> Award | None:
     """Pick the cheapest offer in expectation, one per provider, at the second price; None if none is acceptable."""
 
-    def rank(offer: Offer) -> tuple[int, int, str, str, int]:
+    def rank(offer: Offer) -> tuple[int, int, str, str, int, str]:
         bid = offer.bid
-        return (expected_cost(offer, terms), bid.min_rate_per_hour, bid.provider, bid.node, bid.slot)
+        # The last makes the order total: which offer came first never counts.
+        return (expected_cost(offer, terms), bid.min_rate_per_hour, bid.provider, bid.node, bid.slot, repr(offer))
 
     best: dict[str, Offer] = {}
     for offer in sorted((o for o in offers if refusal(o, terms) is None), key=rank):
