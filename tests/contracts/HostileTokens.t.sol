@@ -14,6 +14,7 @@ import {MockDollar} from "../../contracts/mocks/MockDollar.sol";
 import {Base} from "./Base.sol";
 import {
     BlockingToken,
+    BonusToken,
     CallbackToken,
     FalseToken,
     FeeToken,
@@ -23,14 +24,6 @@ import {
     NoReturnToken,
     RebaseToken
 } from "./world/Tokens.sol";
-
-/// @notice Gives whoever pulls a unit more than was asked for.
-contract BonusToken is FreeToken(6) {
-    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
-        _mint(to, 1);
-        return super.transferFrom(from, to, amount);
-    }
-}
 
 /// @notice I-25: tokens that misbehave are refused, or harm nobody but those whom they mean to harm.
 contract HostileTokensTest is Base {

@@ -94,6 +94,14 @@ contract LyingToken is FreeToken(18) {
     }
 }
 
+/// @notice Gives whoever pulls a unit more than was asked for.
+contract BonusToken is FreeToken(6) {
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        _mint(to, 1);
+        return super.transferFrom(from, to, amount);
+    }
+}
+
 /// @notice Takes a fee of every transfer, from some day on.
 contract FeeToken is FreeToken(6) {
     uint256 public feeBps;

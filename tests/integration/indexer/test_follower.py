@@ -1,7 +1,7 @@
 """The indexer on a simulated chain and real PostgreSQL: random histories with reorgs equal a mirror built anew."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,7 +18,6 @@ from indexer.source import Inconsistent
 from tests.support.deployed import TERMS
 from tests.support.events import as_log
 from tests.support.mirrors import dump, held, told
-from tests.support.postgres import PostgresServer
 
 ESCROW, STAKING = "0x" + "e5" * 20, "0x" + "57" * 20
 DEPLOYMENT = Deployment(31337, ESCROW, STAKING, "0x" + "a5" * 20, 1, TERMS)
@@ -43,16 +42,6 @@ def random_event(chance: random.Random) -> tuple[str, ev.Event]:
             (ESCROW, ev.JobFunded(job, who, who, job, 1, amount, 1, 5, 3, 1, 2**40, 2**255)),
         ]
     )
-
-
-@pytest.fixture
-def fresh(postgres_server: PostgresServer) -> Iterator[Database]:
-    """A second database, to build the mirror anew in."""
-    name = postgres_server.create_database()
-    database = Database(postgres_server.url(name))
-    yield database
-    database.close()
-    postgres_server.drop_database(name)
 
 
 def follower(chain: MemoryChain, database: Database) -> Follower:

@@ -4,8 +4,7 @@ import os
 import random
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.support.events import as_log
 from tests.support.mirrors import Dump, dump, held, told
 from tests.support.postgres import PostgresServer
 from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -49,15 +49,6 @@ def cramped(disk: SmallDisk, postgres_server: PostgresServer) -> Iterator[Databa
     postgres_server.execute("DROP TABLESPACE cramped")
 
 
-@pytest.fixture
-def fresh(postgres_server: PostgresServer) -> Iterator[Database]:
-    name = postgres_server.create_database()
-    database = Database(postgres_server.url(name))
-    yield database
-    database.close()
-    postgres_server.drop_database(name)
-
-
 def history(seed: int) -> MemoryChain:
     """More events than the room in a table's last pages holds, in several steps."""
     chance = random.Random(seed)
@@ -73,13 +64,6 @@ def history(seed: int) -> MemoryChain:
 def anew(chain: MemoryChain, database: Database) -> Dump:
     assert Follower(chain, DEPLOYMENT, database).catch_up() is Step.IDLE
     return dump(database)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def test_a_step_that_finds_no_room_writes_nothing(disk: SmallDisk, cramped: Database, fresh: Database) -> None:

@@ -1,7 +1,6 @@
 """The mirror against the contracts themselves: every lease ends somewhere, every unit is where the chain says it is."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,18 +17,8 @@ from everlease.domain.money import pay_for
 from indexer.follower import Follower, Step
 from tests.support.deployed import DOLLAR, TERMS, Market
 from tests.support.mirrors import dump, held, told
-from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anvil
-
-
-@pytest.fixture
-def fresh(postgres_server: PostgresServer) -> Iterator[Database]:
-    name = postgres_server.create_database()
-    database = Database(postgres_server.url(name))
-    yield database
-    database.close()
-    postgres_server.drop_database(name)
 
 
 def index(market: Market, database: Database) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,28 +22,9 @@ from tests.support.anvil import running_anvil
 from tests.support.deployed import Market
 from tests.support.http import served_app
 from tests.support.mirrors import dump, held, told
-from tests.support.postgres import PostgresServer
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.anvil
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come true in time")
-
-
-@pytest.fixture
-def fresh(postgres_server: PostgresServer) -> Iterator[Database]:
-    name = postgres_server.create_database()
-    database = Database(postgres_server.url(name))
-    yield database
-    database.close()
-    postgres_server.drop_database(name)
 
 
 def start(market: Market, database: Database, folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
