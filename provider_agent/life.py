@@ -196,7 +196,7 @@ class Life:
                 lines = [*lines[-199:], line.text]
         except RuntimeFault:
             return ""
-        return b"\n".join(lines)[-LOG_TAIL:].decode("utf-8", "replace")
+        return b"".join(lines)[-LOG_TAIL:].decode("utf-8", "replace")
 
     # --- regular checkpoints ---
 

@@ -4,6 +4,7 @@ Docker keeps the lines; the journal keeps how far they were acknowledged, as Doc
 """
 
 import asyncio
+import codecs
 import logging
 import threading
 from collections import deque
@@ -27,6 +28,7 @@ class LogFollower:
         self._host, self._job_id, self._container, self._stream = host, job_id, container, stream
         self._lines: deque[LogLine] = deque()
         self._ahead = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._room = threading.Condition()
         self._closed = self._ended = self._sending = False
         self._news = asyncio.Event()
@@ -108,19 +110,18 @@ class LogFollower:
             return
 
     def _next_chunk(self) -> tuple[str, str] | None:
-        """(text, cursor after it) of the lines at hand, bounded."""
+        """(text, cursor after it) of the lines at hand, bounded. Of a character that is cut only what is whole."""
         with self._room:
             taken: list[LogLine] = []
             size = 0
-            while self._lines and (not taken or size + len(self._lines[0].text) < CHUNK_BYTES):
+            while self._lines and (not taken or size + len(self._lines[0].text) <= CHUNK_BYTES):
                 taken.append(self._lines.popleft())
-                size += len(taken[-1].text) + 1
+                size += len(taken[-1].text)
             self._ahead -= sum(len(line.text) for line in taken)
             self._room.notify_all()
         if not taken:
             return None
-        text = b"".join(line.text + b"\n" for line in taken).decode("utf-8", "replace")
-        return text, taken[-1].cursor
+        return self._decoder.decode(b"".join(line.text for line in taken)), taken[-1].cursor
 
     async def _deliver(self, text: str, cursor: str) -> None:
         """Send in pieces that fit a frame; the position moves with the last of them."""

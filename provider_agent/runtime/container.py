@@ -81,7 +81,12 @@ class JobContainer:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One piece of output. `cursor` resumes after it: Docker's timestamp, RFC 3339 with nanoseconds."""
+    """One piece of output, as it was written: a line with its newline, or a part of one.
+
+    Docker cuts lines of more than 16 KiB, and a container may end in the middle of one. `cursor` resumes after the
+    piece: Docker's timestamp (RFC 3339 with nanoseconds), which the parts of a line share, "+", and how many of that
+    time came before.
+    """
 
     cursor: str
     text: bytes
@@ -261,20 +266,24 @@ class ContainerEngine:
         raise TimeoutError(f"the container {container[:12]} did not end within {timeout} s")
 
     def logs(self, container: str, *, after: str | None = None, follow: bool = False) -> Iterator[LogLine]:
-        """Output since the start, or after the cursor of a line seen before; with `follow` until the container ends."""
+        """Output since the start, or after the cursor of a piece seen before; with `follow` until the container ends.
+
+        What a container wrote after its last newline comes once it has ended: Docker holds it back until then.
+        """
         # Docker's `since` takes seconds as a float, too coarse for nanoseconds: ask for a second more and skip by the
         # cursor.
         since = datetime.fromisoformat(f"{after[:19]}+00:00").timestamp() - 1 if after else None
         stream = None
         try:
             stream = self.client.api.logs(container, stream=True, follow=follow, timestamps=True, since=since)
-            buffered = b""
-            for chunk in stream:
-                *lines, buffered = (buffered + chunk).split(b"\n")
-                for line in lines:
-                    cursor, _, text = line.partition(b" ")
-                    if after is None or _order(cursor.decode()) > _order(after):
-                        yield LogLine(cursor.decode(), text)
+            before, repeats = "", 0
+            for entry in stream:  # a frame of Docker's stream is one entry of its log
+                stamp, _, text = entry.partition(b" ")
+                repeats = repeats + 1 if stamp.decode() == before else 0
+                before = stamp.decode()
+                line = LogLine(f"{before}+{repeats}", text)
+                if after is None or _order(line.cursor) > _order(after):
+                    yield line
         except FAILURES as error:
             raise ContainerFault("read the log of", container[:12], _explain(error), retryable=True) from error
         finally:
@@ -353,7 +362,8 @@ def _explain(error: Exception) -> str:
     return str(explanation or error)[:2000]
 
 
-def _order(cursor: str) -> tuple[str, str]:
-    """Docker drops trailing zeros of the fraction: compare seconds, then the padded fraction."""
-    seconds, _, fraction = cursor.rstrip("Z").partition(".")
-    return seconds, fraction.ljust(9, "0")
+def _order(cursor: str) -> tuple[str, str, int]:
+    """Docker drops trailing zeros of the fraction: compare seconds, then the padded fraction, then the repeats."""
+    stamp, _, repeats = cursor.partition("+")
+    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    return seconds, fraction.ljust(9, "0"), int(repeats)

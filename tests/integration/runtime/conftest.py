@@ -63,8 +63,11 @@ class Host:
         guards.extend(self.folder(container), guard.boottime() + seconds)
         guards.ensure(self.folder(container))
 
+    def output(self, container: str) -> bytes:
+        return b"".join(line.text for line in self.engine.logs(container))
+
     def steps(self, container: str) -> list[str]:
-        return [line.text.decode() for line in self.engine.logs(container)]
+        return self.output(container).decode().splitlines()
 
     def last(self, container: str) -> int:
         lines = self.steps(container)
@@ -94,10 +97,17 @@ class Fleet:
         return self.raw_spec("python", "-c", source, *args, mode=mode)
 
     def raw_spec(self, *command: str, mode: str = "process") -> ContainerSpec:
+        """A job whose Python writes each line at once, so that no checkpoint falls within a line."""
         job = f"0x{uuid.uuid4().hex}{uuid.uuid4().hex}"
         self.jobs.append(job)
         return ContainerSpec(
-            job, 1, IMAGE, Limits(cpus=1, memory_bytes=1 << 30, disk_bytes=1 << 30), command, mode=mode
+            job,
+            1,
+            IMAGE,
+            Limits(cpus=1, memory_bytes=1 << 30, disk_bytes=1 << 30),
+            command,
+            env={"PYTHONUNBUFFERED": ""},
+            mode=mode,
         )
 
     def dump_path(self) -> Path:

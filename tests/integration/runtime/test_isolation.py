@@ -101,7 +101,20 @@ def test_logs_resume_after_a_cursor_and_follow_to_the_end(fleet: Fleet) -> None:
         if len(lines) == 10:
             break
     lines += list(a.engine.logs(job.id, after=lines[-1].cursor, follow=True))
-    assert [line.text for line in lines] == [str(n).encode() for n in range(30)]
+    assert [line.text for line in lines] == [f"{n}\n".encode() for n in range(30)]
+
+
+def test_logs_are_what_was_written_and_resume_after_any_piece(fleet: Fleet) -> None:
+    """A line longer than Docker's own pieces, whose parts share one timestamp, and an end without a newline."""
+    a = fleet.hosts["a"]
+    written = "".join(f"{n:07d}" for n in range(10_000)) + "\nloss 0.25"
+    program = "print(''.join(f'{n:07d}' for n in range(10_000)) + '\\nloss 0.25', end='')"
+    job = a.launch(fleet.raw_spec("python", "-c", program))
+    pieces = list(a.engine.logs(job.id, follow=True))
+    assert b"".join(piece.text for piece in pieces) == written.encode()
+    assert len({piece.cursor for piece in pieces}) == len(pieces) > 3
+    for read, piece in enumerate(pieces, start=1):
+        assert list(a.engine.logs(job.id, after=piece.cursor)) == pieces[read:]
 
 
 def test_commands_run_inside(fleet: Fleet) -> None:
