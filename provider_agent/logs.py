@@ -94,8 +94,7 @@ class LogFollower:
                         self._lines.append(line)
                         self._ahead += len(line.text)
                     loop.call_soon_threadsafe(self._news.set)
-                if self._host.engine.inspect(self._container).exit_code is not None:
-                    break
+                break
             except RuntimeError:
                 return
             except Exception as error:

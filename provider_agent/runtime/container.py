@@ -29,6 +29,7 @@ DNS = ("9.9.9.9", "1.1.1.1")
 # A daemon that dies or hangs in a call shows as an error of the HTTP client below Docker's.
 FAILURES = (DockerException, RequestException)
 LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
+LOG_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,18 @@ class ContainerEngine:
 
         What a container wrote after its last newline comes once it has ended: Docker holds it back until then.
         """
+        while True:
+            # Docker may end a stream before the last piece is in its log, which is whole only once it says "exited".
+            over = not follow or self.inspect(container).exit_code is not None
+            for line in self._log(container, after, follow=not over):
+                after = line.cursor
+                yield line
+            if over:
+                return
+            time.sleep(LOG_PAUSE_S)
+
+    def _log(self, container: str, after: str | None, *, follow: bool) -> Iterator[LogLine]:
+        """One reading of Docker's log, to its end or until Docker ends it."""
         # Docker's `since` takes seconds as a float, too coarse for nanoseconds: ask for a second more and skip by the
         # cursor.
         since = datetime.fromisoformat(f"{after[:19]}+00:00").timestamp() - 1 if after else None

@@ -45,9 +45,9 @@ random.seed(7)
 state = bytearray(os.urandom(1)) * (24 << 20)
 log = open("/work.log", "a") if os.path.isdir("/") else None
 for step in range(1, 100000):
-    line = f"step {step} {random.random():.12f}"
-    log.write(line + "\\n"); log.flush()
-    print(line, flush=True)
+    line = f"step {step} {random.random():.12f}\\n"
+    log.write(line); log.flush()
+    os.write(1, line.encode())  # at once: no checkpoint falls within a line
     time.sleep(0.05)
 """
 

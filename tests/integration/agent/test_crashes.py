@@ -10,8 +10,10 @@ from tests.integration.agent.test_move import numbers
 
 
 def connected(world: World, agent: Agent, crash_at: str | None = None) -> None:
+    """Start the agent and wait for its session: the gateway may not know yet that the one before is over."""
+    before = world.gateway.nodes.get(agent.address)
     agent.start(crash_at)
-    world.gateway.until(lambda g: agent.address in g.nodes, 90)
+    world.gateway.until(lambda g: g.nodes.get(agent.address) not in (None, before), 90)
 
 
 def again(world: World, agent: Agent) -> None:

@@ -74,6 +74,16 @@ class Host:
         assert all(line.startswith("ok") for line in lines), lines[-20:]
         return int(lines[-1].split()[1]) if lines else 0
 
+    def settled(self, container: str) -> list[str]:
+        """The lines of a container that stands still, once all of them have come through the pipes to Docker."""
+        give_up = time.monotonic() + 30
+        before, lines = None, self.steps(container)
+        while lines != before:
+            assert time.monotonic() < give_up, "it goes on printing"
+            time.sleep(0.4)
+            before, lines = lines, self.steps(container)
+        return lines
+
     def launch(self, spec: ContainerSpec) -> JobContainer:
         made = self.engine.create(spec, self.root / "checkpoints" / spec.name)
         self.arm(made.id)

@@ -20,7 +20,7 @@ def test_survives_three_hosts_and_back(fleet: Fleet, program: str) -> None:
         until_steps(host, container, 8)
         spec = replace(spec, fence=generation)
         result = host.checkpointer.dump(container.id, fleet.dump_path(), stay_frozen=True)
-        seen += host.steps(container.id)
+        seen += host.settled(container.id)
         host.engine.remove(container.id)
         host = fleet.hosts[name]
         container = host.receive(spec, result.path)
