@@ -150,6 +150,8 @@ class Run:
                 sent_at = time.monotonic()
                 continue
             if time.monotonic() > deadline:
+                if receipt is None and self._is_spent(content, step):
+                    self._look_again(content, step)
                 raise DeploymentFailed(
                     f"{step['contract']} has not {self._confirmations} confirmations after {self._timeout_s:.0f} s: "
                     "run the same command again to go on, with a higher fee where the market rose"
@@ -166,7 +168,7 @@ class Run:
 
     def _sign(self, content: dict[str, Any], step: dict[str, Any]) -> None:
         """Sign and keep the first version, or a dearer one where the base fee is above what the last one offers."""
-        if self._chain.nonce(content["deployer"]) > step["nonce"]:
+        if self._is_spent(content, step):
             self._look_again(content, step)
             return
         versions = step["versions"]
@@ -189,6 +191,9 @@ class Run:
         )
         versions.append({"raw": "0x" + raw.hex(), **offer})
         self._pending.save(content)
+
+    def _is_spent(self, content: dict[str, Any], step: dict[str, Any]) -> bool:
+        return self._chain.nonce(content["deployer"]) > int(step["nonce"])
 
     def _look_again(self, content: dict[str, Any], step: dict[str, Any]) -> None:
         """The nonce is spent and no receipt of ours is seen: by something else, unless the node only lags."""

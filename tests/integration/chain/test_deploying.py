@@ -21,6 +21,7 @@ from everlease.chain.verification import verify
 from tests.support.anvil import Anvil, running_anvil
 from tests.support.deployed import TERMS, Market, key
 from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.anvil
 OWNER = key(0)
@@ -132,9 +133,28 @@ def test_a_nonce_that_something_else_took_ends_it(anvil: Anvil, chain: RpcChain,
         run(chain, Signer(), out, timeout_s=0.2)
     anvil.rpc("anvil_dropAllTransactions")
     anvil.rpc("evm_setAutomine", True)
-    anvil.rpc("eth_sendTransaction", {"from": OWNER.address, "to": "0x" + "77" * 20, "value": "0x1"})
+    take_nonce(anvil, chain)
     with pytest.raises(DeploymentFailed, match=r"nonce 0 of .* was used by another transaction"):
         run(chain, Signer(), out)
+
+
+def test_a_nonce_that_is_taken_while_it_sends_is_named_at_the_end(
+    anvil: Anvil, chain: RpcChain, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        take_nonce(anvil, chain)
+
+    with pytest.raises(DeploymentFailed, match=r"nonce 0 of .* was used by another transaction"):
+        run(chain, Signer(), tmp_path / "deployments.json", say, timeout_s=1)
+    assert len(said) == 1
+
+
+def take_nonce(anvil: Anvil, chain: RpcChain) -> None:
+    anvil.rpc("eth_sendTransaction", {"from": OWNER.address, "to": "0x" + "77" * 20, "value": "0x1"})
+    wait_for(lambda: chain.nonce(OWNER.address) == 1)
 
 
 def test_a_file_whose_pending_one_was_left_is_written_again(chain: RpcChain, tmp_path: Path) -> None:
