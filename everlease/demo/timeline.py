@@ -41,7 +41,7 @@ _TEXTS = {
     "job.migrate_requested": "migration begins",
     "job.exited_ok": "the job ended with exit code 0",
     "checkpoint.committed": "checkpoint {seq} committed, {new_mb} MB new, {pause_s:.2f} s frozen",
-    "key.released": "job key released to {node}",
+    "key.released": "job key released to {holder}",
     "node.draining": "{node} is draining",
     "job.nobody_bid": "nobody bid: {reason}",
     "job.gave_up": "gave up: {reason}",
@@ -57,6 +57,7 @@ def describe(kind: str, data: dict[str, Any], names: dict[str, str]) -> str | No
         return None
     values = {"node": "?", "rate": "", "seq": "?", "epoch": "?", "plan": "", "pause_s": 0.0, "reason": "", **data}
     values["node"] = names.get(str(values["node"]).lower(), str(values["node"])[:10])
+    values["holder"] = "the tenant" if "tenant" in data else values["node"]
     values["new_mb"] = round(float(data.get("new_bytes", 0)) / 1e6, 1)
     if "rate_per_hour" in data:
         values["rate"] = f"${data['rate_per_hour'] / 1e6:.3f}/h"
