@@ -8,10 +8,12 @@ import httpx
 import platformdirs
 import typer
 
+from everlease.chain._generated.events import FeesSwept, StakeWithdrawn, Withdrawn
 from everlease.chain.base import TxReceipt
 from everlease.chain.contracts import AssetCalls, Call, EscrowCalls, Permit, StakingCalls, sign_permit
 from everlease.chain.deploy import send_and_wait
 from everlease.chain.deployment import Deployment
+from everlease.chain.event_codec import decode_event
 from everlease.chain.keys import Key, load_keystore, raw_key
 from everlease.chain.rpc import RpcChain
 from everlease.chain.views import Views
@@ -20,6 +22,8 @@ from everlease.cli.errors import CliError, ExitCode, from_problem
 from everlease.cli.market import Market, TokenCache
 from everlease.domain.money import from_units
 from everlease.wire.http import MarketOut
+
+Moving = FeesSwept | StakeWithdrawn | Withdrawn
 
 
 class Wallet:
@@ -38,6 +42,12 @@ class Wallet:
     def send(self, call: Call) -> TxReceipt:
         """Send one call, wait until it is mined. Raises CallReverted, with the contract's error, before sending."""
         return send_and_wait(self.chain, self.key, call.to, call.data)
+
+    def moved(self, receipt: TxReceipt, kind: type[Moving]) -> int:
+        """Base units that a transaction moved, by its own events of this kind."""
+        logs = self.chain.logs_of((self.deployment.escrow, self.deployment.staking), receipt.block_hash)
+        events = [decode_event(log) for log in logs if log.tx_hash == receipt.tx_hash]
+        return sum(event.amount for event in events if isinstance(event, kind))
 
     def permit(self, spender: str, value: int, deadline: int) -> Permit:
         """An EIP-2612 permit of this key."""

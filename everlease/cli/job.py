@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from everlease.chain._generated.events import FeesSwept
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.follow import follow_events, follow_logs, print_logs
@@ -250,10 +251,9 @@ def sweep_fees(
     known = wallet.views.job(job_id)
     if not known.funded:
         raise CliError(ExitCode.NOT_FOUND, f"the escrow {wallet.deployment.escrow} was never paid for a job {job_id}")
-    if known.fees:
-        wallet.send(wallet.escrow.sweep_fees(job_id))
-    swept = f"{money(known.fees)} of fees credited to the treasury" if known.fees else "there are no fees to sweep"
-    _done(as_json, {"job": job_id, "swept": known.fees}, swept)
+    swept = wallet.moved(wallet.send(wallet.escrow.sweep_fees(job_id)), FeesSwept) if known.fees else 0
+    told = f"{money(swept)} of fees credited to the treasury" if swept else "there are no fees to sweep"
+    _done(as_json, {"job": job_id, "swept": swept}, told)
 
 
 @app.command(epilog="Example: everlease job outputs train-mlp --to results/")

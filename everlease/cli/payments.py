@@ -2,11 +2,15 @@
 
 import time
 
+from everlease.chain._generated.events import StakeWithdrawn, Withdrawn
 from everlease.chain.contracts import NO_PERMIT
+from everlease.chain.errors import CallReverted
 from everlease.cli.context import Wallet
 from everlease.cli.errors import CliError, ExitCode
 from everlease.domain.money import to_units
 from everlease.domain.terms import Order
+
+_NOTHING_YET = {"StillUnbonding", "NothingToWithdraw"}
 
 
 def top_up(wallet: Wallet, job_id: str, amount: str) -> str:
@@ -28,8 +32,17 @@ def refund_and_withdraw(wallet: Wallet, order: Order) -> int:
 
 
 def withdraw(wallet: Wallet) -> int:
-    """Send all that is claimable to the wallet itself; returns base units, zero where there is nothing."""
-    amount = wallet.views.claimable(wallet.address)
-    if amount:
-        wallet.send(wallet.escrow.withdraw(wallet.address))
-    return amount
+    """Send all that is claimable to the wallet itself; returns the base units sent, zero where there is nothing."""
+    if not wallet.views.claimable(wallet.address):
+        return 0
+    return wallet.moved(wallet.send(wallet.escrow.withdraw(wallet.address)), Withdrawn)
+
+
+def withdraw_stake(wallet: Wallet) -> int:
+    """Send the wallet what of its stake has unbonded; returns the base units sent, zero where there is nothing yet."""
+    try:
+        return wallet.moved(wallet.send(wallet.staking.withdraw(wallet.address)), StakeWithdrawn)
+    except CallReverted as error:
+        if error.name in _NOTHING_YET:
+            return 0
+        raise

@@ -90,13 +90,9 @@ def unstake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: everlease --key wallet.json provider withdraw")
 def withdraw(ctx: typer.Context, as_json: Json = False) -> None:
-    """Take out earnings, and stake that has unbonded."""
+    """Take out earnings, and stake that has unbonded and that no lease holds."""
     wallet = of(ctx).wallet
-    earned = payments.withdraw(wallet)
-    held, unbonded = wallet.views.stake(wallet.address), 0
-    if held.unbonding and held.unbonds_at <= time.time():
-        unbonded = held.unbonding
-        wallet.send(wallet.staking.withdraw(wallet.address))
+    earned, unbonded = payments.withdraw(wallet), payments.withdraw_stake(wallet)
     if as_json:
         emit_json({"earnings": earned, "stake": unbonded})
         return
