@@ -8,13 +8,14 @@ from pydantic import ValidationError
 
 from everlease.chain.errors import ChainError
 from provider_agent.agent import Agent
+from provider_agent.control import DEPARTED
 from provider_agent.errors import AgentError
 from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.settings import AgentSettings
 
 
 def main() -> int:
-    """Exit code: 0 after an orderly end, 2 when the agent can't start as it is configured."""
+    """Exit code: 0 after a signal, DEPARTED after `stop` or an emptying drain, 2 when it can't start as configured."""
     try:
         settings = AgentSettings()
     except ValidationError as error:
@@ -27,10 +28,10 @@ def main() -> int:
     except (AgentError, RuntimeFault, ChainError, ValueError, OSError) as error:
         return _refuse(str(error))
     try:
-        asyncio.run(agent.run())
+        left = asyncio.run(agent.run())
     finally:
         agent.close()
-    return 0
+    return DEPARTED if left else 0
 
 
 def _refuse(sentence: str) -> int:

@@ -2,21 +2,25 @@
 
 import asyncio
 import logging
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from everlease.chain.deployment import Deployment
 from everlease.chain.rpc import RpcChain
-from provider_agent import hardware
+from provider_agent import cgroups, guards, hardware, trial
 from provider_agent.clock import SystemClock
-from provider_agent.control import control_socket
+from provider_agent.control import control_socket, lock_folder, stop_terms
 from provider_agent.crash import CrashPoints
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
 from provider_agent.identity import load_identity
+from provider_agent.installation.criu import bundled
 from provider_agent.journal import Journal
 from provider_agent.link import Link
 from provider_agent.mail import Mail
@@ -25,6 +29,7 @@ from provider_agent.runtime.capability import capabilities
 from provider_agent.runtime.checkpoint import Checkpointer, HostTools
 from provider_agent.runtime.container import ContainerEngine
 from provider_agent.runtime.daemon import DaemonPaths, HostDocker, use_existing
+from provider_agent.runtime.daemon_identity import daemon_identity
 from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.runtime.network import Firewall
 from provider_agent.settings import AgentSettings
@@ -33,6 +38,7 @@ from provider_agent.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 THREADS = 32
+FIREWALL_S = 5.0
 
 
 class Agent:
@@ -47,10 +53,14 @@ class Agent:
         crash = CrashPoints(settings.crash_at)
         self.deployment = Deployment.load(settings.deployments)
         self._check_chain()
+        self._lock = lock_folder(settings.data_dir)
         identity = load_identity(settings, self.deployment.chain_id)
-        tools = HostTools(settings.runc, settings.criu)
+        criu = settings.criu or bundled()
+        tools = HostTools(settings.runc, criu)
         state = settings.data_dir / "runtime"
-        wrapper = oci.install_wrapper(state, runc=settings.runc, criu=settings.criu)
+        wrapper = oci.install_wrapper(state, runc=settings.runc, criu=criu)
+        root = settings.slice or (cgroups.private_root(state) if settings.docker_socket is None else cgroups.ROOT)
+        cgroups.join(cgroups.set_up(state, root), "agent", os.getpid())
         self.docker = _own_daemon(settings, wrapper)
         if self.docker is not None:
             client = self.docker.start()
@@ -61,7 +71,11 @@ class Agent:
         if self.firewall is not None:
             self.firewall.install()
         self.engine = ContainerEngine(client, state)
-        measured = hardware.measure(capabilities(client, tools), settings.data_dir)
+        guards.sweep(state)
+        dumper, found = Checkpointer(tools, state), capabilities(client, tools)
+        if settings.prove_runtime:
+            found = trial.proved(found, self.engine, dumper)
+        measured = hardware.measure(found, settings.data_dir)
         self.journal = Journal(settings.data_dir / "journal.db", self.clock.unix)
         self.link = Link(settings.gateway_url, identity, self.deployment.escrow_domain, self.journal, self.clock)
         self.mail, self.heartbeats = Mail(self.link), Heartbeats(self.clock)
@@ -74,17 +88,25 @@ class Agent:
             clock=self.clock,
             crash=crash,
             engine=self.engine,
-            dumper=Checkpointer(tools, state),
+            dumper=dumper,
             facts=offered(measured.to_dict(), settings),
-            requirements=as_text(measured.requirements(uses_gpu=bool(measured.gpus))),
             messenger=self.mail,
             deadline=self.heartbeats.deadline,
+            daemon=partial(daemon_identity, self._socket),
         )
-        if not measured.runtime.process_mode:
+        if measured.runtime.reason:
             log.warning("%s", measured.runtime.reason)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, or until a drain that was to end the agent has emptied it."""
+    @property
+    def _socket(self) -> Path:
+        """Where the Docker daemon of our jobs answers."""
+        if self.docker is not None:
+            return self.docker.paths.socket
+        assert self.settings.docker_socket is not None
+        return self.settings.docker_socket
+
+    async def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT, or until a stop or an emptying drain is done: True, it has left the market."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="agent"))
         supervisor = Supervisor(self.host, self.link, self.mail, self.heartbeats)
@@ -98,13 +120,18 @@ class Agent:
             if request.get("command") == "drain":
                 reason = str(request.get("reason", "the provider drains this node"))
                 return await supervisor.drain(reason, bool(request.get("exit_when_empty")))
+            if request.get("command") == "stop":
+                within_s, reason = stop_terms(request)
+                return await supervisor.stop(within_s, reason)
             if request.get("command") == "status":
                 return supervisor.status()
-            return {"ok": False, "error": "the commands are drain and status"}
+            return {"ok": False, "error": "the commands are drain, stop and status"}
 
         async with control_socket(self.settings.data_dir / "agent.sock", answer):
             works = [self.link.run(supervisor), supervisor.beat_for_ever(), stop.wait(), supervisor.empty.wait()]
             tasks = [asyncio.ensure_future(work) for work in works]
+            if self.firewall is not None:
+                tasks.append(asyncio.ensure_future(self._keep_firewall(self.firewall)))
             if self.settings.rpc_urls:
                 tasks.append(asyncio.ensure_future(self._settle()))
             log.info("node %s serves provider %s", self.host.identity.key.address, self.host.identity.provider)
@@ -118,6 +145,7 @@ class Agent:
         for task in done:
             if not task.cancelled():
                 task.result()
+        return supervisor.empty.is_set()
 
     def _check_chain(self) -> None:
         """Raise WrongChain or BadDeployment where the RPC has not the deployment's contracts."""
@@ -128,6 +156,16 @@ class Agent:
             self.deployment.check_if_reachable(chain)
         finally:
             chain.close()
+
+    async def _keep_firewall(self, firewall: Firewall) -> None:
+        """Whoever reloads the host's own rules takes ours away: put them back."""
+        while True:
+            await asyncio.sleep(FIREWALL_S)
+            try:
+                if await asyncio.to_thread(firewall.mend):
+                    log.warning("rules of the jobs' firewall were gone or changed and are set again")
+            except (RuntimeFault, OSError, SubprocessError) as error:
+                log.error("the jobs' firewall can't be looked after: %s", error)
 
     async def _settle(self) -> None:
         """Settlement, tick by tick; the RPC may come and go."""
@@ -155,7 +193,10 @@ class Agent:
                 self.firewall.remove()
             if self.docker is not None:
                 self.docker.stop()
+            with suppress(RuntimeFault):
+                guards.teardown(self.settings.data_dir / "runtime")
         self.journal.close()
+        os.close(self._lock)
 
 
 def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
@@ -165,14 +206,6 @@ def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
     if settings.memory_bytes is not None:
         facts = facts | {"memory_bytes": min(settings.memory_bytes, int(facts["memory_bytes"]))}
     return facts
-
-
-def as_text(requirements: dict[str, Any]) -> dict[str, str]:
-    """Requirements as a manifest holds them: lists become words (everlease.domain.compat reads both)."""
-    return {
-        name: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        for name, value in requirements.items()
-    }
 
 
 def _own_daemon(settings: AgentSettings, wrapper: Path) -> HostDocker | None:

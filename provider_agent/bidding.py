@@ -124,21 +124,13 @@ def _capable(host: Host, call: CallForBids, spec: JobSpec) -> None:
     )
     if strict and not runtime["process_mode"]:
         raise Declined(str(runtime["reason"])[:500] or "this host can't checkpoint processes")
-    if not call.checkpoint_requirements or not runtime["process_mode"]:
-        return
-    try:
-        reason = compat.mismatch(
-            compat.traits_from(call.checkpoint_requirements), compat.traits_from(host.requirements)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Declined("the checkpoint's requirements are incomplete") from error
-    if reason is not None:
+    if runtime["process_mode"] and (reason := compat.why_not(call.checkpoint_requirements, host.facts)) is not None:
         raise Declined(reason)
 
 
 def _missing(host: Host, call: CallForBids) -> int:
     """Bytes of image and checkpoint that are not on this host."""
-    missing = 0 if host.engine.image_id(call.image_digest) else UNKNOWN_IMAGE_BYTES
+    missing = 0 if host.engine.images.find(call.image_digest) else UNKNOWN_IMAGE_BYTES
     if call.checkpoint is not None:
         try:
             held = host.cached(str).cached_share([CID(call.checkpoint)])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from subprocess import SubprocessError
 from threading import Event
 from typing import Any
 
@@ -22,7 +23,7 @@ from everlease.store.sealing import JobKeys
 from everlease.wire.node import MAX_FRAME_BYTES, CommitAnswer
 from provider_agent import commit, outputs
 from provider_agent.commit import Committed, Stored, sources_of
-from provider_agent.errors import CheckpointFailed, JobGone
+from provider_agent.errors import AgentError, CheckpointFailed, JobGone
 from provider_agent.host import Host
 from provider_agent.records import JobRecord, PendingCheckpoint
 from provider_agent.runtime import diagnosis
@@ -44,7 +45,7 @@ class Checkpoints:
     """The checkpoints of one job on this host, one at a time; a second caller waits its turn."""
 
     def __init__(self, host: Host, job_id: str, keys: JobKeys, cancel: Event) -> None:
-        self._host, self._job_id, self._keys, self._cancel = host, job_id, keys, cancel
+        self._host, self.job_id, self._keys, self._cancel = host, job_id, keys, cancel
         self._turn = asyncio.Lock()
         self._answers: dict[str, CommitAnswer] = {}
         self._heard = asyncio.Event()
@@ -76,7 +77,7 @@ class Checkpoints:
         began = time.monotonic()
         await self._settle_pending()
         pending = self._begin(final)
-        folder = self._host.folders.dumps(self._job_id) / pending.folder
+        folder = self._host.folders.dumps(self.job_id) / pending.folder
         try:
             dump = await self._dump(pending, folder, hold, final)
             stored = await self._store_renewing(pending, dump, folder, store, renew)
@@ -113,13 +114,13 @@ class Checkpoints:
 
     def expects(self, request: str) -> bool:
         """Whether this commit is under way here."""
-        record = self._host.journal.job(self._job_id)
+        record = self._host.journal.job(self.job_id)
         return record is not None and record.pending is not None and record.pending.request == request
 
     def _record(self) -> JobRecord:
-        record = self._host.journal.job(self._job_id)
+        record = self._host.journal.job(self.job_id)
         if record is None:
-            raise JobGone(self._job_id)
+            raise JobGone(self.job_id)
         return record
 
     def _begin(self, final: bool) -> PendingCheckpoint:
@@ -133,7 +134,7 @@ class Checkpoints:
         return pending
 
     def _clear(self, pending: PendingCheckpoint) -> None:
-        record = self._host.journal.job(self._job_id)
+        record = self._host.journal.job(self.job_id)
         if record is not None and record.pending is not None and record.pending.request == pending.request:
             if record.pending.phase == "committing" and not self._cancel.is_set():
                 return
@@ -156,7 +157,7 @@ class Checkpoints:
             raise CheckpointFailed(
                 error.reason, retryable=error.retryable, permanent=error.permanent, full=full
             ) from error
-        except (ContainerFault, OSError) as error:
+        except (ContainerFault, OSError, SubprocessError) as error:
             raise CheckpointFailed(str(error), retryable=True, full=_is_full(error)) from error
         finally:
             self.dumping = False
@@ -170,7 +171,7 @@ class Checkpoints:
     def _advance(self, pending: PendingCheckpoint, update: dict[str, Any]) -> None:
         record = self._record()
         if record.pending is None or record.pending.request != pending.request:
-            raise JobGone(self._job_id)
+            raise JobGone(self.job_id)
         changed = record.pending.model_copy(update=update)
         self._host.journal.put_job(record.model_copy(update={"pending": changed}))
 
@@ -186,7 +187,10 @@ class Checkpoints:
         try:
             return await asyncio.to_thread(self._store, pending, dump, folder, store)
         except AccessDenied:
-            await renew()
+            try:
+                await renew()
+            except AgentError as error:
+                raise CheckpointFailed(f"no fresh token for the store: {error}", retryable=True) from error
         try:
             return await asyncio.to_thread(self._store, pending, dump, folder, store)
         except AccessDenied as error:
@@ -195,13 +199,13 @@ class Checkpoints:
     def _store(self, pending: PendingCheckpoint, dump: DumpResult, folder: Path, store: BlockStore) -> Stored:
         """Blocks, then the manifest that names them. Raises CheckpointFailed."""
         record = self._record()
-        known = load_known(self._host.folders.known(self._job_id))
+        known = load_known(self._host.folders.known(self.job_id))
         try:
             found = snapshot(sources_of(folder), store, self._keys, known=known, cancel=self._cancel)
             manifest = commit.manifest_of(self._host, record, pending, dump, found, self._keys.generation)
             payload = sign_manifest(manifest, self._host.identity.key.secret)
             cid = put_block(store, self._keys.seal(payload))
-            save_known(self._host.folders.job(self._job_id) / "known.next", found.known)
+            save_known(self._host.folders.job(self.job_id) / "known.next", found.known)
         except AccessDenied:
             raise
         except (StoreError, OSError) as error:
@@ -220,7 +224,7 @@ class Checkpoints:
         text = json.dumps(body)
         if len(text) > MAX_FRAME_BYTES - 4096:
             raise CheckpointFailed("the checkpoint has too many blocks to be committed at once", retryable=False)
-        replace_file(str(self._host.folders.last_commit(self._job_id)), text)
+        replace_file(str(self._host.folders.last_commit(self.job_id)), text)
         self._advance(pending, {"phase": "committing", "manifest": stored.cid})
         self._host.messenger.post(f"commit:{pending.request}", body)
         self._host.crash.reach("checkpoint.requested")
@@ -230,10 +234,11 @@ class Checkpoints:
         """Wait for the gateway, over as many sessions as it takes. Raises JobGone."""
         while request not in self._answers:
             if self._cancel.is_set():
-                raise JobGone(self._job_id)
+                raise JobGone(self.job_id)
             self._heard.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await self._heard.wait()
         return self._answers.pop(request)
 
     def _settle(
@@ -250,9 +255,9 @@ class Checkpoints:
         if answer.ok:
             taken = record.pending.taken_at if record.pending else self._host.clock.unix()
             changes |= {"head": cid, "head_seq": pending.seq, "taken_at": taken, "tried": True, **costs}
-            following = self._host.folders.job(self._job_id) / "known.next"
+            following = self._host.folders.job(self.job_id) / "known.next"
             if following.exists():
-                following.replace(self._host.folders.known(self._job_id))
+                following.replace(self._host.folders.known(self.job_id))
         self._host.journal.put_job(record.model_copy(update=changes))
         self._host.journal.acknowledged([f"commit:{pending.request}"])
         if not answer.ok:
@@ -272,7 +277,7 @@ class Checkpoints:
             self._host.journal.put_job(record.model_copy(update={"pending": None}))
             return
         # The agent may have been killed just before the request reached the outbox.
-        body = json.loads(self._host.folders.last_commit(self._job_id).read_text(encoding="utf-8"))
+        body = json.loads(self._host.folders.last_commit(self.job_id).read_text(encoding="utf-8"))
         self._host.messenger.post(f"commit:{pending.request}", body)
         answer = await self._answer(pending.request)
         self._conclude(pending, answer, pending.manifest, {"pause_s": pending.pause_s})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everlease.domain import compat
 from everlease.domain.manifest import CID, Manifest
 from everlease.store.pipeline import Snapshot, Source, scan
 from provider_agent.host import Host
@@ -45,7 +46,7 @@ def manifest_of(
 ) -> Manifest:
     """The manifest of a dump whose blocks are stored."""
     assert record.start is not None
-    requirements = host.requirements if dump.mode == "process" else {}
+    requirements = needs(host, record) if dump.mode == "process" else {}
     return Manifest(
         chain_id=host.chain_id,
         contract=host.escrow,
@@ -60,13 +61,22 @@ def manifest_of(
         predecessor=CID(record.head) if record.head else None,
         created_at=round(host.clock.unix(), 3),
         entries=found.entries,
-        requirements={**requirements, "image_config": record.start.spec["image_digest"]},
+        requirements={
+            **(requirements if dump.mode == "process" else {}),
+            "image_config": record.start.spec["image_digest"],
+        },
         stats={
             "logical_bytes": found.stats.logical_bytes,
             "new_bytes": found.stats.new_bytes,
             "pause_s": dump.pause_s,
         },
     )
+
+
+def needs(host: Host, record: JobRecord) -> dict[str, str]:
+    """What a process checkpoint of this job needs of the next host; of GPUs those that it holds."""
+    held = [gpu for gpu in host.facts.get("gpus", []) if str(gpu["uuid"]) in record.gpus]
+    return compat.needs_of({**host.facts, "gpus": held}, len(record.gpus))
 
 
 def request_of(

@@ -21,6 +21,11 @@ STEPS = (
     "checkpoint.done",
     "stop.accepted",
     "stop.removed",
+    "leave.announced",
+    "leave.held",
+    "leave.frozen",
+    "leave.told",
+    "exit.judged",
     "final.dumped",
     "final.committed",
 )

@@ -1,22 +1,27 @@
 """The guard: one small process per container that freezes it when the host's lease on it runs out.
 
-It is started with setsid and lives on when the agent is killed. Run as `python3 -I -S guard.py FOLDER`, so this file
-uses the standard library alone. FOLDER is the container's folder (runtime/oci.py):
+It runs as `python3 -I -S guard.py FOLDER` from a versioned copy of this file (code.py), so it uses the standard library
+alone. A keeper that is not Python (keeper.py) starts it, freezes the container the moment it dies, and starts it again.
+FOLDER is the container's folder (runtime/oci.py):
 
-  lease        two equal numbers: the last moment, in seconds of CLOCK_BOOTTIME, until which the job may run
-  bundle.json  written by everlease-runc at create; names the file with the pid of the container's init
-  fenced       written here at the freeze: {"at", "deadline"}; the container stays frozen until `release`
-  fence.lock   held around every check-and-freeze and every thaw, so that a thaw is never overtaken by an older check
-  guard.lock   held for as long as a guard lives; guard.pid its pid
+  outer.json   {"path", "version"}: the cgroup around the container's own, which nobody but guards freezes and thaws
+  lease        two equal lines "VERSION BOOT_ID DEADLINE"; until DEADLINE (CLOCK_BOOTTIME seconds) the job may run.
+               Another boot or another version means: run out
+  fenced       written at the freeze: {"at", "deadline"}; the container stays frozen until `release`
+  held         the agent holds the container (drain, migrate, hibernate, void award)
+  fence.lock   flock around every change of the above and of the outer cgroup's state
+  guard.lock   OFD lock for as long as a guard lives; guard.pid its pid
 
-CRIU freezes and thaws the same cgroup during a dump, so the guard checks again at every tick and freezes again where
-needed. cgroup v1 was run; the v2 path (cgroup.freeze) was written from the kernel's documentation and not run.
+The outer cgroup is frozen if and only if the lease is over, it was fenced, it is held, or no guard lives. Docker, runc
+and CRIU freeze and thaw the container's own cgroup below it, which neither undoes nor hides this.
 """
 
 import fcntl
+import functools
 import json
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -25,49 +30,82 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICK_S = 0.1
-START_WAIT_S = 900.0
+SHORTEST_S = 0.005
 WIDTH = 20
+LEASE_VERSION = 2
+ENDED = 77
+"""Exit status of a guard that has nothing left to guard: its keeper does not start it again."""
+_FLOCK = "hhqqi4x"
 
 
 @dataclass(frozen=True)
 class Freezer:
-    """The freezer cgroup of one container. `version` is 1 (freezer.state) or 2 (cgroup.freeze)."""
+    """A freezer cgroup. `version` is 1 (freezer.state) or 2 (cgroup.freeze)."""
 
     path: Path
     version: int
 
     def exists(self) -> bool:
-        return self.control.exists()
+        return os.path.exists(self.control)
 
     @property
-    def control(self) -> Path:
+    def control(self) -> str:
         """The file that freezes and thaws."""
-        return self.path / ("freezer.state" if self.version == 1 else "cgroup.freeze")
+        return f"{self.path}/{'freezer.state' if self.version == 1 else 'cgroup.freeze'}"
+
+    @property
+    def word(self) -> str:
+        """What freezes when written to `control`."""
+        return "FROZEN" if self.version == 1 else "1"
 
     def freeze(self) -> None:
         """Ask the kernel to stop every task of the cgroup; returns at once. Raises OSError when the cgroup is gone."""
-        self.control.write_text("FROZEN" if self.version == 1 else "1", encoding="ascii")
+        _write(self.control, self.word)
 
     def thaw(self) -> None:
         """Let the tasks run again. Raises OSError when the cgroup is gone."""
-        self.control.write_text("THAWED" if self.version == 1 else "0", encoding="ascii")
+        _write(self.control, "THAWED" if self.version == 1 else "0")
 
     def requested(self) -> bool:
-        """Whether a freeze was asked for (it may still be under way)."""
-        return self.control.read_text(encoding="ascii").strip() in {"FROZEN", "FREEZING", "1"}
+        """Whether a freeze of this very cgroup was asked for (it may still be under way)."""
+        return read(f"{self.path}/{'freezer.self_freezing' if self.version == 1 else 'cgroup.freeze'}").strip() == "1"
 
     def frozen(self) -> bool:
-        """Whether every task has stopped."""
+        """Whether every task has stopped, be it by a cgroup above."""
         if self.version == 1:
-            return self.control.read_text(encoding="ascii").strip() == "FROZEN"
-        return "frozen 1" in (self.path / "cgroup.events").read_text(encoding="ascii").splitlines()
+            return read(self.control).strip() == "FROZEN"
+        return "frozen 1" in read(f"{self.path}/cgroup.events").splitlines()
+
+    def populated(self) -> bool:
+        """Whether there are tasks in it or below. Raises OSError when the cgroup is gone."""
+        if self.version == 2:
+            return "populated 1" in read(f"{self.path}/cgroup.events").splitlines()
+        return bool(self.pids())
 
     def pids(self) -> tuple[int, ...]:
         """The processes of the cgroup and of those below it."""
         found: list[int] = []
-        for procs in (self.path / "cgroup.procs", *self.path.glob("**/cgroup.procs")):
-            found.extend(int(line) for line in procs.read_text(encoding="ascii").split())
+        for procs in (self.path / "cgroup.procs", *self.path.glob("*/**/cgroup.procs")):
+            with suppress(FileNotFoundError):
+                found.extend(int(line) for line in procs.read_text(encoding="ascii").split())
         return tuple(dict.fromkeys(found))
+
+
+def read(path: str) -> str:
+    """A small file, without the cost of a stream: a guard reads ten times a second, on every host, for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(handle, 4096).decode("ascii", "replace")
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(handle, text.encode("ascii"))
+    finally:
+        os.close(handle)
 
 
 def freezer_of(pid: int, *, proc: Path = Path("/proc"), mounts: Path = Path("/sys/fs/cgroup")) -> Freezer:
@@ -87,47 +125,8 @@ def freezer_of(pid: int, *, proc: Path = Path("/proc"), mounts: Path = Path("/sy
     return Freezer(root / unified.lstrip("/"), 2)
 
 
-def boottime() -> float:
-    """Seconds of CLOCK_BOOTTIME: goes on during suspend and is never set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def write_lease(folder: Path, deadline: float) -> None:
-    """Set the moment (CLOCK_BOOTTIME seconds) at which the guard freezes; in place, so it works on a full disk too."""
-    text = f"{deadline:0{WIDTH}.6f}"[:WIDTH]
-    handle = os.open(folder / "lease", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        os.pwrite(handle, f"{text}\n{text}\n".encode(), 0)
-    finally:
-        os.close(handle)
-
-
-def read_lease(folder: Path) -> float:
-    """The deadline; a torn or missing file counts as run out (0.0) after a few tries."""
-    for _ in range(5):
-        try:
-            first, second = (folder / "lease").read_text(encoding="ascii").split()
-            if first == second:
-                return float(first)
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.001)
-    return 0.0
-
-
-@contextmanager
-def fence_lock(folder: Path) -> Iterator[None]:
-    """Hold FOLDER/fence.lock."""
-    handle = os.open(folder / "fence.lock", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def find_freezer(folder: Path) -> Freezer | None:
-    """The container's freezer by the pid that runc wrote at create; None before the start and after the end."""
+    """The container's own (inner) freezer by the pid that runc wrote; None before the start and after the end."""
     try:
         bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         pid = int(Path(bundle["pid_file"]).read_text(encoding="ascii"))
@@ -138,69 +137,170 @@ def find_freezer(folder: Path) -> Freezer | None:
     return freezer if folder.name in freezer.path.name else None
 
 
-def enforce(folder: Path, freezer: Freezer, now: float) -> bool:
-    """Freeze when the lease is over or was; records the first time. Returns whether the container is fenced."""
+def outer_of(folder: Path) -> Freezer | None:
+    """The outer cgroup as recorded at `docker create`; None without a record."""
+    try:
+        raw = json.loads((folder / "outer.json").read_text(encoding="utf-8"))
+        return Freezer(Path(raw["path"]), int(raw["version"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def boottime() -> float:
+    """Seconds of CLOCK_BOOTTIME: goes on during suspend and is never set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@functools.cache
+def boot_id() -> str:
+    """This boot's id; a deadline of CLOCK_BOOTTIME means nothing under another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def write_lease(folder: Path, deadline: float) -> None:
+    """Set the moment (CLOCK_BOOTTIME seconds) at which the guard freezes; in place, so it works on a full disk too."""
+    text = f"{LEASE_VERSION} {boot_id()} {f'{deadline:0{WIDTH}.6f}'[:WIDTH]}"
+    handle = os.open(folder / "lease", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(handle, f"{text}\n{text}\n".encode(), 0)
+    finally:
+        os.close(handle)
+
+
+def read_lease(folder: Path) -> float:
+    """The deadline; a torn or missing file, after a few tries, counts as run out (0.0), as do another boot's and
+    another version's.
+    """
+    for _ in range(5):
+        try:
+            first, second = read(f"{folder}/lease").splitlines()
+            if first == second:
+                version, boot, deadline = first.split()
+                return float(deadline) if version == str(LEASE_VERSION) and boot == boot_id() else 0.0
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.001)
+    return 0.0
+
+
+@contextmanager
+def fence_lock(folder: Path) -> Iterator[None]:
+    """Hold FOLDER/fence.lock."""
+    handle = os.open(f"{folder}/fence.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def take_life(path: Path) -> int | None:
+    """Lock a life's file for this process (an OFD lock, fcntl(2)); the handle to keep, None when another holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def lives(path: Path) -> bool:
+    """Whether a process holds the lock; asking never takes it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked)
+        return int(struct.unpack(_FLOCK, answer)[0]) != fcntl.F_UNLCK
+    finally:
+        os.close(handle)
+
+
+def alive(folder: Path) -> bool:
+    """Whether a guard lives for this container."""
+    return lives(folder / "guard.lock")
+
+
+def refusal(folder: Path) -> str | None:
+    """Why the container must not begin to run now; None when a guard lives and the lease runs."""
+    if not alive(folder):
+        return "no guard watches this container"
+    if boottime() > read_lease(folder) or (folder / "fenced").exists():
+        return "the lease on this job is over"
+    return None
+
+
+def enforce(folder: Path, outer: Freezer, now: float) -> bool:
+    """Make the outer cgroup what the files say; records a fence the first time. Returns whether it stands still."""
     with fence_lock(folder):
-        deadline, record = read_lease(folder), folder / "fenced"
-        if now <= deadline and not record.exists():
-            return False
-        if not freezer.requested():
-            freezer.freeze()
-        if not record.exists():
-            _record(record, json.dumps({"at": now, "deadline": deadline}))
-        return True
+        deadline, recorded = read_lease(folder), os.path.exists(f"{folder}/fenced")
+        fenced = now > deadline or recorded
+        still = fenced or os.path.exists(f"{folder}/held")
+        if still != outer.requested():
+            outer.freeze() if still else outer.thaw()
+        if fenced and not recorded:
+            note(folder / "fenced", json.dumps({"at": now, "deadline": deadline}))
+        return still
 
 
-def release(folder: Path, freezer: Freezer, deadline: float) -> None:
-    """The agent's thaw: a new deadline, no fence record, tasks run. For use after the gateway confirmed the job's
-    fence.
+def release(folder: Path, outer: Freezer, deadline: float) -> None:
+    """The agent's thaw: a new deadline, neither fenced nor held, tasks run. For use after the gateway confirmed the
+    job's fence.
     """
     with fence_lock(folder):
         write_lease(folder, deadline)
-        (folder / "fenced").unlink(missing_ok=True)
-        freezer.thaw()
+        for name in ("fenced", "held"):
+            (folder / name).unlink(missing_ok=True)
+        outer.thaw()
 
 
-def _record(path: Path, text: str) -> None:
-    # The freeze counts, not the note: a full disk must not end the guard.
+def note(path: Path, text: str) -> None:
+    """Write a small file; on a full disk at least make it be there, by renaming one that can be spared."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError:
-        path.touch(exist_ok=True)
+        if not path.exists():
+            os.replace(path.with_name("guard.pid"), path)
 
 
-def watch(folder: Path) -> None:
-    """Wait for the container, guard it, return when its cgroup or its folder is gone."""
-    give_up = boottime() + START_WAIT_S
-    freezer = find_freezer(folder)
-    while freezer is None:
-        if not folder.is_dir() or boottime() > give_up:
-            return
-        time.sleep(TICK_S / 5)
-        freezer = find_freezer(folder)
-    while folder.is_dir() and freezer.exists():
-        try:
-            enforce(folder, freezer, boottime())
-        except OSError:
-            if not freezer.exists():
-                return
-        time.sleep(TICK_S)
+def note_pid(path: Path) -> None:
+    """For people and tests; a full disk is no reason not to guard."""
+    with suppress(OSError):
+        path.with_suffix(".part").write_text(str(os.getpid()), encoding="ascii")
+        path.with_suffix(".part").replace(path)
 
 
-def main(folder: Path) -> None:
-    """Entry point of the process; returns at once when another guard holds the lock."""
-    handle = os.open(folder / "guard.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def watch(folder: Path, outer: Freezer) -> None:
+    """Guard until the folder or the outer cgroup is gone."""
+    while os.path.isdir(folder) and outer.exists():
+        now = boottime()
+        with suppress(OSError):
+            enforce(folder, outer, now)
+        left = read_lease(folder) - boottime()
+        time.sleep(min(TICK_S, max(left, SHORTEST_S)) if left > 0 else TICK_S)
+
+
+def settle_in() -> None:
+    """What every guard does first: no signal of a terminal, never the OOM killer's choice."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-1000", encoding="ascii")
-    _record(folder / "guard.pid", str(os.getpid()))
-    watch(folder)
+
+
+def main(folder: Path) -> int:
+    """Entry point of the process; ends at once when another guard holds the lock."""
+    outer = outer_of(folder)
+    if outer is None or take_life(folder / "guard.lock") is None:
+        return ENDED
+    settle_in()
+    note_pid(folder / "guard.pid")
+    watch(folder, outer)
+    return ENDED
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,64 +1,74 @@
-"""The agent's side of the guard processes: start one per container, notice a dead one, tell the lease."""
+"""The agent's side of the guards: arm a container before it starts, notice a dead guard, tell the lease, take down.
 
-import fcntl
-import os
-import subprocess
-import sys
+Everything takes the container's folder (runtime/oci.py); the agent's state folder is two levels above.
+"""
+
+import json
 import time
 from pathlib import Path
 
-from provider_agent import guard
+from provider_agent import cgroups, guard, keeper
+from provider_agent.guard import Freezer, outer_of
 from provider_agent.runtime.errors import ContainerFault
+from provider_agent.runtime.everlease_runc import replace_file
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
+"""A second elsewhere; on a host that is busy, or whose processor is emulated, half a minute was seen."""
+alive, fence_lock = guard.alive, guard.fence_lock
 
 
-def alive(folder: Path) -> bool:
-    """Whether a guard holds the lock of this container's folder."""
-    try:
-        handle = os.open(folder / "guard.lock", os.O_WRONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+def prepare(folder: Path, name: str) -> None:
+    """Note the outer cgroup of this name (cgroups.make_outer) for whoever guards. Call it before `docker start`."""
+    found = cgroups.layout_of(_state(folder)).outer(name)
+    record = {"path": str(found.path), "version": found.version, "name": name}
+    replace_file(str(folder / "outer.json"), json.dumps(record))
+
+
+def outer(folder: Path) -> Freezer:
+    """The outer cgroup of a container. Raises ContainerFault when there is none (any more)."""
+    found = outer_of(folder)
+    if found is None or not found.exists():
+        raise ContainerFault("guard", folder.name[:12], "its cgroup is gone", retryable=False)
+    return found
 
 
 def ensure(folder: Path) -> bool:
-    """Start a guard unless one lives; returns whether a new one was started.
+    """See that a guard lives, and the host's; returns whether this container's had to be started.
 
-    Call it before `docker start` (the guard waits for the container) and then at every heartbeat, so that a killed
-    guard is
-    replaced. Write the lease first: a guard without one freezes at once. Raises ContainerFault when no guard comes up.
+    Call it before `docker start` and then at every heartbeat. Write the lease first: a guard without one freezes at
+    once. Raises ContainerFault when no guard comes up.
     """
+    state = _state(folder)
+    layout, kept = cgroups.layout_of(state), keeper.keeper_of(state)
+    if not guard.lives(state / "hostguard.lock"):
+        keeper.write_env(state, layout, "hostguard.py", None)
+        kept.start(keeper.HOST, state)
+        _await_life(state / "hostguard.lock", keeper.HOST)
     if alive(folder):
         return False
-    python = os.path.realpath(sys.executable)
-    # Double fork: the guard must be no child of the agent, neither a zombie when it ends nor in the agent's process
-    # group.
-    starter = "import os,sys\nif os.fork(): os._exit(0)\nos.setsid()\nos.execv(sys.argv[1], sys.argv[1:])"
-    argv = [python, "-I", "-S", "-c", starter, python, "-I", "-S", str(Path(guard.__file__).resolve()), str(folder)]
-    subprocess.run(
-        argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
-    )
-    give_up = time.monotonic() + START_TIMEOUT_S
-    while not alive(folder):
-        if time.monotonic() > give_up:
-            raise ContainerFault("guard", folder.name[:12], "the guard process did not start", retryable=True)
-        time.sleep(0.01)
+    keeper.write_env(folder, layout, "guard.py", outer(folder))
+    kept.start(folder.name, folder)
+    _await_life(folder / "guard.lock", folder.name)
     return True
 
 
-fence_lock = guard.fence_lock
+def guarded(folder: Path) -> bool:
+    """Whether this container's guard lives, and the host's."""
+    return alive(folder) and guard.lives(_state(folder) / "hostguard.lock")
 
 
 def fenced(folder: Path) -> bool:
     """Whether the guard froze this container and nobody released it since."""
     return (folder / "fenced").exists()
+
+
+def stands_still(folder: Path) -> bool:
+    """Whether the outer cgroup is frozen or being frozen, for whatever reason."""
+    found = outer_of(folder)
+    try:
+        return found is not None and found.requested()
+    except OSError:
+        return False
 
 
 def extend(folder: Path, deadline: float) -> None:
@@ -67,22 +77,93 @@ def extend(folder: Path, deadline: float) -> None:
 
 
 def thaw(folder: Path, deadline: float) -> None:
-    """Let a frozen container run again until `deadline`. Raises ContainerFault when it is gone."""
-    freezer = guard.find_freezer(folder)
-    if freezer is None:
-        raise ContainerFault("thaw", folder.name[:12], "the container is not running")
-    guard.release(folder, freezer, deadline)
+    """Let a fenced or held container run again until `deadline`. Raises ContainerFault when it is gone."""
+    found = outer(folder)
+    try:
+        guard.release(folder, found, deadline)
+    except OSError as error:
+        raise ContainerFault("thaw", folder.name[:12], str(error)) from error
 
 
 def freeze(folder: Path, *, timeout: float = 10.0) -> None:
-    """Freeze a container now (for a drain or an order of the gateway) and wait until every task has stopped."""
-    freezer = guard.find_freezer(folder)
-    if freezer is None:
-        raise ContainerFault("freeze", folder.name[:12], "the container is not running")
-    with guard.fence_lock(folder):
-        freezer.freeze()
+    """Hold a container now (for a drain or an order of the gateway) and wait until every task has stopped."""
+    found = outer(folder)
+    try:
+        with fence_lock(folder):
+            found.freeze()
+            guard.note(folder / "held", "")
+        wait_frozen(found, folder, timeout)
+    except OSError as error:
+        raise ContainerFault("freeze", folder.name[:12], str(error), retryable=True) from error
+
+
+def wait_frozen(freezer: Freezer, folder: Path, timeout: float = 10.0) -> None:
+    """Until every task of the cgroup has stopped. Raises ContainerFault."""
     give_up = time.monotonic() + timeout
     while not freezer.frozen():
         if time.monotonic() > give_up:
             raise ContainerFault("freeze", folder.name[:12], "its tasks did not stop in time", retryable=True)
         time.sleep(0.002)
+
+
+def forget(folder: Path) -> None:
+    """End the guard of a container that is removed, and remove its outer cgroup; again is fine."""
+    state = _state(folder)
+    if not cgroups.is_set_up(state):
+        return
+    keeper.keeper_of(state).stop(folder.name)
+    name = _name(folder)
+    if name is not None:
+        cgroups.remove_outer(cgroups.layout_of(state), name)
+
+
+def sharing(state: Path, name: str) -> tuple[str, ...]:
+    """The containers, there or not, whose folders name this outer cgroup."""
+    folders = (path.parent for path in (state / "containers").glob("*/outer.json"))
+    return tuple(folder.name for folder in folders if _name(folder) == name)
+
+
+def sweep(state: Path) -> None:
+    """Remove the outer cgroups that no container's folder names and that hold no tasks (after a power cut)."""
+    layout = cgroups.layout_of(state)
+    named = {_name(path.parent) for path in (state / "containers").glob("*/outer.json")}
+    for name, found in cgroups.outers(layout).items():
+        if name not in named and not found.pids():
+            cgroups.remove_outer(layout, name)
+
+
+def end_all(state: Path) -> None:
+    """End every guard of this agent for good, as a power cut would; its containers are no longer fenced by anyone."""
+    if cgroups.is_set_up(state):
+        keeper.keeper_of(state).stop_all()
+
+
+def teardown(state: Path) -> None:
+    """End every guard of this agent and leave no cgroup and no mount behind; its containers are gone by now."""
+    end_all(state)
+    if not cgroups.is_set_up(state):
+        return
+    layout = cgroups.layout_of(state)
+    try:
+        cgroups.dismantle(layout)
+    finally:
+        (state / "cgroups.json").unlink(missing_ok=True)
+
+
+def _state(folder: Path) -> Path:
+    return folder.parent.parent
+
+
+def _name(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "outer.json").read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _await_life(lock: Path, name: str) -> None:
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while not guard.lives(lock):
+        if time.monotonic() > give_up:
+            raise ContainerFault("guard", name[:12], "the guard process did not start", retryable=True)
+        time.sleep(0.005)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 from provider_agent.runtime.capability import RuntimeCapabilities
 
@@ -49,20 +48,6 @@ class HardwareFacts:
     def to_dict(self) -> dict[str, Any]:
         """The facts as plain JSON types."""
         return asdict(self) | {"cpu_flags": list(self.cpu_flags), "gpus": [asdict(gpu) for gpu in self.gpus]}
-
-    def requirements(self, *, uses_gpu: bool) -> dict[str, Any]:
-        """What a checkpoint taken here needs of the next host (everlease.domain.compat.traits_from reads it)."""
-        return {
-            "cpu_vendor": self.cpu_vendor,
-            "cpu_flags": list(self.cpu_flags),
-            "xsave_size": self.xsave_size,
-            "kernel": self.kernel,
-            "criu": self.runtime.criu,
-            "runc": self.runtime.runc,
-            "cgroup": self.runtime.cgroup,
-            "gpu_model": self.gpus[0].model if uses_gpu and self.gpus else "",
-            "gpu_driver": self.gpu_driver if uses_gpu else "",
-        }
 
 
 def measure(runtime: RuntimeCapabilities, data: Path) -> HardwareFacts:
@@ -112,6 +97,12 @@ def xsave_size() -> int:
 
 def read_gpus() -> tuple[tuple[Gpu, ...], str, str]:
     """(GPUs, driver version, note); without a GPU or its driver the first two are empty and the note is a sentence."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return (), "", "no GPU: NVIDIA's driver library is not installed"
+    import pynvml  # a large module, of no use to a host without the library
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -73,7 +73,9 @@ class Folders:
 
 @dataclass(frozen=True)
 class Host:
-    """One per agent. ``deadline``: until when (CLOCK_BOOTTIME) containers may run by the last answered heartbeat."""
+    """One per agent. ``deadline``: until when (CLOCK_BOOTTIME) containers may run by the last answered heartbeat.
+    ``daemon``: which Docker daemon answers now (see runtime.daemon_identity); blocks for some seconds at most.
+    """
 
     settings: AgentSettings
     identity: Identity
@@ -85,9 +87,9 @@ class Host:
     engine: ContainerEngine
     dumper: Checkpointer
     facts: dict[str, Any]
-    requirements: dict[str, str]
     messenger: Messenger
     deadline: Callable[[], float]
+    daemon: Callable[[], str | None]
     folders: Folders = field(init=False)
 
     def __post_init__(self) -> None:

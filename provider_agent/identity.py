@@ -50,13 +50,18 @@ class Identity:
 def load_identity(settings: AgentSettings, chain_id: int) -> Identity:
     """The node's keys; the sealing key is made at the first start. Raises ConfigurationRefused, KeyRefused."""
     if settings.keystore is not None:
-        password = settings.keystore_password.get_secret_value() if settings.keystore_password else ""
-        key = load_keystore(settings.keystore, password)
+        key = load_keystore(settings.keystore, _password(settings))
     elif settings.node_key is not None:
         key = raw_key(settings.node_key.get_secret_value(), chain_id)
     else:
         raise ConfigurationRefused("the node has no key: set EVERLEASE_AGENT_KEYSTORE to a geth keystore file")
     return Identity(key, settings.provider.lower(), _sealing_key(settings.data_dir / "sealing.key"))
+
+
+def _password(settings: AgentSettings) -> str:
+    if settings.keystore_password is None and settings.keystore_password_file is not None:
+        return settings.keystore_password_file.read_text(encoding="utf-8").rstrip("\n")
+    return settings.keystore_password.get_secret_value() if settings.keystore_password else ""
 
 
 def _sealing_key(path: Path) -> PrivateKey:

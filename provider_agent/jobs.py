@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -17,15 +18,16 @@ from provider_agent.checkpointer import Checkpoints
 from provider_agent.commit import Committed
 from provider_agent.errors import AgentError, CheckpointFailed, StepFailed
 from provider_agent.host import Host
-from provider_agent.launch import Launched, launch
+from provider_agent.launch import blame_docker, launch
 from provider_agent.life import Life
 from provider_agent.records import JobRecord, LeaseRecord, LogPosition
 from provider_agent.runtime import oci
 from provider_agent.runtime.commands import remove_tree
-from provider_agent.runtime.errors import ContainerFault
+from provider_agent.runtime.container import FAILURES
+from provider_agent.runtime.errors import ContainerFault, RuntimeFault
+from provider_agent.stillness import Stillness
 
 log = logging.getLogger(__name__)
-_BATCH = 256
 
 
 class Job:
@@ -43,6 +45,7 @@ class Job:
         self.life: Life | None = None
         self._turn: asyncio.Lock = asyncio.Lock() if after is None else after._turn
         self._token = ""
+        self.still = Stillness(host.deadline, lambda: self.confirmed)
 
     # --- what the supervisor asks ---
 
@@ -58,26 +61,22 @@ class Job:
     def folder(self) -> Path | None:
         """The folder of its container, None before there is one."""
         record = self.host.journal.job(self.job_id)
-        if record is None or record.container is None:
-            return None
-        return oci.container_folder(self.host.engine.state, record.container)
+        container = None if record is None else record.container
+        return None if container is None else oci.container_folder(self.host.engine.state, container)
 
     def adopt(self) -> None:
         """After a restart of the agent: take up the job as the journal has it. Raises StepFailed."""
         record = self.record
         shutil.rmtree(self.host.folders.dumps(self.job_id), ignore_errors=True)
+        self.still.left = record.leaving
         if record.start is not None and record.container is not None and record.phase != "starting":
+            self.host.dumper.settle_later(record.container)
             self._live(record.start)
 
     def held(self) -> HeldContainer:
         """The line about this job in Hello."""
         record = self.record
-        if record.phase in ("preparing", "prepared", "starting"):
-            state = "preparing"
-        elif record.phase == "exited":
-            state = "exited"
-        else:
-            state = "frozen" if record.phase == "held" or self.frozen else "running"
+        state = record.state(frozen=record.phase == "running" and self.frozen)
         return HeldContainer.model_validate({"job_id": self.job_id, "fence": record.fence, "state": state})
 
     @property
@@ -98,15 +97,16 @@ class Job:
         if folder is None or not folder.is_dir() or not self.confirmed:
             return False
         guards.extend(folder, deadline)
-        return self.record.phase == "running" and guards.fenced(folder)
+        return self.record.phase in ("running", "starting") and guards.fenced(folder)
 
     async def resume(self) -> None:
         """Thaw what the guard froze: the gateway confirmed the fence and acknowledged a heartbeat since."""
         folder = self.folder
-        if folder is None or not self.confirmed or self.record.phase != "running":
+        if folder is None or not self.confirmed or self.record.phase not in ("running", "starting"):
             return
         try:
-            await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+            if not await self.still.thaw(folder, fenced=True):
+                return
         except ContainerFault as error:
             log.warning("job %s can't be thawed: %s", self.job_id[:10], error)
             return
@@ -121,6 +121,9 @@ class Job:
         self.cancel.set()
         refused = self.host.journal.job(self.job_id)
         await self.freeze_now()
+        if refused is not None and refused.container is not None:
+            # At once: a restore that waits in the frozen tasks would hold the turn.
+            await asyncio.to_thread(self.host.engine.kill, refused.container)
         async with self._turn:
             present = self.host.journal.job(self.job_id)
             if refused is None or present is None or present.prepare.fence == refused.prepare.fence:
@@ -133,10 +136,7 @@ class Job:
     async def carry_out(self, command: Command) -> dict[str, Any]:
         """Do one command; its result's data. Raises StepFailed, AgentError, RuntimeFault, StoreError."""
         if isinstance(command, Freeze):
-            await self.freeze_now()
-            if self.life is not None:
-                self._update(phase="held")
-            return {}
+            return await self._freeze()
         if isinstance(command, Stop):
             self.cancel.set()
         async with self._turn:
@@ -155,6 +155,17 @@ class Job:
                     return await self._restart(command)
         raise StepFailed("this agent does not know the command")
 
+    async def _freeze(self) -> dict[str, Any]:
+        """The award is void. A start that is under way is given up first: its answer would say that nothing runs."""
+        await self.freeze_now()
+        if self.life is None:
+            self.cancel.set()
+            async with self._turn:
+                await self.freeze_now()
+        if self.life is not None:
+            self._update(phase="held")
+        return {}
+
     async def _prepare(self, command: Prepare) -> dict[str, Any]:
         preparation.check(self.host, command)
         if self.host.journal.job(self.job_id) is not None:
@@ -169,6 +180,7 @@ class Job:
         host, record = self.host, self.record
         spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
         params = terms.agreed_lease(host.journal, command)
+        terms.check_restorable(host, command.checkpoint_requirements)
         self._token = command.store_token
         again = record.start is not None and record.start.step == command.step
         record = record.model_copy(
@@ -199,7 +211,12 @@ class Job:
     async def _run(self, start: Start, spec: JobSpec) -> dict[str, Any]:
         """From a start command to a running container that is watched."""
         keys = self.host.identity.open_keys(start, self.host.chain_id, self.host.escrow)
-        launched: Launched = await launch(self.host, self.record, start, spec, keys, lambda: self._token, self.cancel)
+        try:
+            confirmed, token = (lambda: self.confirmed), (lambda: self._token)
+            launched = await launch(self.host, self.record, start, spec, keys, token, confirmed, self.cancel)
+        except (RuntimeFault, *FAILURES) as error:
+            await blame_docker(self.host, self.record, error)
+            raise
         self._update(phase="running", started_at=self.host.clock.unix(), container=launched.container, exit_code=None)
         self._live(start)
         self.host.crash.reach("start.done")
@@ -227,8 +244,12 @@ class Job:
         self._token = await self.host.messenger.fresh_token(self.job_id, self.record.fence)
 
     async def _checkpoint(self, hold: bool) -> Committed:
+        # After a restart of the agent the guard freezes the job, now or soon, until a heartbeat is answered.
+        await self.still.may_run(self.folder, self.cancel)
         if self.record.phase not in ("running", "held"):
             raise StepFailed(f"the job is {self.record.phase}, so there is nothing to checkpoint")
+        if self.still.left:
+            raise StepFailed("this node leaves, the job stands at its last checkpoint here", retryable=True)
         if hold:
             self._update(phase="held")
         try:
@@ -238,27 +259,69 @@ class Job:
             return taken
         except AgentError as error:
             if hold:
-                self._update(phase="running")
-                await self.resume_held()
+                await self.go_on()
             raise StepFailed(str(error), retryable=getattr(error, "retryable", False)) from error
 
-    async def resume_held(self) -> None:
-        """Let a held job go on, unless the guard has a reason of its own to keep it frozen."""
-        folder = self.folder
-        if folder is not None and not guards.fenced(folder):
+    async def hold_last(self) -> None:
+        """The last checkpoint before the agent leaves; the job stays frozen after it. Raises AgentError: it goes on."""
+        async with self._turn:
+            if self.record.phase != "running":
+                return
+            # From the first moment on: an agent that is killed meanwhile takes the job up again when it is back.
+            self._update(phase="held", leaving=True)
+            try:
+                if self.record.mode == "files":
+                    await self.freeze_now()
+                await self.take(hold=True)
+            except AgentError:
+                self._update(leaving=False)
+                await self.go_on()
+                raise
+            self.still.left = True
+            if self.life is not None:
+                await self.life.say_all()
+
+    async def stand_still(self) -> bool:
+        """Freeze what runs, for good as far as this agent is concerned; whether it stands still now."""
+        record = self.record
+        if record.phase == "starting":
+            self.cancel.set()
+            await self.freeze_now()
+            return False
+        still = await self.still.leave(self.folder)
+        if record.phase in ("running", "held"):
+            # A full disk must not keep the goodbye back; what the market knows of it counts anyway.
+            with suppress(OSError, sqlite3.Error):
+                self._update(phase="held", leaving=True)
+        return still
+
+    async def come_back(self) -> None:
+        """The agent left and is back before the job was given to another host: it goes on where it was frozen."""
+        async with self._turn:
+            if self.confirmed and self.record.leaving and self.record.phase == "held":
+                self._update(leaving=False)
+                self.still.left = False
+                await self.go_on()
+
+    async def go_on(self) -> None:
+        """Let a held job run again, unless this agent has left it or the guard has a reason to keep it frozen."""
+        if not self.still.left:
+            self._update(phase="running")
             with suppress(ContainerFault):
-                await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+                await self.still.thaw(self.folder)
 
     async def _thaw(self, command: Thaw) -> dict[str, Any]:
         record, folder = self.record, self.folder
         if folder is None or record.start is None:
             raise StepFailed("the job has no container here that could be thawed")
+        if self.still.left:
+            raise StepFailed("this node leaves: nothing is thawed any more", retryable=True)
         self._update(phase="running", fence=command.new_fence)
         lease = self.host.journal.lease(record.start.lease_id)
         if lease is not None:
             self.host.journal.put_lease(lease.model_copy(update={"fence": command.new_fence}))
         self.confirmed = True
-        await asyncio.to_thread(guards.thaw, folder, self.host.deadline())
+        await self.still.thaw(folder, fenced=True)
         self.notice("thawed", "the job goes on where it was held")
         return {}
 
@@ -276,6 +339,7 @@ class Job:
             raise StepFailed("the job was never started here")
         if record.phase == "running":
             raise StepFailed("the job runs already")
+        terms.check_restorable(self.host, command.checkpoint_requirements)
         await self._end_life()
         start = record.start.model_copy(
             update={
@@ -283,23 +347,24 @@ class Job:
                 "checkpoint_seq": command.checkpoint_seq,
                 "checkpoint_node": command.checkpoint_node,
                 "step": command.step,
-                "not_before": 0.0,
+                "wait_s": 0.0,
                 "mode": record.start.mode if record.mode == "none" else record.mode,
             }
         )
         again = record.start.step == command.step
         fresh = {"stdout": LogPosition(), "stderr": LogPosition(), "exit_reported": False, "exit_code": None}
+        fresh |= {"host_fault": "", "leaving": False, "restarts": record.restarts + 1}
+        self.still.left = False
         container = record.container if again else None
-        self._update(phase="starting", start=start, container=container, restarts=record.restarts + 1, **fresh)
+        self._update(phase="starting", start=start, container=container, **fresh)
         return await self._run(start, terms.agreed_spec(self.host.journal, self.job_id, start.spec))
 
     # --- shared ---
 
     def notice(self, kind: str, detail: str, data: dict[str, Any] | None = None, *, key: str = "") -> None:
         """Tell the gateway for certain. ``key`` makes repeats of the same fact one message."""
-        record = self.record
         name = key or f"{self.host.clock.unix():.6f}"
-        body = {"type": "notice", "job_id": self.job_id, "fence": record.fence, "kind": kind}
+        body = {"type": "notice", "job_id": self.job_id, "fence": self.record.fence, "kind": kind}
         self.host.messenger.post(
             f"notice:{self.job_id}:{kind}:{name}", {**body, "detail": detail[:2000], "data": data or {}}
         )

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -19,9 +20,11 @@ from provider_agent.restorer import Fetched, fetch_checkpoint
 from provider_agent.runtime import oci, restore
 from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.container import ContainerSpec, JobContainer, Limits
+from provider_agent.runtime.errors import ContainerFault
+from provider_agent.stillness import LEAST_LEASE_S
 
 LONGEST_WAIT_S = 600.0
-LEAST_LEASE_S = 1.5
+WITHDRAWN = "the start was cancelled: the marketplace has taken the job away from this node"
 
 
 @dataclass(frozen=True)
@@ -45,30 +48,38 @@ async def launch(
     spec: JobSpec,
     keys: JobKeys,
     token: Callable[[], str],
+    confirmed: Callable[[], bool],
     cancel: Event,
 ) -> Launched:
     """Create and start the job's container; what an earlier, killed try left is adopted if it runs, else removed.
 
+    Nothing begins to run unless our fence is ``confirmed``, nor once ``cancel`` is set.
     Raises StepFailed, StoreError, RuntimeFault.
     """
-    running = await asyncio.to_thread(_clear_leftovers, host, record)
+
+    def allowed() -> bool:
+        return confirmed() and not cancel.is_set()
+
+    earliest = host.clock.boottime() + start.wait_s
+    wanted = container_spec(record, spec, start.mode)
+    running = await asyncio.to_thread(_clear_leftovers, host, record, wanted.outer)
     if running is not None:
         return Launched(running)
-    wanted = container_spec(record, spec, start.mode)
     mounted = host.folders.mounted(record.job_id, record.fence)
     fetched: Fetched | None = None
     if start.checkpoint is None:
-        remove_tree(mounted)
+        await asyncio.to_thread(remove_tree, mounted)
         container = await asyncio.to_thread(host.engine.create, wanted, mounted)
     else:
         fetched = await asyncio.to_thread(_fetch, host, start, spec, keys, token, cancel)
         host.crash.reach("start.fetched")
         container = await asyncio.to_thread(restore.prepare, host.engine, wanted, fetched.dump, mounted)
-    host.journal.put_job(record.model_copy(update={"container": container.id}))
+    daemon = await asyncio.to_thread(host.daemon)
+    host.journal.put_job(record.model_copy(update={"container": container.id, "daemon": daemon or ""}))
     host.crash.reach("start.created")
-    await _wait_until(host, start.not_before, cancel)
-    await _wait_for_lease(host, start.timeout_s, cancel)
-    took = await asyncio.to_thread(_run, host, container, fetched is not None)
+    await _wait_until(host, earliest, cancel)
+    await _wait_for_lease(host, start.timeout_s, allowed, cancel)
+    took = await asyncio.to_thread(_run, host, container, fetched is not None, allowed)
     host.crash.reach("start.launched")
     if fetched is None:
         return Launched(container.id)
@@ -94,7 +105,18 @@ def container_spec(record: JobRecord, spec: JobSpec, mode: str) -> ContainerSpec
     )
 
 
-def _clear_leftovers(host: Host, record: JobRecord) -> str | None:
+async def blame_docker(host: Host, record: JobRecord, error: Exception) -> None:
+    """A start that failed because Docker went away says nothing about checkpoint or program. Raises StepFailed."""
+    now = await asyncio.to_thread(host.daemon)
+    if now is None or (record.daemon and record.daemon != now):
+        # What Docker's remains may still have got going must not outlive this answer.
+        if record.container is not None:
+            await asyncio.to_thread(host.engine.kill, record.container)
+        fault = "the host's Docker daemon went away during the start"
+        raise StepFailed(f"{fault}: {error}", retryable=True, data={"host_fault": fault}) from error
+
+
+def _clear_leftovers(host: Host, record: JobRecord, outer: str) -> str | None:
     """Remove every container of this job but one that this very start had set running before the agent was killed."""
     found: str | None = None
     for container in host.engine.list(job_id=record.job_id):
@@ -102,6 +124,10 @@ def _clear_leftovers(host: Host, record: JobRecord) -> str | None:
             found = container.id
         else:
             host.engine.remove(container.id)
+    if found is None:
+        # One that somebody else removed has a guard still, which would freeze the next in the same outer cgroup.
+        for gone in guards.sharing(host.engine.state, outer):
+            host.engine.remove(gone)
     return found
 
 
@@ -113,31 +139,49 @@ def _fetch(host: Host, start: Start, spec: JobSpec, keys: JobKeys, token: Callab
         store.close()
 
 
-def _run(host: Host, container: JobContainer, restored: bool) -> float:
-    """Lease and guard first, then the job; the seconds of a restore."""
+def _run(host: Host, container: JobContainer, restored: bool, allowed: Callable[[], bool]) -> float:
+    """Lease and guard first, then the job; the seconds of a restore. Raises StepFailed: it does not run."""
     folder = oci.container_folder(host.engine.state, container.id)
     guards.extend(folder, host.deadline())
     guards.ensure(folder)
-    if restored:
-        return restore.start(host.engine, container).total_s
-    host.engine.start(container.id)
-    return 0.0
+    took = 0.0
+    if allowed():
+        # Under load the lease may have run out meanwhile; nothing runs yet, and the start command names our fence.
+        guards.thaw(folder, host.deadline())
+        if allowed():
+            if restored:
+                took = restore.start(host.engine, container).total_s
+            else:
+                host.engine.start(container.id)
+    if not allowed():
+        # Whoever withdrew the permission froze the job, perhaps before our thaw.
+        with suppress(ContainerFault):
+            guards.freeze(folder)
+        host.engine.kill(container.id)
+        raise StepFailed(WITHDRAWN)
+    return took
 
 
-async def _wait_for_lease(host: Host, limit_s: float, cancel: Event) -> None:
+async def _wait_for_lease(host: Host, limit_s: float, allowed: Callable[[], bool], cancel: Event) -> None:
     """Wait for an acknowledged heartbeat: without time on its lease the guard freezes a container before it starts."""
     give_up = host.clock.boottime() + limit_s
-    while host.deadline() - host.clock.boottime() < LEAST_LEASE_S:
-        if cancel.is_set() or host.clock.boottime() > give_up:
+    while True:
+        if cancel.is_set():
+            raise StepFailed(WITHDRAWN)
+        if allowed() and host.deadline() - host.clock.boottime() >= LEAST_LEASE_S:
+            return
+        if host.clock.boottime() > give_up:
             raise StepFailed("the start was given up: the marketplace acknowledges no heartbeat", retryable=True)
         await asyncio.sleep(0.1)
 
 
 async def _wait_until(host: Host, moment: float, cancel: Event) -> None:
-    """Wait for the earliest time (unix) at which the former host is surely fenced."""
-    if moment - host.clock.unix() > LONGEST_WAIT_S:
-        raise StepFailed("the start is set too far in the future: this host's clock may be wrong", retryable=True)
-    while (left := moment - host.clock.unix()) > 0:
-        if cancel.is_set():
-            raise StepFailed("the start was cancelled")
+    """Wait for the earliest time (CLOCK_BOOTTIME: no clock that can be set) at which the former host is fenced."""
+    if moment - host.clock.boottime() > LONGEST_WAIT_S:
+        raise StepFailed("the start is set too far in the future", retryable=True)
+    while not cancel.is_set():
+        left = moment - host.clock.boottime()
+        if left <= 0:
+            return
         await asyncio.sleep(min(left, 0.2))
+    raise StepFailed(WITHDRAWN)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from subprocess import SubprocessError
 from typing import Any, Protocol
@@ -11,24 +12,25 @@ import psutil
 
 from everlease.domain.jobspec import JobSpec
 from everlease.wire.node import JobBeat
-from provider_agent import guards, schedule
+from provider_agent import guards, schedule, verdict
 from provider_agent.checkpointer import Checkpoints
 from provider_agent.commit import Committed
-from provider_agent.errors import AgentError, CheckpointFailed, JobGone
+from provider_agent.errors import AgentError, CheckpointFailed, JobGone, StepFailed
 from provider_agent.guard import find_freezer
 from provider_agent.host import Host
 from provider_agent.logs import LogFollower
 from provider_agent.records import JobRecord
 from provider_agent.runtime import oci
-from provider_agent.runtime.container import JobContainer
-from provider_agent.runtime.errors import ContainerFault, RuntimeFault
+from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.terms import parse_spec
+from provider_agent.threads import BEATING, GUARDING, run_in
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
-DISK_EVERY_S = 30.0
+MEASURE_EVERY_S = 30.0
 LOG_TAIL = 4096
 FINAL_TRIES = 8
+AGAIN_S = 2.0
 
 
 class Owner(Protocol):
@@ -51,12 +53,20 @@ class Owner(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """What the host sees of a container now; all zero and not running once it ended."""
+    """What the host sees of a container now; not running once it ended."""
 
     running: bool = False
+    guarded: bool = True
     frozen: bool = False
-    pids: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses, measured now and then: a job may have as many processes as its order allows."""
+
+    disk_bytes: int = 0
     memory_bytes: int = 0
+    pids: int = 0
 
 
 class Life:
@@ -65,8 +75,9 @@ class Life:
     def __init__(self, host: Host, owner: Owner, checkpoints: Checkpoints) -> None:
         self._host, self._owner, self._checkpoints = host, owner, checkpoints
         self._tasks: list[asyncio.Task[None]] = []
+        self._guarding: asyncio.Task[None] | None = None
         self._plan: schedule.Plan | None = None
-        self._disk = 0
+        self._usage = Usage()
         self._logs: list[LogFollower] = []
 
     @property
@@ -78,17 +89,29 @@ class Life:
         record = self._owner.record
         assert record.container is not None
         self._logs = [LogFollower(self._host, record.job_id, record.container, "stdout")]
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._measure_disk())]
-        self._tasks += [asyncio.create_task(follower.run()) for follower in self._logs]
+        works: list[Callable[[], Awaitable[None]]] = [self._watch, self._measure]
+        works += [follower.run for follower in self._logs]
         if record.mode != "none":
-            self._tasks.append(asyncio.create_task(self._checkpoint_regularly()))
+            works.append(self._checkpoint_regularly)
+        self._tasks = [asyncio.create_task(self._keep_up(work)) for work in works]
+
+    async def _keep_up(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What fails of anything but the job's being gone begins again: a job nobody watches would run for ever."""
+        while True:
+            try:
+                return await work()
+            except (JobGone, StepFailed) as error:
+                return log.info("job %s: %s", self._checkpoints.job_id[:10], error)
+            except Exception:
+                log.exception("job %s: a task failed and begins again", self._checkpoints.job_id[:10])
+                await asyncio.sleep(AGAIN_S)
 
     async def end(self) -> None:
         """Stop all of it; a checkpoint in flight is given up."""
         for follower in self._logs:
             follower.close()
         current = asyncio.current_task()
-        others = [task for task in self._tasks if task is not current]
+        others = [task for task in (*self._tasks, self._guarding) if task is not None and task is not current]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -101,7 +124,9 @@ class Life:
 
     async def beat(self, record: JobRecord) -> JobBeat:
         """The job's line. A pause for a checkpoint counts as service: it is part of what is paid for."""
-        sample = await asyncio.to_thread(self._sample, record)
+        sample = await run_in(BEATING, self._sample, record)
+        if not sample.guarded and (self._guarding is None or self._guarding.done()):
+            self._guarding = asyncio.create_task(self._guard(record))
         serving = sample.running and (not sample.frozen or self._checkpoints.dumping) and not self._owner.frozen
         bound = None
         if record.phase == "running" and record.mode != "none":
@@ -110,68 +135,62 @@ class Life:
             job_id=record.job_id,
             fence=record.fence,
             serving=serving and record.phase == "running",
-            pid_count=sample.pids,
-            memory_bytes=sample.memory_bytes,
-            disk_bytes=self._disk,
+            pid_count=self._usage.pids if sample.running else 0,
+            memory_bytes=self._usage.memory_bytes if sample.running else 0,
+            disk_bytes=self._usage.disk_bytes,
             loss_bound_s=bound,
         )
 
     def _sample(self, record: JobRecord) -> Sample:
-        """Look at the container's cgroup, and see to it that a guard lives."""
+        """Look at the container's cgroup, and whether guards live."""
         folder = oci.container_folder(self._host.engine.state, record.container or "")
         freezer = find_freezer(folder)
         if freezer is None:
             return Sample()
         try:
-            guards.ensure(folder)
-            pids, frozen, memory = freezer.pids(), freezer.requested(), 0
-            for pid in pids:
-                try:
-                    memory += psutil.Process(pid).memory_info().rss
-                except psutil.Error:
-                    continue
-            return Sample(True, frozen, len(pids), memory)
-        except (OSError, ContainerFault):
+            frozen = freezer.requested() or guards.stands_still(folder)
+            return Sample(True, guards.guarded(folder), frozen)
+        except OSError:
             return Sample()
+
+    async def _guard(self, record: JobRecord) -> None:
+        """Beside the heartbeats: start the guards that are missing."""
+        folder = oci.container_folder(self._host.engine.state, record.container or "")
+        try:
+            await run_in(GUARDING, guards.ensure, folder)
+        except (OSError, SubprocessError, RuntimeFault) as error:
+            log.warning("job %s has no guard, so it stands still: %s", record.job_id[:10], error)
 
     # --- the container's end ---
 
     async def _watch(self) -> None:
-        """Poll until the container has ended, then report it, outputs first when it ended well."""
+        """Wait until the container has ended, then report it, outputs first when its program ended well."""
         record = self._owner.record
-        while True:
-            try:
-                found = await asyncio.to_thread(self._host.engine.inspect, record.container or "")
-            except ContainerFault as error:
-                if not error.retryable:
-                    log.error("job %s: %s", record.job_id[:10], error)
-                    await self._ended(None)
-                    return
-            else:
-                if found.exit_code is not None:
-                    await self._ended(found)
-                    return
-            await asyncio.sleep(POLL_S)
+        judged = record.phase == "exited"
+        end = await (verdict.recall(self._host, record) if judged else verdict.wait(self._host, record.job_id))
+        record = self._owner.record
+        changes = {"phase": "exited", "exit_code": end.code, "host_fault": end.fault}
+        self._host.journal.put_job(record.model_copy(update=changes))
+        self._host.crash.reach("exit.judged")
+        if not record.exit_reported:
+            await self._report(record, end)
 
-    async def _ended(self, container: JobContainer | None) -> None:
-        code = container.exit_code if container is not None and container.exit_code is not None else 137
-        record = self._owner.record
-        self._host.journal.put_job(record.model_copy(update={"phase": "exited", "exit_code": code}))
-        if record.exit_reported:
-            return
-        killed = bool(container and container.oom_killed)
-        data: dict[str, Any] = {"code": code, "container": record.container or "", "oom_killed": killed}
-        if code == 0:
+    async def _report(self, record: JobRecord, end: verdict.End) -> None:
+        key = record.container or ""
+        data: dict[str, Any] = {"code": end.code, "container": key, "oom_killed": end.oom_killed}
+        if end.fault:
+            data["host_fault"] = end.fault
+        elif end.code == 0:
             data |= await self._keep_outputs()
             self._host.crash.reach("final.committed")
         else:
             data["log_tail"] = await asyncio.to_thread(self._tail)
         for follower in self._logs:
             await follower.drained()
-        key = record.container or ""
-        if data["oom_killed"]:
+        if end.oom_killed and not end.fault:
             self._owner.notice("oom_killed", "the job used more memory than its order allows", key=key)
-        self._owner.notice("exited", f"the container ended with code {code}", data, key=key)
+        how = f"{end.fault}: the container is gone" if end.fault else f"the container ended with code {end.code}"
+        self._owner.notice("exited", how, data, key=key)
         self._host.journal.put_job(self._owner.record.model_copy(update={"exit_reported": True}))
 
     async def _keep_outputs(self) -> dict[str, Any]:
@@ -212,7 +231,10 @@ class Life:
             self._plan = schedule.next_checkpoint(
                 record, policy, record.start.mtbf_s, self._host.settings.trial_after_s
             )
-            wait = max(self._plan.due - now, schedule.retry_after(failures) if failures else 0.0)
+            # Never more than an interval: the wall clock may have been set back.
+            wait = max(
+                min(self._plan.due - now, self._plan.interval), schedule.retry_after(failures) if failures else 0.0
+            )
             await asyncio.sleep(max(wait, 0.05))
             if self._owner.record.phase != "running" or self._owner.frozen or not self._owner.confirmed:
                 await asyncio.sleep(POLL_S)
@@ -261,19 +283,35 @@ class Life:
             self._owner.notice(kind, error.sentence, {"retryable": error.retryable})
         log.warning("job %s: checkpoint failed: %s", record.job_id[:10], error.sentence)
 
-    async def _measure_disk(self) -> None:
-        """Bytes on disk for heartbeats; a job that writes more than its order allows is stopped."""
+    # --- what it uses ---
+
+    async def _measure(self) -> None:
+        """For heartbeats; a job that writes more than its order allows is stopped."""
         told = False
         while True:
             record = self._owner.record
             try:
-                self._disk = await asyncio.to_thread(self._host.engine.disk_used, record.container or "")
+                self._usage = await asyncio.to_thread(self._measured, record.container or "")
             except (AgentError, RuntimeFault, OSError, SubprocessError) as error:
-                log.debug("the disk of %s was not measured: %s", record.job_id[:10], error)
-                await asyncio.sleep(DISK_EVERY_S)
+                log.debug("what %s uses was not measured: %s", record.job_id[:10], error)
+                await asyncio.sleep(MEASURE_EVERY_S)
                 continue
-            if self._disk > self._spec.resources.disk_bytes and not told and record.phase == "running":
-                told = True
-                self._owner.notice("disk_full", f"the job wrote {self._disk} bytes, more than its order allows")
+            used = self._usage.disk_bytes
+            if used > self._spec.resources.disk_bytes and not told and record.phase == "running":
+                # First: on a full disk not even the notice can be written down.
                 await asyncio.to_thread(self._host.engine.stop, record.container or "")
-            await asyncio.sleep(DISK_EVERY_S)
+                told = True
+                self._owner.notice("disk_full", f"the job wrote {used} bytes, more than its order allows")
+            await asyncio.sleep(MEASURE_EVERY_S)
+
+    def _measured(self, container: str) -> Usage:
+        disk = self._host.engine.disk_used(container)
+        freezer = find_freezer(oci.container_folder(self._host.engine.state, container))
+        pids = freezer.pids() if freezer is not None else ()
+        memory = 0
+        for pid in pids:
+            try:
+                memory += psutil.Process(pid).memory_info().rss
+            except psutil.Error:
+                continue
+        return Usage(disk, memory, len(pids))

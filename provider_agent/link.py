@@ -35,8 +35,10 @@ from provider_agent.identity import Identity
 from provider_agent.journal import Journal
 
 log = logging.getLogger(__name__)
-SILENCE_S = 6.0
+SILENCE_S, LONGEST_SILENCE_S = 6.0, 60.0
+"""At least and at most; between them it is a third of the marketplace's `fence_after`."""
 SENT_AWAY_S = 2.0
+GREETING_S = 10.0
 DIAL_S = 3.0
 FIRST_WAIT_S, LONGEST_WAIT_S, REFUSED_WAIT_S = 0.2, 2.0, 15.0
 """Seconds between tries. A marketplace that comes back judges silence after 3.5 s: a node with jobs must be quicker."""
@@ -99,11 +101,13 @@ class Session:
 
     async def receive(self) -> ToNode:
         """The next message; raises LinkDown after a silence, an end, or a message out of order."""
+        silence = min(max(SILENCE_S, self.challenge.fence_after / 3), LONGEST_SILENCE_S)
         try:
-            text = await asyncio.wait_for(self._socket.recv(), SILENCE_S)
+            async with asyncio.timeout(silence):
+                text = await self._socket.recv()
             message = to_node.validate_json(text)
         except TimeoutError as error:
-            raise LinkDown(f"the marketplace said nothing for {SILENCE_S:.0f} s") from error
+            raise LinkDown(f"the marketplace said nothing for {silence:.0f} s") from error
         except (WebSocketException, OSError) as error:
             raise LinkDown("the connection to the marketplace ended") from error
         except ValidationError as error:
@@ -218,7 +222,8 @@ class Link:
 
     async def _greet(self, socket: ClientConnection, listener: Listener) -> Session:
         """Challenge, hello, welcome. Raises HandshakeRefused."""
-        challenge = Challenge.model_validate_json(await asyncio.wait_for(socket.recv(), 10))
+        async with asyncio.timeout(GREETING_S):
+            challenge = Challenge.model_validate_json(await socket.recv())
         if Domain(challenge.chain_id, challenge.escrow.lower()) != self._deployment:
             raise HandshakeRefused("the marketplace serves another chain or escrow than this agent's deployments file")
         hello = Hello(
@@ -233,7 +238,8 @@ class Link:
         )
         await socket.send(hello.model_dump_json())
         try:
-            welcome = Welcome.model_validate_json(await asyncio.wait_for(socket.recv(), 10))
+            async with asyncio.timeout(GREETING_S):
+                welcome = Welcome.model_validate_json(await socket.recv())
         except (WebSocketException, ValidationError) as error:
             raise HandshakeRefused(f"the marketplace did not admit this node ({str(error)[:200]})") from error
         return Session(socket, challenge, welcome)

@@ -68,7 +68,8 @@ class LogFollower:
     async def drained(self) -> None:
         """Wait until everything that an ended container said was delivered, but not for ever."""
         try:
-            await asyncio.wait_for(self._done.wait(), DRAIN_S)
+            async with asyncio.timeout(DRAIN_S):
+                await self._done.wait()
         except TimeoutError:
             log.warning("the output of %s is not delivered yet", self._container[:12])
 

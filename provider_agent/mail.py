@@ -32,7 +32,8 @@ class Mail:
         asked = self._asked[request] = asyncio.get_running_loop().create_future()
         try:
             await self._link.send({"type": "token_request", "request": request, "job_id": job_id, "fence": fence})
-            grant: TokenGrant = await asyncio.wait_for(asked, TOKEN_WAIT_S)
+            async with asyncio.timeout(TOKEN_WAIT_S):
+                grant: TokenGrant = await asked
         except TimeoutError as error:
             raise LinkDown("the marketplace did not grant a store token in time") from error
         finally:

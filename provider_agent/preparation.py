@@ -32,6 +32,7 @@ class _Fetched(NamedTuple):
 def check(host: Host, command: Prepare) -> JobSpec:
     """The spec, if it is the one this node bid on and fits its disk. Raises StepFailed."""
     spec = terms.agreed_spec(host.journal, command.job_id, command.spec)
+    terms.check_restorable(host, command.checkpoint_requirements)
     room = host.free_disk() - disk_needed(spec, 2 * command.image_archive_bytes)
     if room < 0:
         raise StepFailed(f"this host lacks {-room} bytes of disk for the job", retryable=True)

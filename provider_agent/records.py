@@ -43,7 +43,9 @@ class JobRecord(Record):
     """One award of a job to this node. ``start`` keeps the keys as they came: sealed to this node.
 
     ``mode`` is the way checkpoints are taken now; ``head`` and ``head_seq`` the newest committed one; ``taken_at``
-    (unix) when its memory was written, so that work since then is what a loss would cost.
+    (unix) when its memory was written, so that work since then is what a loss would cost. ``daemon`` names the Docker
+    daemon that was last seen running the container; ``host_fault`` says why its end was the host's doing.
+    ``leaving``: it was frozen because this agent leaves, and goes on here only if the agent comes back to it.
     """
 
     job_id: Hex32
@@ -65,9 +67,20 @@ class JobRecord(Record):
     pending: PendingCheckpoint | None = None
     restarts: int = 0
     exit_code: int | None = None
+    host_fault: str = ""
+    leaving: bool = False
+    daemon: str = ""
     exit_reported: bool = False
     stdout: LogPosition = Field(default_factory=LogPosition)
     stderr: LogPosition = Field(default_factory=LogPosition)
+
+    def state(self, *, frozen: bool) -> Literal["preparing", "running", "frozen", "exited"]:
+        """What Hello says of it; ``frozen``: whether the guard fenced what runs."""
+        if self.phase in ("preparing", "prepared", "starting"):
+            return "preparing"
+        if self.phase == "exited":
+            return "exited"
+        return "frozen" if frozen or self.phase == "held" else "running"
 
 
 class LeaseRecord(Record):

@@ -13,7 +13,10 @@ class AgentSettings(BaseSettings):
 
     ``docker_socket``: the host's own daemon; without it the agent starts one of its own below ``data_dir``, with its
     sockets in ``docker_run_dir`` (a short path). ``docker_network``: the path of the network namespace it lives in.
-    ``node_key`` (hex) is accepted on development chains only; else ``keystore`` and its password. ``teardown``: at
+    ``slice``: the root of the agent's cgroups; ``everlease`` with the host's own daemon, else derived from
+    ``data_dir``, since agents on one machine must not share one.
+    ``node_key`` (hex) is accepted on development chains only; else ``keystore`` and its password, itself or in a
+    file. ``prove_runtime``: dump and restore a small container before process checkpoints are offered. ``teardown``: at
     SIGTERM remove the jobs and stop a daemon of our own, instead of leaving them for the next start. ``crash_at`` is
     for tests.
     """
@@ -29,6 +32,7 @@ class AgentSettings(BaseSettings):
     provider: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
     keystore: Path | None = None
     keystore_password: SecretStr | None = None
+    keystore_password_file: Path | None = None
     node_key: SecretStr | None = None
 
     base_rate: int = Field(default=50_000, ge=0)
@@ -48,9 +52,11 @@ class AgentSettings(BaseSettings):
     docker_socket: Path | None = None
     docker_run_dir: Path | None = None
     docker_network: Path | None = None
+    slice: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9]{0,31}$")
     runc: Path = Path("/usr/sbin/runc")
     criu: Path | None = None
     firewall: bool = True
+    prove_runtime: bool = True
 
     trial_after_s: float = Field(default=10.0, ge=0, le=60)
     teardown: bool = False

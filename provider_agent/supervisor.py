@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from everlease.wire.commands import Command, Freeze, Prepare, Stop
+from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop
 from everlease.wire.node import (
     CallForBids,
     Challenge,
@@ -22,6 +22,7 @@ from everlease.wire.node import (
     Welcome,
 )
 from provider_agent import answers, bidding
+from provider_agent.departure import Departure
 from provider_agent.errors import LinkDown, StepFailed
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
@@ -29,10 +30,15 @@ from provider_agent.jobs import Job
 from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.orphans import sweep_host
+from provider_agent.threads import BEATING, BIDDING, run_in
 
 log = logging.getLogger(__name__)
 DROP_AFTER_S = 10.0
 PREPARED_FOR_S = 1800.0
+MOST_CALLS = 8
+"""Calls for bids that are looked at or wait to be, at once: with a Docker that hangs none of them ends."""
+ANSWERED_S = 0.5
+"""How long the agent lives on after its departure, so that whoever asked for it gets the answer."""
 
 
 class Supervisor:
@@ -41,11 +47,14 @@ class Supervisor:
     def __init__(self, host: Host, link: Link, mail: Mail, heartbeats: Heartbeats) -> None:
         self._host, self._link, self._mail, self._heartbeats = host, link, mail, heartbeats
         self.jobs: dict[str, Job] = {}
+        self._dropping: set[Job] = set()
         self._steps: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls = 0
         self.draining = False
         self.exit_when_empty = False
         self.empty = asyncio.Event()
+        self._departure: asyncio.Task[list[dict[str, Any]]] | None = None
 
     # --- start and end ---
 
@@ -78,7 +87,7 @@ class Supervisor:
             # A preparation is not under this node's own fence yet (it may be for a migration), so it has no line.
             if record is not None and record.phase not in ("preparing", "prepared"):
                 lines.append(await job.beat())
-        disk = await asyncio.to_thread(self._host.free_disk)
+        disk = await run_in(BEATING, self._host.free_disk)
         try:
             await self._heartbeats.send(self._link, lines, max(disk, 0))
         except LinkDown:
@@ -89,7 +98,7 @@ class Supervisor:
         for record in self._host.journal.jobs():
             waited = self._host.clock.unix() - record.accepted_at
             if record.phase in ("preparing", "prepared") and waited > PREPARED_FOR_S and record.job_id in self.jobs:
-                self._spawn(self._drop(self.jobs[record.job_id]))
+                self._spawn(self._drop(self.jobs[record.job_id], "no start followed its preparation"))
 
     async def let_go(self) -> None:
         """The agent ends: stop watching, leave the containers to their guards."""
@@ -111,9 +120,22 @@ class Supervisor:
         await self._announce_drain(reason)
         return {"ok": True, "jobs_left": len(self._host.journal.jobs())}
 
-    async def _announce_drain(self, reason: str) -> None:
+    async def stop(self, within_s: float, reason: str) -> dict[str, Any]:
+        """Leave in order within that time (see departure), then end; asked again, it is the same departure."""
+        if self._departure is None:
+            self.draining = True
+            departure = Departure(self._host, self.jobs, within_s, reason)
+            self._departure = asyncio.create_task(departure.run())
+            await self._announce_drain(reason, within_s)
+            self._host.crash.reach("leave.announced")
         try:
-            await self._link.send({"type": "drain", "reason": reason[:2000]})
+            return {"ok": True, "jobs": await asyncio.shield(self._departure)}
+        finally:
+            asyncio.get_running_loop().call_later(ANSWERED_S, self.empty.set)
+
+    async def _announce_drain(self, reason: str, within_s: float | None = None) -> None:
+        try:
+            await self._link.send({"type": "drain", "reason": reason[:2000], "within_s": within_s})
         except LinkDown:
             log.info("the drain is announced once the link is back")
 
@@ -129,6 +151,7 @@ class Supervisor:
             "node": self._host.identity.key.address,
             "connected": self._link.connected,
             "draining": self.draining,
+            "leaving": self._departure is not None,
             "jobs": jobs,
         }
 
@@ -159,7 +182,7 @@ class Supervisor:
         """Freeze now; drop once a heartbeat was refused under the old fence, or after a while in any case."""
         await job.freeze_now()
         await asyncio.sleep(DROP_AFTER_S)
-        await self._drop(job)
+        await self._drop(job, "the marketplace dropped it at our return: it ended or moved")
 
     async def _reassert(self, job_id: str, fence: int, lease_id: str) -> None:
         path = self._host.folders.last_commit(job_id)
@@ -201,11 +224,13 @@ class Supervisor:
             job, record = self.jobs.get(job_id), self._host.journal.job(job_id)
             # The fence may have risen since the heartbeat was sent: then it was the older one that was refused.
             if job is not None and record is not None and lines.get(job_id) == record.fence:
-                self._spawn(self._drop(job))
+                self._spawn(self._drop(job, "the marketplace refused its heartbeat: it ended or moved"))
         for job_id, fence in lines.items():
             job, record = self.jobs.get(job_id), self._host.journal.job(job_id)
             if job is None or record is None or record.fence != fence or job_id in ack.refused:
                 continue
+            if record.leaving and self._departure is None:
+                self._spawn(job.come_back())
             if job.extend(self._heartbeats.deadline()):
                 self._spawn(job.resume())
 
@@ -216,11 +241,16 @@ class Supervisor:
                 return
         self._host.journal.acknowledged([f"commit:{answer.request}"])
 
-    async def _drop(self, job: Job) -> None:
-        if self.jobs.get(job.job_id) is not job:
+    async def _drop(self, job: Job, why: str) -> None:
+        """Remove a job from this host, once: heartbeats go on being refused until it is gone."""
+        if self.jobs.get(job.job_id) is not job or job in self._dropping:
             return
-        log.warning("job %s belongs to another host now: dropping it", job.job_id[:10])
-        await job.refused()
+        log.warning("job %s is removed here: %s", job.job_id[:10], why)
+        self._dropping.add(job)
+        try:
+            await job.refused()
+        finally:
+            self._dropping.discard(job)
         if self.jobs.get(job.job_id) is job:
             del self.jobs[job.job_id]
 
@@ -258,6 +288,8 @@ class Supervisor:
             return None
         if record is not None and command.fence < record.fence:
             raise StepFailed(f"fence {command.fence} is older than {record.fence}, which this node holds")
+        if self._departure is not None and isinstance(command, Prepare | Start | Restart):
+            raise StepFailed("this node leaves", retryable=True, data={"host_fault": "the host stops"})
         running = record is not None and record.phase in ("starting", "running", "held")
         if isinstance(command, Prepare) and running and record is not None and record.fence == command.fence:
             raise StepFailed(f"this node already runs the job under fence {record.fence}")
@@ -273,7 +305,13 @@ class Supervisor:
         try:
             if self.draining:
                 raise bidding.Declined("this node is draining")
-            offer = await asyncio.to_thread(bidding.consider, self._host, call)
+            if self._calls >= MOST_CALLS:
+                raise bidding.Declined("this node has too many calls to answer")
+            self._calls += 1
+            try:
+                offer = await run_in(BIDDING, bidding.consider, self._host, call)
+            finally:
+                self._calls -= 1
             signed = offer.signed.model_dump(mode="json")
             await self._link.send({"type": "bid", **head, "signed": signed, "missing_bytes": offer.missing_bytes})
         except bidding.Declined as reason:

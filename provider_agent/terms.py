@@ -1,6 +1,10 @@
 """What this node agreed to: a command may ask for nothing that differs from a bid it signed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from everlease.chain.typed_data import lease_id
+from everlease.domain import compat
 from everlease.domain.jobspec import CheckpointMode, JobSpec, from_dict, spec_hash
 from everlease.domain.terms import LeaseParams
 from everlease.wire.commands import Start
@@ -36,6 +40,13 @@ def agreed_lease(journal: Journal, start: Start) -> LeaseParams:
         if lease_id(params) == start.lease_id and start.rate_per_hour >= record.bid.min_rate_per_hour:
             return params
     raise SpecRefused("the lease is not one that this node's bids allow")
+
+
+def check_restorable(host: Host, requirements: Mapping[str, Any] | None) -> None:
+    """Refuse a process checkpoint that can't live here before a byte of it is fetched. Raises StepFailed: ``unfit``."""
+    reason = compat.why_not(requirements, host.facts)
+    if reason is not None:
+        raise StepFailed(reason, data={"unfit": reason})
 
 
 def checkpoint_mode(start: Start, spec: JobSpec) -> str:

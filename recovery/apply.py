@@ -90,6 +90,8 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         if award is None or award.ended_at is not None:
             return False
         emit(tx, "job.host_lost", {"job_id": job_id})
+        if "goodbye" in award.facts:
+            return False
         awards.note(tx, job_id, fence, {}, {"last_seen_at": why.get("last_seen")})
         if _outputs_are_in(tx, work.job, fence):
             # The host died after its job: its outputs are the head, only word of the exit was lost.
@@ -200,8 +202,12 @@ def _(move: m.NoteAward, work: _Work) -> None:
 def _(move: m.CountRestart, work: _Work) -> None:
     award = awards.under_fence(work.tx, work.job.id, move.fence)
     if award is not None:
-        award.restarts += 1
-        awards.note(work.tx, work.job.id, move.fence, {}, {"exit_code": None, "exited_at": None})
+        facts: dict[str, Any] = {"exit_code": None, "exited_at": None, "host_fault": None}
+        if move.host_fault:
+            facts["host_faults"] = int(award.facts.get("host_faults", 0)) + 1
+        else:
+            award.restarts += 1
+        awards.note(work.tx, work.job.id, move.fence, {}, facts)
 
 
 @_apply.register

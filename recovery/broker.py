@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from recovery import routes
+from recovery import routes, transport
 from recovery.settings import RecoverySettings
 from recovery.tasks import register
 
@@ -13,6 +13,7 @@ def make_app(settings: RecoverySettings) -> Celery:
     A task is handed out again only after the visibility timeout, four times the hard limit of any task, so no second
     worker starts one that still runs.
     """
+    transport.install()
     app = Celery("everlease.recovery", broker=settings.broker_url, set_as_current=False)
     limit = settings.task_time_limit
     app.conf.update(

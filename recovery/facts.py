@@ -31,6 +31,9 @@ def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
         if data.get("outputs_error"):
             awards.note(tx, job_id, fence, {}, {"final_commit_failed": str(data["outputs_error"])[:2000]})
         container = str(data.get("container") or event.id)[:100]
-        awards.note_exit(tx, job_id, fence, container, int(data["code"]), now)
+        fault = str(data.get("host_fault") or "")[:500]
+        if awards.note_exit(tx, job_id, fence, container, int(data["code"]), now, fault) and fault:
+            told = {"node": str(payload.get("node", "")), "fence": fence, "detail": fault}
+            jobs.record(tx, job_id, "host.fault", told)
     elif kind == "trial_dump" and not data.get("ok"):
         awards.note(tx, job_id, fence, {}, {"undumpable": detail or "the trial dump failed"})

@@ -33,13 +33,13 @@ class ClearWish:
 
 @dataclass(frozen=True, slots=True)
 class OpenAuction:
-    """Call for bids on epoch ``epoch`` for ``window_s`` seconds."""
+    """Call for bids on epoch ``epoch`` for ``window_s`` seconds; ``excluded``: nodes that are not asked, and why."""
 
     epoch: int
     plan: str
     mode: str
     window_s: float
-    excluded: tuple[str, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,13 @@ class NoteAward:
 
 @dataclass(frozen=True, slots=True)
 class CountRestart:
-    """The container was started again on the spot; the exit that led to it is dealt with."""
+    """The container was started again on the spot; the exit that led to it is dealt with.
+
+    ``host_fault``: it was the host's doing and counts apart.
+    """
 
     fence: int
+    host_fault: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from steps import ROOT, Log, Step, StepFailed, run_steps
@@ -37,15 +38,15 @@ NO_CRIU = "CRIU 4.2 could not be set up: nodes offer checkpoints in 'files' mode
 NO_IMAGE = "The demo's container image could not be built: jobs with images of your own work, the demo doesn't."
 
 
-def missing_packages() -> list[str]:
+def missing_packages(packages: Mapping[str, str] = PACKAGES) -> list[str]:
     """Debian packages whose command isn't on the path."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return [package for package, command in PACKAGES.items() if shutil.which(command, path=path) is None]
+    return [package for package, command in packages.items() if shutil.which(command, path=path) is None]
 
 
-def install_packages(log: Log) -> None:
+def install_packages(log: Log, packages: Mapping[str, str] = PACKAGES) -> None:
     """apt-get what is missing. Services of new packages aren't started: the demo runs a Docker daemon of its own."""
-    missing = missing_packages()
+    missing = missing_packages(packages)
     if not missing:
         return
     if os.geteuid() != 0:
@@ -103,8 +104,8 @@ def compile_contracts(log: Log) -> None:
 
 
 def set_up_criu(log: Log) -> None:
-    """A private CRIU, tried on this kernel."""
-    log.command(["sh", str(ROOT / "scripts" / "setup_criu.sh")])
+    """CRIU as hosts get it: built as a wheel, installed by pip; tried on this kernel."""
+    log.command([sys.executable, str(ROOT / "scripts" / "criu_wheel.py"), "--prefix", str(TOOLS / "criu")])
     log.command([str(TOOLS / "criu" / "criu"), "check"])
 
 
@@ -173,10 +174,10 @@ def steps() -> list[Step]:
         ),
         Step(
             "criu",
-            "CRIU in a private prefix",
+            "CRIU as a wheel",
             set_up_criu,
-            ("packages",),
-            (scripts / "setup_criu.sh",),
+            ("packages", "uv"),
+            (scripts / "criu_wheel.py", scripts / "debian_archive.py"),
             (TOOLS / "criu" / "criu",),
             True,
             NO_CRIU,

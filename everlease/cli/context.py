@@ -73,7 +73,7 @@ class Context:
         """The wallet's key, or None where none is configured. Raises KeyRefused."""
         config = self.config
         if config.key_file is not None:
-            return load_keystore(config.key_file, self._password(config.key_file))
+            return load_keystore(config.key_file, self.password(config.key_file))
         if config.private_key is not None:
             return raw_key(config.private_key, self.terms.chain_id)
         return None
@@ -122,7 +122,8 @@ class Context:
         deployment.check_chain(chain)
         return deployment
 
-    def _password(self, keystore: Path) -> str:
+    def password(self, keystore: Path) -> str:
+        """The keystore's password: configured, in the file beside it, or asked for."""
         config = self.config
         if config.password is not None:
             return config.password

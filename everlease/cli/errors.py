@@ -11,6 +11,8 @@ from everlease.domain.money import InvalidAmount
 from everlease.stack.errors import AlreadyUp, NotUp, StackError
 from everlease.store.errors import StoreError, StoreUnavailable
 from everlease.wire.jobfile import InvalidJobFile
+from provider_agent.installation.errors import AgentAway, InstallationError
+from provider_agent.runtime.errors import DaemonUnavailable, RuntimeFault
 
 
 class ExitCode(IntEnum):
@@ -37,6 +39,7 @@ class CliError(Exception):
         self.code = code
 
 
+_OURS = ("everlease", "provider_agent", "marketplace", "indexer", "recovery")
 _MONEY = {"deposit-above-balance", "deposit-above-allowance", "deposit-too-small", "empty-order"}
 
 
@@ -88,6 +91,15 @@ def explain(error: Exception) -> CliError | None:
         return CliError(ExitCode.UNAVAILABLE, str(error))
     if isinstance(error, DemoStuck | ReferenceFailed):
         return CliError(ExitCode.PROMISE_BROKEN, str(error))
+    if isinstance(error, AgentAway | DaemonUnavailable):
+        return CliError(ExitCode.UNAVAILABLE, str(error))
+    if isinstance(error, InstallationError | RuntimeFault):
+        return CliError(ExitCode.REFUSED, str(error))
     if isinstance(error, httpx.HTTPError):
         return CliError(ExitCode.UNAVAILABLE, f"a server could not be reached: {error}")
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(_OURS):
+        return CliError(
+            ExitCode.NOT_FOUND,
+            f"this takes the package {error.name}: install 'everlease[server]' (to run a market) or 'everlease[agent]'",
+        )
     return None

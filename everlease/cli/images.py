@@ -1,15 +1,19 @@
-"""A local image's way into the store: found by Docker, saved as an archive (its id stays), stored as plain blocks."""
+"""A local image's way into the store: found by Docker, saved as an archive, named by its config, stored as plain
+blocks.
+"""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
 
+from everlease import docker_api
 from everlease.cli.errors import CliError, ExitCode
 from everlease.domain.manifest import CID
+from everlease.image_archive import ArchiveRefused, read_archive
 from everlease.store.base import BlockStore
 from everlease.store.plain import upload_plain
 
@@ -18,7 +22,7 @@ DEFAULT_SOCKET = Path("/var/run/docker.sock")
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image in the store. ``digest`` is its config digest (Docker's image id), ``size`` the archive's bytes."""
+    """An image in the store. ``digest`` is its config's, the same on every host, ``size`` the archive's bytes."""
 
     digest: str
     manifest: CID
@@ -36,15 +40,18 @@ class LocalImages:
                 f"there is no Docker daemon at {self._socket}: start it, or name its socket with --docker-socket",
             )
         try:
-            self._client = docker.DockerClient(base_url=f"unix://{self._socket}", timeout=600)
-            self._client.ping()
-        except (DockerException, OSError) as error:
+            self._client = docker_api.connect(f"unix://{self._socket}", timeout=600)
+        except docker_api.EngineUnsupported as error:
+            raise CliError(
+                ExitCode.UNAVAILABLE, f"the Docker daemon at {self._socket} can't be used: {error}"
+            ) from error
+        except (DockerException, RequestException, OSError) as error:
             raise CliError(
                 ExitCode.UNAVAILABLE, f"the Docker daemon at {self._socket} does not answer: {error}"
             ) from error
 
-    def digest(self, reference: str) -> str:
-        """The id of an image. Raises CliError where Docker doesn't have it, or where it declares volumes."""
+    def local_id(self, reference: str) -> str:
+        """Docker's id of an image, which may be good for this daemon alone. Raises CliError where Docker lacks it."""
         try:
             image = self._client.images.get(reference)
         except ImageNotFound:
@@ -61,13 +68,20 @@ class LocalImages:
         with archive.open("rb") as file:
             self._client.images.load(file)
 
-    def upload(self, reference: str, digest: str, store: BlockStore, progress: Callable[[int], None]) -> StoredImage:
-        """Save the image and store its archive; blocks that the store has are not sent again."""
+    def upload(self, reference: str, store: BlockStore, progress: Callable[[int], None]) -> StoredImage:
+        """Save the image and store its archive; blocks that the store has are not sent again. Raises CliError."""
+        self.local_id(reference)
         with tempfile.NamedTemporaryFile(prefix="everlease-image-", suffix=".tar") as archive:
             # By name, so that the archive carries the tag; a digest alone would lose it.
             for chunk in self._client.images.get(reference).save(named=reference if ":" in reference else True):
                 archive.write(chunk)
             archive.flush()
+            try:
+                digest = read_archive(Path(archive.name)).digest
+            except ArchiveRefused as error:
+                raise CliError(
+                    ExitCode.UNAVAILABLE, f"Docker saved {reference!r} in a form unknown: {error}"
+                ) from error
             stored = upload_plain(store, Path(archive.name), progress=progress)
         return StoredImage(digest, stored.cid, stored.size)
 

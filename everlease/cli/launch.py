@@ -50,11 +50,11 @@ def make_order(job: JobFile, spec: SpecModel, market: MarketOut, tenant: str, no
 
 def upload_image(market: Market, images: LocalImages, reference: str, note: Note) -> StoredImage:
     """The image's archive in the store, by a token of the marketplace."""
-    digest = images.digest(reference)
+    images.local_id(reference)
     grant = market.post("/v1/store/tokens", StoreTokenOut)
     store = HttpBlockStore(grant.store_url, lambda: grant.store_token)
     try:
-        return images.upload(reference, digest, store, lambda done: note(f"image {reference}: {done >> 20} MiB stored"))
+        return images.upload(reference, store, lambda done: note(f"image {reference}: {done >> 20} MiB stored"))
     finally:
         store.close()
 

@@ -1,15 +1,17 @@
 """`everlease up | down | status | demo`: a whole market on this machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
 from everlease.cli.output import console, emit_json, errors, table
-from everlease.stack.local import LocalStack
 from everlease.stack.plan import StackPlan
+
+if TYPE_CHECKING:
+    from everlease.stack.local import LocalStack
 
 Home = Annotated[Path, typer.Option("--home", help="Where the stack keeps its data.")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start a market on this machine: chain, database, broker, services, and as many hosts as asked."""
-    stack = LocalStack(ROOT, home.resolve())
+    stack = _stack(home)
     note = (lambda text: errors.print(f"[dim]{text}[/dim]")) if not as_json else (lambda text: None)
     state = stack.up(StackPlan(nodes=nodes), note)
     if as_json:
@@ -48,7 +50,7 @@ def down(
     as_json: Json = False,
 ) -> None:
     """Stop everything that up started; the next up goes on where this one was."""
-    stack = LocalStack(ROOT, home.resolve())
+    stack = _stack(home)
     was_up = stack.down()
     if purge:
         stack.purge()
@@ -60,7 +62,7 @@ def down(
 
 def status(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """What runs, with process ids and logs."""
-    stack = LocalStack(ROOT, home.resolve())
+    stack = _stack(home)
     found = stack.status()
     if as_json:
         emit_json({"up": bool(found), "processes": found})
@@ -86,3 +88,10 @@ def demo(
         emit_json(report.document)
     if report.broken:
         raise CliError(ExitCode.PROMISE_BROKEN, f"the promise was not kept: {'; '.join(report.broken)}")
+
+
+def _stack(home: Path) -> "LocalStack":
+    """The market of this folder. Imported here: its database and broker are no part of a client or an agent."""
+    from everlease.stack.local import LocalStack
+
+    return LocalStack(ROOT, home.resolve())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from everlease import __version__
 from everlease.cli import explorer, job, local, provider, store
@@ -85,7 +86,7 @@ def main() -> None:
         if known is None or os.environ.get("EVERLEASE_TRACEBACK"):
             errors.print(f"[red]unexpected error[/red]: {type(error).__name__}: {error}")
             raise
-        errors.print(f"[red]error[/red]: {known}", soft_wrap=True)
+        errors.print(f"[red]error[/red]: {escape(str(known))}", soft_wrap=True)
         sys.exit(known.code)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 

@@ -12,7 +12,7 @@ import typer
 from everlease.chain.contracts import NO_PERMIT
 from everlease.chain.keys import Key, load_keystore
 from everlease.chain.typed_data import node_auth_digest
-from everlease.cli import payments
+from everlease.cli import payments, provider_host
 from everlease.cli.context import Context, Wallet, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
@@ -21,12 +21,13 @@ from everlease.domain.money import to_units
 from everlease.domain.terms import NodeAuth
 from everlease.wire.http import NodeList, NodeOut
 from provider_agent.control import ask
+from provider_agent.installation.stop import CONTROL_SOCKET
 
 app = typer.Typer(no_args_is_help=True, help="Stake, authorise nodes, collect earnings, run an agent.")
 Amount = Annotated[str, typer.Argument(help="Dollars, with at most six decimals.")]
 NodeKey = Annotated[Path, typer.Option("--node", help="The node's keystore file (the host's own hot key).")]
 _CONSENT_S = 3600
-CONTROL_SOCKET = "agent.sock"
+provider_host.register(app)
 
 
 def authorise(wallet: Wallet, node: Key) -> str:

@@ -16,7 +16,6 @@ from everlease.store.car import write_car
 from everlease.store.cid import parse_cid
 from everlease.store.local import LocalBlockStore
 from everlease.store.scrub import scrub_store
-from everlease.store.serve import serve as serve_store
 from everlease.store.sessions import SessionLedger
 
 app = typer.Typer(no_args_is_help=True, help="Serve, list, verify, export and clean a block store on this machine.")
@@ -44,6 +43,8 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 9000,
 ) -> None:
     """Serve blocks over HTTP until it is stopped."""
+    from everlease.store.serve import serve as serve_store
+
     if not secret_file.is_file():
         raise CliError(
             ExitCode.NOT_FOUND, f"there is no secret file {secret_file}: write 32 random bytes or more into it"

@@ -1,6 +1,6 @@
 """Auctions as the gateway sees them: which nodes were asked, what they answered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -122,7 +122,7 @@ def call(
     epoch: int,
     plan: str,
     mode: str,
-    excluded: Sequence[str],
+    excluded: Mapping[str, str],
     opened_at: datetime,
     closes_at: datetime,
 ) -> int:
@@ -132,7 +132,7 @@ def call(
         epoch=epoch,
         plan=plan,
         mode=mode,
-        excluded=list(excluded),
+        excluded=dict(excluded),
         opened_at=opened_at,
         closes_at=closes_at,
     )

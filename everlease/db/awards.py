@@ -12,7 +12,7 @@ from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain.earning import Accrual, accrue
 
-_SHUT_OUT = ("lost", "voided")
+_SHUT_OUT = ("lost", "voided", "late")
 """Outcomes that a node did not agree to; all others end in order, and its last words are welcome."""
 
 
@@ -49,11 +49,19 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
 
 
 def current(tx: Tx, node: str, job_ids: Collection[str]) -> dict[str, tuple[AwardRow, JobRow]]:
-    """Those of the jobs that this node holds now: the award has not ended and its fence is the job's."""
+    """Those of the jobs that this node holds now: the award has not ended and its fence is the job's.
+
+    A goodbye is final: recovery may give the job away at any moment, so whoever said it has no more part in it.
+    """
     rows = tx.execute(
         select(AwardRow, JobRow)
         .join(JobRow, (JobRow.id == AwardRow.job_id) & (JobRow.fence == AwardRow.fence))
-        .where(AwardRow.node == node, AwardRow.job_id.in_(job_ids), AwardRow.ended_at.is_(None))
+        .where(
+            AwardRow.node == node,
+            AwardRow.job_id.in_(job_ids),
+            AwardRow.ended_at.is_(None),
+            ~AwardRow.facts.has_key("goodbye"),
+        )
         .with_for_update(of=AwardRow)
     )
     return {job.id: (award, job) for award, job in rows}
@@ -91,6 +99,7 @@ def unreported(tx: Tx, before: datetime) -> Sequence[AwardRow]:
             AwardRow.ended_at.is_(None),
             AwardRow.started_at < before,
             func.coalesce(AwardRow.last_beat_at, AwardRow.started_at) < before,
+            ~AwardRow.facts.has_key("goodbye"),
             NodeRow.disconnected_at.is_(None),
             NodeRow.connected_at < before,
         )
@@ -133,13 +142,40 @@ _MOST_EXITS = 64
 """More containers than any award starts: a node that reports more makes them up."""
 
 
-def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: float) -> None:
-    """Keep a container's exit until the planner has acted on it; the same container ends once, and there are few."""
+def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: float, host_fault: str = "") -> bool:
+    """Keep a container's exit until the planner has acted on it; the same container ends once, and there are few.
+
+    ``host_fault``: why it was the host's doing, as the host says; empty for the program's. False for a repeat.
+    """
     row = under_fence(tx, job_id, fence)
     known = row.facts.get("exits", ()) if row is not None else ()
-    if row is not None and container not in known and len(known) < _MOST_EXITS:
-        exits = [*known, container]
-        note(tx, job_id, fence, {}, {"exits": exits, "exit_code": code, "exited_at": at})
+    if row is None or container in known or len(known) >= _MOST_EXITS:
+        return False
+    facts = {"exit_code": code, "exited_at": at, "host_fault": host_fault or None}
+    note(tx, job_id, fence, {}, {"exits": [*known, container], **facts})
+    return True
+
+
+def note_goodbye(tx: Tx, node: str, job_id: str, fence: int, word: dict[str, Any]) -> bool:
+    """Keep a node's last word on an award that it holds now; False for a repeat, or where it holds none."""
+    award, _ = current(tx, node, [job_id]).get(job_id, (None, None))
+    if award is None or award.fence != fence:
+        return False
+    note(tx, job_id, fence, {}, {"goodbye": word})
+    return True
+
+
+def goodbyes(tx: Tx, node: str, since: float) -> int:
+    """How often a node stopped in order since then (unix seconds), whatever the number of its jobs."""
+    word = AwardRow.facts["goodbye"]
+    return (
+        tx.scalar(
+            select(func.count(func.distinct(word["session"].as_string()))).where(
+                AwardRow.node == node, AwardRow.facts.has_key("goodbye"), word["at"].as_float() > since
+            )
+        )
+        or 0
+    )
 
 
 def unreceipted(tx: Tx) -> Sequence[AwardRow]:

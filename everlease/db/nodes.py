@@ -53,6 +53,12 @@ def seen(tx: Tx, node: str, session: str) -> bool:
     return found is not None
 
 
+def is_current(tx: Tx, node: str, session: str) -> bool:
+    """Whether this is the node's session; until the transaction ends no other takes its place."""
+    query = select(NodeRow.address).where(NodeRow.address == node, NodeRow.session == session).with_for_update()
+    return tx.scalar(query) is not None
+
+
 def gone(tx: Tx, node: str, session: str) -> None:
     """Note that the socket of this session closed; the monitor is woken."""
     found = tx.execute(
@@ -80,10 +86,14 @@ def connected(tx: Tx) -> Sequence[NodeRow]:
 
 
 def watched(tx: Tx) -> Sequence[NodeRow]:
-    """Nodes that hold an award which has not ended: those whose silence matters."""
+    """Nodes that hold an award which has not ended and is not taken leave of: those whose silence matters."""
     return tx.scalars(
         select(NodeRow)
-        .where(NodeRow.address.in_(select(AwardRow.node).where(AwardRow.ended_at.is_(None))))
+        .where(
+            NodeRow.address.in_(
+                select(AwardRow.node).where(AwardRow.ended_at.is_(None), ~AwardRow.facts.has_key("goodbye"))
+            )
+        )
         .order_by(NodeRow.address)
     ).all()
 
@@ -113,9 +123,14 @@ def shun(tx: Tx, node: str, seconds: float) -> None:
     tx.execute(update(NodeRow).where(NodeRow.address == node).values(shun_until=until))
 
 
+def stop_offering(tx: Tx, node: str) -> None:
+    """Offer this node no more jobs until it connects anew."""
+    tx.execute(update(NodeRow).where(NodeRow.address == node).values(draining=True))
+
+
 def drain(tx: Tx, node: str, reason: str) -> list[str]:
     """Offer this node no more jobs and tell recovery to move those it holds; returns their ids."""
-    tx.execute(update(NodeRow).where(NodeRow.address == node).values(draining=True))
+    stop_offering(tx, node)
     emit(tx, "node.draining", {"node": node, "reason": reason})
     held = select(AwardRow.job_id).where(AwardRow.node == node, AwardRow.ended_at.is_(None))
     job_ids = list(tx.scalars(held.distinct().order_by(AwardRow.job_id)))

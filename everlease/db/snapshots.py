@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from everlease.db import awards as awards_of_nodes
+from everlease.db import restores
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
 from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
@@ -25,6 +27,7 @@ from everlease.domain.snapshot import (
     Checkpoint,
     Command,
     Escrow,
+    Goodbye,
     Job,
     Lease,
     SignedOffer,
@@ -34,6 +37,7 @@ from everlease.domain.terms import Bid, Order
 
 _LAST = 64
 """Awards, auctions and transactions of a job that a decision looks back on."""
+WEEK_S = 7 * 86_400.0
 _DEFAULT_BANDWIDTH = 12_500_000
 DECLINED = "declined: "
 
@@ -58,7 +62,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         newest = tx.scalar(select(func.max(NodeRow.connected_at)).where(NodeRow.disconnected_at.is_(None)))
     return Snapshot(
         job=_job(job),
-        awards=tuple(_award(row) for row in awards),
+        awards=tuple(_award(tx, row) for row in awards),
         commands=tuple(_command(row) for row in commands),
         auctions=tuple(_auction(row) for row in auctions),
         offers=_offers(tx, auctions[-1]) if auctions and auctions[-1].closed_at is None else (),
@@ -70,6 +74,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         draining_nodes=frozenset(draining),
         gone_nodes=frozenset(gone),
         newest_node_at=unix(newest),
+        winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
     )
 
 
@@ -107,7 +112,23 @@ def _job(row: JobRow) -> Job:
     )
 
 
-def _award(row: AwardRow) -> Award:
+def _goodbye(tx: Tx, row: AwardRow) -> Goodbye | None:
+    """A current award's only: what was said under the others was acted on."""
+    word = row.facts.get("goodbye")
+    if word is None or row.ended_at is not None:
+        return None
+    recent = awards_of_nodes.goodbyes(tx, row.node, float(word["at"]) - WEEK_S)
+    return Goodbye(
+        at=float(word["at"]),
+        head=word.get("head"),
+        still=bool(word["still"]),
+        why=str(word.get("why", "")),
+        reason=str(word.get("reason", "")),
+        recent=recent,
+    )
+
+
+def _award(tx: Tx, row: AwardRow) -> Award:
     facts = row.facts
     return Award(
         fence=row.fence,
@@ -138,6 +159,9 @@ def _award(row: AwardRow) -> Award:
         restarts=row.restarts,
         exit_code=facts.get("exit_code"),
         exited_at=facts.get("exited_at"),
+        host_fault=str(facts.get("host_fault", "")),
+        host_faults=int(facts.get("host_faults", 0)),
+        goodbye=_goodbye(tx, row),
         final_commit_failed=str(facts.get("final_commit_failed", "")),
         undumpable=str(facts.get("undumpable", "")),
     )
@@ -169,7 +193,7 @@ def _auction(row: AuctionRow) -> Auction:
         opened_at=row.opened_at.timestamp(),
         closes_at=row.closes_at.timestamp(),
         closed_at=unix(row.closed_at),
-        excluded=tuple(row.excluded),
+        excluded=row.excluded,
         asked=row.asked,
         declined=sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED)),
         outcome=row.outcome,

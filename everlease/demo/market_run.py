@@ -57,7 +57,7 @@ class MarketRun:
         images = LocalImages(socket)
         try:
             images.load(archive)
-            return images.digest(self._params.job().image)
+            return images.local_id(self._params.job().image)
         finally:
             images.close()
 

@@ -47,7 +47,7 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 FULL = DemoParams(
     nodes=4, causes=("killed", "cut off", "drained"), steps=1600, samples=240_000, hidden=1024, pause=0.05,
-    memory="2GiB", between_steps=100, answer_window_s=30,
+    memory="2GiB", between_steps=100, answer_window_s=60,
 )  # fmt: skip
 SMALL = DemoParams(
     nodes=2, causes=("killed",), steps=400, samples=16_000, hidden=256, pause=0.12,

@@ -45,6 +45,8 @@ _TEXTS = {
     "node.draining": "{node} is draining",
     "job.nobody_bid": "nobody bid: {reason}",
     "job.gave_up": "gave up: {reason}",
+    "job.host_stopped": "host {node} stopped in order",
+    "host.fault": "{node}: {detail}",
     "job.voided": "award void: {reason}",
     "node.fenced": "{node} reports that it had frozen itself",
 }

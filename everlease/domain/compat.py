@@ -1,12 +1,36 @@
-"""Which hosts a process checkpoint can go on living on: what a restore depends on, matched against a host's facts."""
+"""Which hosts a process checkpoint can go on living on: what a restore depends on, matched against a host's facts.
+
+docs/checkpoint-format.md, "Where a checkpoint can live", has these rules as a table.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# arch/x86/include/asm/cpufeatures.h: the Linux-defined words, and what only a kernel can use
+_WORDS = """
+acc_power amd_lbr_pmc_freeze amd_lbr_v2 aperfmperf arat arch_capabilities arch_lbr arch_perfmon art avic bts
+cat_l2 cat_l3 cdp_l2 cdp_l3 constant_tsc cpb cpuid cpuid_fault cqm cqm_llc cqm_mbm_local cqm_mbm_total
+cqm_occup_llc cr8_legacy decodeassists dtherm dts entry_ibpb epb ept ept_ad extapic extd_apicid flexpriority
+flush_l1d flushbyasid hfi hw_pstate hwp hwp_act_window hwp_epp hwp_notify hwp_pkg_req hypervisor ibpb
+ibpb_exit_to_user ibrs ibrs_enhanced ibs ida intel_ppin intel_pt invpcid_single irperf kernel_ibrs l1d_flush
+lbrv mba mba_total mce md_clear mds_no monitor mtrr nonstop_tsc nonstop_tsc_s3 nopl npt nrip_save ospke osvw
+pat pausefilter pcid pconfig pdcm pdpe1gb pebs perfctr_core perfctr_llc perfctr_nb perfmon_v2 pfthreshold pge
+pln proc_feedback pse pse36 pti pts ptsc pvunlock rapl rep_good ring3mwait rrsba rsb_ctxsw sdtrt sev sev_es
+smap sme smep split_lock_detect ssbd ssbd_no stibp succor svm svm_lock tce tdx_guest tm tm2 topoext tpr_shadow
+tsc_adjust tsc_deadline_timer tsc_known_freq tsc_reliable tsc_scale umip up v_vmsave_vmload vgif virt_ssbd
+vmcall vmcb_clean vme vmmcall vmw_vmmcall vmx vnmi vpid x2apic x2avic xenpv xtopology xtpr
+"""
+KERNELS_OWN = frozenset(_WORDS.split())
+"""Flags of /proc/cpuinfo that name what a kernel found, mitigates or measures: kernels differ in them on one CPU, and
+no instruction of a program depends on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostTraits:
-    """What a process image depends on. ``cpu_flags`` are those of /proc/cpuinfo, ``xsave_size`` bytes of CPUID 0xD."""
+    """What a process image depends on. ``cpu_flags`` are those of /proc/cpuinfo, ``xsave_size`` bytes of CPUID 0xD,
+    ``apparmor`` whether Docker confines containers by it.
+    """
 
     cpu_vendor: str
     cpu_flags: frozenset[str]
@@ -15,6 +39,7 @@ class HostTraits:
     criu: str
     runc: str
     cgroup: str
+    apparmor: bool
     gpu_model: str = ""
     gpu_driver: str = ""
 
@@ -33,7 +58,7 @@ def mismatch(needs: HostTraits, has: HostTraits) -> str | None:
     """Why an image dumped on ``needs`` can't be restored on ``has``, in one clause; None if it can."""
     if needs.cpu_vendor != has.cpu_vendor:
         return f"the checkpoint needs a {needs.cpu_vendor} CPU, the host has {has.cpu_vendor}"
-    missing = needs.cpu_flags - has.cpu_flags
+    missing = needs.cpu_flags - has.cpu_flags - KERNELS_OWN
     if missing:
         return f"the host's CPU lacks {', '.join(sorted(missing)[:5])}"
     if needs.xsave_size != has.xsave_size:
@@ -44,6 +69,9 @@ def mismatch(needs: HostTraits, has: HostTraits) -> str | None:
         return f"the host's CRIU {has.criu} is older than the checkpoint's {needs.criu}"
     if needs.cgroup != has.cgroup:
         return f"the checkpoint needs cgroup {needs.cgroup}, the host has {has.cgroup}"
+    if needs.apparmor != has.apparmor:
+        here, there = ("with", "without") if needs.apparmor else ("without", "with")
+        return f"the checkpoint was taken {here} AppArmor, the host runs containers {there} it"
     if needs.gpu_model and (needs.gpu_model, needs.gpu_driver) != (has.gpu_model, has.gpu_driver):
         return f"the checkpoint needs {needs.gpu_model} with driver {needs.gpu_driver}"
     return None
@@ -56,6 +84,9 @@ def traits_from(requirements: Mapping[str, object]) -> HostTraits:
         flags = flags.split()
     if not isinstance(flags, list | tuple | frozenset):
         raise TypeError("cpu_flags is a list")
+    apparmor = str(requirements["apparmor"]).lower()
+    if apparmor not in {"true", "false"}:
+        raise TypeError("apparmor is true or false")
     return HostTraits(
         cpu_vendor=str(requirements["cpu_vendor"]),
         cpu_flags=frozenset(str(flag) for flag in flags),
@@ -64,6 +95,41 @@ def traits_from(requirements: Mapping[str, object]) -> HostTraits:
         criu=str(requirements["criu"]),
         runc=str(requirements["runc"]),
         cgroup=str(requirements["cgroup"]),
+        apparmor=apparmor == "true",
         gpu_model=str(requirements.get("gpu_model", "")),
         gpu_driver=str(requirements.get("gpu_driver", "")),
     )
+
+
+def host_traits(facts: Mapping[str, Any]) -> HostTraits:
+    """What a process image depends on there, by a node's facts; a job's own part of ``facts["gpus"]`` is for the caller
+    to choose: a job without a GPU depends on none. Raises KeyError, TypeError or ValueError where the facts lack it.
+    """
+    gpus = facts.get("gpus") or []
+    return traits_from(
+        {
+            **{name: facts[name] for name in ("cpu_vendor", "cpu_flags", "xsave_size", "kernel")},
+            **{name: facts["runtime"][name] for name in ("criu", "runc", "cgroup", "apparmor")},
+            "gpu_model": gpus[0].get("model", "") if gpus else "",
+            "gpu_driver": facts.get("gpu_driver", "") if gpus else "",
+        }
+    )
+
+
+def needs_of(facts: Mapping[str, Any], gpus: int) -> dict[str, str]:
+    """What a checkpoint of a job with that many GPUs needs of the next host if it is taken on this one, as a manifest
+    holds it: words apart by spaces. Raises as ``host_traits`` does.
+    """
+    traits = asdict(host_traits({**facts, "gpus": list(facts.get("gpus") or [])[:gpus]}))
+    words = {"cpu_flags": " ".join(sorted(traits["cpu_flags"])), "apparmor": str(traits["apparmor"]).lower()}
+    return {name: str(value) for name, value in traits.items()} | words
+
+
+def why_not(requirements: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> str | None:
+    """Why a host with these facts can't restore a process checkpoint that needs this, in one clause, or None."""
+    if not requirements:
+        return None
+    try:
+        return mismatch(traits_from(requirements), host_traits(facts))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"the host's facts or the checkpoint's requirements are incomplete ({error})"

@@ -39,6 +39,7 @@ class JobEvent(StrEnum):
     RESTORE_FAILED = "restore_failed"  # the node could not bring the checkpoint to life
     LOST = "lost"  # the monitor declared the node LOST
     REAUCTIONED = "reauctioned"  # a new auction was opened for a job that lost its host
+    HOST_STOPPED = "host_stopped"  # its node stopped in order, announced and within bounds
     VOIDED = "voided"  # a reorg or a fence took the award away
     MIGRATE_REQUESTED = "migrate_requested"
     MIGRATE_ABANDONED = "migrate_abandoned"  # thawed where it is
@@ -105,8 +106,10 @@ _TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (S.EXHAUSTED, E.TOPPED_UP): S.AUCTIONING,
     # A hibernating job that loses its host is where its tenant wanted it, at its last committed checkpoint.
     (S.HIBERNATING, E.LOST): S.HIBERNATED,
+    (S.HIBERNATING, E.HOST_STOPPED): S.HIBERNATED,
 }
 _TABLE |= {(s, E.LOST): S.RECOVERING for s in PLACED - {S.HIBERNATING}}
+_TABLE |= {(s, E.HOST_STOPPED): S.AUCTIONING for s in PLACED - {S.HIBERNATING}}
 _TABLE |= {(s, E.VOIDED): S.AUCTIONING for s in PLACED}
 _TABLE |= {(s, E.CANCEL_REQUESTED): S.CANCELLING for s in _OPEN_ENDED - {S.CANCELLING}}
 _TABLE |= {(s, E.EXITED_OK): S.SUCCEEDED for s in (S.RUNNING, S.MIGRATING, S.HIBERNATING, S.CANCELLING)}

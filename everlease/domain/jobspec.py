@@ -38,7 +38,7 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """Everything a node needs to run the job. ``image_digest`` is the image's config digest (its id)."""
+    """Everything a node needs to run the job. ``image_digest`` is the image's config digest."""
 
     name: str
     image: str

@@ -38,8 +38,26 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Goodbye:
+    """A node stops in order: the head it left the job with, whether the workload stands still, why no newer one.
+
+    ``recent``: in how many sessions it did so within the last week, this one included.
+    """
+
+    at: float
+    head: str | None
+    still: bool
+    why: str = ""
+    reason: str = ""
+    recent: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Award:
-    """A node's tenure. ``exit_code``: the container ended and nobody has acted on it yet; ``exited_at`` when."""
+    """A node's tenure. ``exit_code``: the container ended and nobody has acted on it yet; ``exited_at`` when.
+
+    ``host_fault``: why that end was the host's doing, where it was; ``host_faults``: how many of them were made up for.
+    """
 
     fence: int
     epoch: int
@@ -70,6 +88,9 @@ class Award:
     restarts: int = 0
     exit_code: int | None = None
     exited_at: float | None = None
+    host_fault: str = ""
+    host_faults: int = 0
+    goodbye: Goodbye | None = None
     final_commit_failed: str = ""
     undumpable: str = ""
 
@@ -113,7 +134,7 @@ class Auction:
     opened_at: float
     closes_at: float
     closed_at: float | None = None
-    excluded: tuple[str, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)
     asked: int = 0
     declined: int = 0
     outcome: str = ""
@@ -201,7 +222,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq."""
+    """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq.
+
+    ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
+    """
 
     job: Job
     awards: tuple[Award, ...] = ()
@@ -216,6 +240,7 @@ class Snapshot:
     draining_nodes: frozenset[str] = frozenset()
     gone_nodes: frozenset[str] = frozenset()
     newest_node_at: float | None = None
+    winner_unfit: str = ""
 
     @property
     def award(self) -> Award | None:

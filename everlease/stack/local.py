@@ -24,7 +24,6 @@ from everlease.stack.processes import ProcessTable
 from everlease.stack.services import Services
 
 Note = Callable[[str], None]
-LOOPBACK = "127.0.0.1"
 
 
 class LocalStack:
@@ -71,7 +70,7 @@ class LocalStack:
     def _up(self, plan: StackPlan, note: Note) -> StackState:
         tag, forwarded = tag_of(self.home), forwarding()
         network = HostNetwork(tag, free_subnet(tag)) if plan.nodes else None
-        host = network.gateway if network else LOOPBACK
+        host = network.gateway if network else plan.host
         if network:
             # Recorded before it is made, so that a kill at any point leaves what down can find.
             self._draft(tag, network, forwarded, plan).save(self._state_file)

@@ -2,18 +2,16 @@
 
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-import psutil
 
 from everlease.stack.errors import MissingTool, NeedsRoot
 from everlease.stack.network import HostNetwork
 from everlease.stack.plan import NodeState
 from everlease.stack.processes import ProcessRecord, ProcessTable
 from everlease.stack.services import environment
+from provider_agent import guards
 from provider_agent.runtime.daemon import DaemonPaths, HostDocker
 
 RUN = Path("/run")
@@ -82,38 +80,21 @@ class Node:
         agent = self._table.get(self.process_name)
         if agent is not None:
             self._table.kill(agent)
-        for process in self.guards():
-            _kill(process)
+        guards.end_all(self.runtime)
         self.docker.kill()
 
-    def guards(self) -> list[psutil.Process]:
-        """The guard processes of this host's containers."""
-        marker = f"{self.state.data}/"
-        listed = psutil.process_iter(["cmdline"])
-        return [
-            process
-            for process in listed
-            if any(marker in word for word in process.info["cmdline"] or []) and _is_guard(process)
-        ]
+    @property
+    def runtime(self) -> Path:
+        """The agent's state folder: containers' folders, guards."""
+        return Path(self.state.data) / "runtime"
 
     def stop(self) -> None:
         """Stop the agent, which stops jobs and daemon; then whatever is left of them; then the network."""
         agent = self._table.get(self.process_name)
         if agent is not None:
             self._table.stop(agent, timeout=45)
+        guards.end_all(self.runtime)
         self.docker.kill()
-        for process in self.guards():
-            _kill(process)
+        guards.teardown(self.runtime)
         self._network.remove_node(self.state.index)
         shutil.rmtree(self.state.run, ignore_errors=True)
-
-
-def _is_guard(process: psutil.Process) -> bool:
-    return any(word.endswith("guard.py") for word in process.info["cmdline"] or [])
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        return

@@ -15,9 +15,13 @@ DEVELOPMENT_TERMS: dict[str, Any] = {"answerWindow": 60, "minRuntime": 60, "unbo
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """How many hosts, which terms, how much money (base units); ``agent`` overrides settings of every agent."""
+    """How many hosts, which terms, how much money (base units); ``agent`` overrides settings of every agent.
+
+    ``host``: where the services listen when there are no hosts of our own; it must be an address of this machine.
+    """
 
     nodes: int = 0
+    host: str = "127.0.0.1"
     terms: dict[str, Any] = field(default_factory=lambda: dict(DEVELOPMENT_TERMS))
     tenant_dollars: int = to_units(1000)
     provider_stake: int = to_units(100)

@@ -115,6 +115,9 @@ def verify_manifest(cid: CID, payload: bytes) -> SignedManifest:
         raise ManifestInvalid(f"block {cid} is not a manifest of version {MANIFEST_VERSION}")
     signature, body = payload[5:_HEAD_BYTES], payload[_HEAD_BYTES:]
     manifest = decode_manifest(body)
+    if signature[-1] not in (27, 28):
+        # The library reads others as parities too (EIP-155), so that one signature had many spellings.
+        raise ManifestInvalid(f"the signature of manifest {cid} is malformed")
     try:
         signer = str(Account.recover_message(_signable(body), signature=signature))
     except Exception as error:

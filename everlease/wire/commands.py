@@ -1,4 +1,8 @@
-"""Commands to a node. Each carries (job, fence, step); a node does a step once and repeats its recorded answer."""
+"""Commands to a node. Each carries (job, fence, step); a node does a step once and repeats its recorded answer.
+
+``checkpoint_requirements`` is what a process checkpoint needs of its host (None: nothing is restored from one): a node
+that lacks it refuses before it fetches, with ``unfit`` in the result.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -25,6 +29,7 @@ class Prepare(Command):
     image_archive_bytes: int = 0
     checkpoint: Cid | None = None
     block_cids: list[Cid] = Field(default_factory=list, max_length=200_000)
+    checkpoint_requirements: Open | None = None
     store_token: str = Field(max_length=4096)
 
 
@@ -33,7 +38,8 @@ class Start(Command):
 
     ``keys`` maps generations to keys sealed to this node's X25519 key (libsodium sealed box, base64);
     ``dedup_secret`` is sealed alike. New checkpoints are sealed under ``generation``. ``checkpoint_node`` is who
-    committed the checkpoint: its manifest must bear that node's signature.
+    committed the checkpoint: its manifest must bear that node's signature. ``wait_s``: nothing runs sooner than so many
+    seconds after the command came, by a clock that nobody sets: only then is the former host fenced for certain.
     """
 
     kind: Literal["start"] = "start"
@@ -44,12 +50,13 @@ class Start(Command):
     checkpoint: Cid | None = None
     checkpoint_seq: int = 0
     checkpoint_node: Address | None = None
+    checkpoint_requirements: Open | None = None
     mode: Literal["process", "files"]
     generation: int = Field(ge=1)
     keys: dict[int, str]
     dedup_secret: str
     store_token: str = Field(max_length=4096)
-    not_before: float = 0.0
+    wait_s: float = Field(default=0.0, ge=0)
     max_silence: float
     mtbf_s: float
 
@@ -88,6 +95,7 @@ class Restart(Command):
     checkpoint: Cid | None = None
     checkpoint_seq: int = 0
     checkpoint_node: Address | None = None
+    checkpoint_requirements: Open | None = None
 
 
 AnyCommand = Annotated[Prepare | Start | TakeCheckpoint | Thaw | Freeze | Stop | Restart, Field(discriminator="kind")]

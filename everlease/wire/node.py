@@ -199,11 +199,34 @@ class JobNotice(Message):
 
 
 class Drain(Message):
-    """The provider wants this node empty: every job migrates, no more bids."""
+    """The provider wants this node empty: every job migrates, no more bids. ``within_s``: it stops after that time."""
 
     type: Literal["drain"] = "drain"
     seq: Count
     reason: Sentence = ""
+    within_s: float | None = Field(default=None, ge=0, le=86_400)
+
+
+class LastWord(Message):
+    """How a node leaves a job: the newest checkpoint it committed or began from, and whether the workload stands still.
+
+    ``why`` says why there is no newer checkpoint, where work since then is lost.
+    """
+
+    job_id: Hex32
+    fence: Count
+    head: Cid | None = None
+    still: bool
+    why: Sentence = ""
+
+
+class Goodbye(Message):
+    """The node stops now and in order. Said again it changes nothing; jobs that it leaves out are lost like any."""
+
+    type: Literal["goodbye"] = "goodbye"
+    seq: Count
+    reason: Sentence = ""
+    jobs: list[LastWord] = Field(default_factory=list, max_length=256)
 
 
 class DrainStatus(Message):
@@ -273,6 +296,7 @@ FromNode = Annotated[
     | LogChunk
     | JobNotice
     | Drain
+    | Goodbye
     | TokenRequest
     | ReceiptRequest
     | Pong,

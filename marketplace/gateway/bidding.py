@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from everlease.chain import typed_data
-from everlease.db import Tx, auctions, nodes, queries
+from everlease.db import Tx, auctions, nodes, queries, restores
 from everlease.db.auctions import OpenAuction
 from everlease.db.models.nodes import NodeRow
 from everlease.domain import auction as rules
@@ -67,8 +67,7 @@ def take_decline(parts: Parts, node: str, message: Decline) -> None:
 def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Calling:
     auction, job, head = item.auction, item.job, item.checkpoint
     resources = jobspec.from_dict(job.spec).resources
-    restores = head is not None and head.mode == auction.mode == "process"
-    requirements = head.requirements if head is not None and restores else None
+    requirements = restores.requirements(tx, job, auction.plan, auction.mode)
     reasons: dict[str, str] = {}
     fit: set[str] = set()
     for row in connected:
@@ -95,9 +94,9 @@ def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Ca
     return Calling(message, frozenset(fit))
 
 
-def _not_now(row: NodeRow, excluded: list[str], now: float) -> str | None:
+def _not_now(row: NodeRow, excluded: dict[str, str], now: float) -> str | None:
     if row.address in excluded:
-        return "the job already failed on this node"
+        return excluded[row.address]
     if row.draining:
         return "the node is draining"
     if row.shun_until is not None and row.shun_until.timestamp() > now:

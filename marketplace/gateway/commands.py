@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from everlease.db import Tx, awards, checkpoints, commands, jobs, nodes, queries
+from everlease.db import Tx, awards, checkpoints, commands, jobs, nodes, queries, restores
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import CommandRow
 from everlease.domain.lease import LeaseState
@@ -106,6 +106,8 @@ def _complete(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> AnyCom
         fields |= _prepare_extras(parts, tx, row)
     elif row.kind == "start":
         fields |= _start_extras(parts, tx, row, sealing_key)
+        # How long, not until when: the host's clock may be an hour ahead, and it must not start before the fence.
+        fields["wait_s"] = max(float(fields.pop("not_before", 0.0)) - parts.clock(), 0.0)
     if row.kind in ("start", "restart"):
         fields |= _author(tx, row)
     try:
@@ -120,7 +122,16 @@ def _prepare_extras(parts: Parts, tx: Tx, row: CommandRow) -> dict[str, Any]:
     wanted = row.payload.get("checkpoint")
     head = checkpoints.by_manifest(tx, wanted) if wanted else None
     cids = head.block_cids[:_MAX_HINTED_BLOCKS] if head is not None and head.job_id == row.job_id else []
-    return {"store_token": token, "block_cids": cids}
+    return {"store_token": token, "block_cids": cids, "checkpoint_requirements": _needs_of_preparation(tx, row)}
+
+
+def _needs_of_preparation(tx: Tx, row: CommandRow) -> dict[str, Any] | None:
+    """Of the checkpoint that this preparation is for: a preload's is still to be taken by the host before."""
+    job = jobs.get(tx, row.job_id)
+    award = awards.under_fence(tx, row.job_id, row.fence)
+    if award is None or award.node != row.node:
+        return restores.requirements(tx, job, "migration", award.mode if award is not None else "process")
+    return restores.of_checkpoint(tx, row.job_id, row.payload.get("checkpoint")) if award.mode == "process" else None
 
 
 def _start_extras(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> dict[str, Any]:
@@ -152,14 +163,17 @@ def _start_extras(parts: Parts, tx: Tx, row: CommandRow, sealing_key: str) -> di
 
 
 def _author(tx: Tx, row: CommandRow) -> dict[str, Any]:
-    """Which node committed the checkpoint to restore from, and as which number; raises NotSendable."""
+    """Who committed the checkpoint to restore from, as which number, and what it needs; raises NotSendable."""
     wanted = row.payload.get("checkpoint")
     if not wanted:
         return {}
     found = checkpoints.by_manifest(tx, wanted)
     if found is None or found.job_id != row.job_id:
         raise NotSendable(f"checkpoint {wanted} is not one of this job's", retryable=False)
-    return {"checkpoint_node": found.node, "checkpoint_seq": found.seq}
+    award = awards.under_fence(tx, row.job_id, row.fence)
+    live = award is not None and award.mode == "process"
+    needs = restores.of_checkpoint(tx, row.job_id, wanted) if live else None
+    return {"checkpoint_node": found.node, "checkpoint_seq": found.seq, "checkpoint_requirements": needs}
 
 
 def _entitled(tx: Tx, row: CommandRow) -> AwardRow:

@@ -16,6 +16,7 @@ from everlease.wire.node import (
     Drain,
     DrainStatus,
     FromNode,
+    Goodbye,
     Heartbeat,
     HeartbeatAck,
     JobNotice,
@@ -67,6 +68,8 @@ class Dispatcher:
                 self._refuse("notice", message.job_id, await self._thread(reports.take_notice, message))
             case Drain():
                 await self._drain(message)
+            case Goodbye():
+                await self._thread(reports.take_goodbye, self._session.id, message)
             case TokenRequest():
                 self._session.send(await self._thread(reports.grant_token, message))
             case ReceiptRequest():
@@ -140,7 +143,7 @@ class Dispatcher:
     async def _drain(self, message: Drain) -> None:
         session = self._session
         session.draining = True
-        session.jobs_left = await self._thread(reports.take_drain, message.reason)
+        session.jobs_left = await self._thread(reports.take_drain, message)
         session.send(DrainStatus(seq=0, jobs_left=session.jobs_left))
 
     def _refuse(self, of: str, job_id: str | None, reason: str | None) -> None:

@@ -100,7 +100,8 @@ class Gateway:
                 heartbeat_every=settings.heartbeat_every,
             )
             await socket.send_text(challenge.model_dump_json())
-            hello = Hello.model_validate_json(await asyncio.wait_for(receive_frame(socket), HELLO_TIMEOUT_S))
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                hello = Hello.model_validate_json(await receive_frame(socket))
             admission = await to_thread.run_sync(admit, self._parts, hello, nonce)
             await socket.send_text(admission.welcome.model_dump_json())
         except TimeoutError:
@@ -145,7 +146,8 @@ class Gateway:
     async def _read(self, session: NodeSession, dispatcher: Dispatcher) -> None:
         while True:
             try:
-                text = await asyncio.wait_for(session.receive(), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    text = await session.receive()
             except TimeoutError:
                 raise SessionOver(PROTOCOL, f"nothing came for {IDLE_S:.0f} s") from None
             try:

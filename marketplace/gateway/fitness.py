@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from everlease.domain import compat
-from everlease.domain.compat import HostTraits
 from everlease.domain.jobspec import Resources
 
 
@@ -13,22 +12,9 @@ def unfit(
 ) -> str | None:
     """Why a host can't take a job, in one clause, or None. ``requirements``: of the checkpoint it would restore."""
     try:
-        return _lacks(facts, resources, mode) or _mismatch(facts, mode, requirements)
+        return _lacks(facts, resources, mode) or (compat.why_not(requirements, facts) if mode == "process" else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"the node's facts or the checkpoint's requirements are incomplete ({error})"
-
-
-def host_traits(facts: Mapping[str, Any]) -> HostTraits:
-    """What a process image would depend on, from a node's facts; raises KeyError or TypeError where they lack it."""
-    gpus = facts.get("gpus") or [{}]
-    return compat.traits_from(
-        {
-            **{name: facts[name] for name in ("cpu_vendor", "cpu_flags", "xsave_size", "kernel")},
-            **{name: facts["runtime"][name] for name in ("criu", "runc", "cgroup")},
-            "gpu_model": gpus[0].get("model", ""),
-            "gpu_driver": facts.get("gpu_driver", ""),
-        }
-    )
 
 
 def _lacks(facts: Mapping[str, Any], resources: Resources, mode: str) -> str | None:
@@ -43,9 +29,3 @@ def _lacks(facts: Mapping[str, Any], resources: Resources, mode: str) -> str | N
     if mode == "process" and not facts["runtime"]["process_mode"]:
         return str(facts["runtime"].get("reason") or "the host can't checkpoint processes")
     return None
-
-
-def _mismatch(facts: Mapping[str, Any], mode: str, requirements: Mapping[str, Any] | None) -> str | None:
-    if mode != "process" or requirements is None:
-        return None
-    return compat.mismatch(compat.traits_from(requirements), host_traits(facts))

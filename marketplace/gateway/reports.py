@@ -3,7 +3,7 @@
 from everlease.db import Tx, awards, jobs, logs, nodes, queries
 from everlease.db.models.jobs import ReceiptRow
 from everlease.db.outbox import emit
-from everlease.wire.node import JobNotice, LogChunk, ReceiptRequest, Receipts, TokenGrant, TokenRequest
+from everlease.wire.node import Drain, Goodbye, JobNotice, LogChunk, ReceiptRequest, Receipts, TokenGrant, TokenRequest
 from everlease.wire.terms import ReceiptModel, SignedReceipt
 from marketplace.parts import Parts
 
@@ -39,14 +39,39 @@ def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
     return None
 
 
-def take_drain(parts: Parts, node: str, reason: str) -> int:
+def take_drain(parts: Parts, node: str, message: Drain) -> int:
     """No more bids from this node, and its jobs move; returns how many it holds."""
+    told: dict[str, object] = {"node": node, "reason": message.reason}
+    if message.within_s is not None:
+        told["within_s"] = message.within_s
     with parts.db.transaction() as tx:
-        held = nodes.drain(tx, node, reason)
+        held = nodes.drain(tx, node, message.reason)
         for job_id in held:
             jobs.lock(tx, job_id)
-            jobs.record(tx, job_id, "node.draining", {"node": node, "reason": reason})
+            jobs.record(tx, job_id, "node.draining", told)
     return len(held)
+
+
+def take_goodbye(parts: Parts, node: str, session: str, message: Goodbye) -> None:
+    """Keep what a node that stops in order says of its jobs; recovery moves them at once. A repeat changes nothing.
+
+    Nor does the goodbye of a session that was replaced: the node is back, and may have been let go on.
+    """
+    with parts.db.transaction() as tx:
+        if not nodes.is_current(tx, node, session):
+            return
+        for word in message.jobs:
+            facts = {
+                "at": parts.clock(),
+                "session": session,
+                "head": word.head,
+                "still": word.still,
+                "why": word.why,
+                "reason": message.reason,
+            }
+            if awards.note_goodbye(tx, node, word.job_id, word.fence, facts):
+                emit(tx, "node.goodbye", {"job_id": word.job_id, "node": node, "fence": word.fence})
+        nodes.stop_offering(tx, node)
 
 
 def grant_token(parts: Parts, node: str, message: TokenRequest) -> TokenGrant:

@@ -96,7 +96,8 @@ class NodeSession:
             number += 1
             frame = message.model_copy(update={"seq": number}).model_dump_json()
             try:
-                await asyncio.wait_for(self._socket.send_text(frame), SEND_TIMEOUT_S)
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._socket.send_text(frame)
             except TimeoutError:
                 self.end(SLOW, "this node doesn't read what it is sent")
                 return
@@ -142,6 +143,7 @@ async def close_socket(socket: WebSocket, code: int, reason: str) -> None:
         return
     short = reason.encode()[:120].decode("utf-8", "ignore")
     try:
-        await asyncio.wait_for(socket.close(code, short), 2.0)
+        async with asyncio.timeout(2.0):
+            await socket.close(code, short)
     except (RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
         return

@@ -107,7 +107,8 @@ async def _follow(parts: Parts, job_id: str, start: int, read: Read, show: Show,
             if ended is not None and ended > _ENDED_GRACE_S:
                 return
             try:
-                await asyncio.wait_for(news.wait(), _KEEP_ALIVE_S if ended is None else _ENDED_GRACE_S)
+                async with asyncio.timeout(_KEEP_ALIVE_S if ended is None else _ENDED_GRACE_S):
+                    await news.wait()
             except TimeoutError:
                 yield b": still here\n\n"
 

@@ -1,10 +1,10 @@
 """Put an archived folder back, from a tar that a stranger's host may have written."""
 
-import tarfile
 from pathlib import Path, PurePosixPath
 
 from provider_agent.runtime.commands import last_line, run
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault
+from provider_agent.runtime.tar_members import BLOCK_DEVICE, CHARACTER, LINK, SYMLINK, Member, members
 
 EXTRACT_TIMEOUT_S = 1800.0
 MAX_LINKS = 1_000_000
@@ -28,28 +28,34 @@ def put_back(archive: Path, folder: Path) -> None:
 
 
 def check(archive: Path) -> None:
-    """Refuse members that leave the folder, and device nodes other than overlay's whiteout (character device 0:0)."""
+    """Refuse members that leave the folder, and device nodes other than overlay's whiteout (character device 0:0).
+
+    An archive of which another reader could see more than we do is refused whole (tar_members.py).
+    """
     links: set[str] = set()
     try:
-        with tarfile.open(archive, "r:") as members:
-            for member in members:
-                # tarfile would keep all of them.
-                members.members = []  # type: ignore[attr-defined]
-                if len(links) > MAX_LINKS:
-                    raise CheckpointRefused(str(archive), f"it has more than {MAX_LINKS} links")
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts:
-                    raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} lies outside the folder")
-                if any(str(parent) in links for parent in name.parents):
-                    raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} lies behind a link")
-                if member.isblk() or (member.ischr() and (member.devmajor, member.devminor) != (0, 0)):
-                    raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} is a device")
-                target = PurePosixPath(member.linkname)
-                if member.islnk() and (target.is_absolute() or ".." in target.parts):
-                    raise CheckpointRefused(str(archive), f"its member {member.name[:80]!r} links outside the folder")
-                if member.islnk() and str(target) in links:
-                    links.add(str(name))
-                if member.issym():
-                    links.add(str(name))
-    except (tarfile.TarError, EOFError, ValueError) as error:
+        for member in members(archive):
+            if len(links) > MAX_LINKS:
+                raise CheckpointRefused(str(archive), f"it has more than {MAX_LINKS} links")
+            reason = _reason(member, links)
+            if reason:
+                raise CheckpointRefused(str(archive), f"its member {member.names[-1][:80]!r} {reason}")
+    except ValueError as error:
         raise CheckpointRefused(str(archive), f"it is damaged ({error})") from error
+
+
+def _reason(member: Member, links: set[str]) -> str | None:
+    """Why a member may not be unpacked; `links` are the names of the symlinks so far."""
+    paths = [PurePosixPath(name) for name in member.names]
+    targets = [PurePosixPath(target) for target in member.targets]
+    if any(path.is_absolute() or ".." in path.parts for path in paths):
+        return "lies outside the folder"
+    if any(str(parent) in links for path in paths for parent in path.parents):
+        return "lies behind a link"
+    if member.kind == BLOCK_DEVICE or (member.kind == CHARACTER and member.device != (0, 0)):
+        return "is a device"
+    if member.kind == LINK and any(target.is_absolute() or ".." in target.parts for target in targets):
+        return "links outside the folder"
+    if member.kind == SYMLINK or (member.kind == LINK and any(str(target) in links for target in targets)):
+        links.update(str(path) for path in paths)
+    return None

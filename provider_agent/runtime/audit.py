@@ -1,8 +1,9 @@
 """Look through CRIU's images before CRIU does: a stranger's host wrote them, and CRIU restores what they say as root.
 
 Refused are images that would give a task rights beyond the job's spec: capabilities, no seccomp or a weaker one, no
-no_new_privs, walls left out (enclosure.py), real-time scheduling, and image kinds that configure the host (network
-devices, firewall rules, user namespaces). Message numbers are those of CRIU 4.2's images/*.proto.
+no_new_privs, no AppArmor profile where this host has them, walls left out (enclosure.py), real-time scheduling, and
+image kinds that configure the host (network devices, firewall rules, user namespaces). Message numbers are those of
+CRIU 4.2's images/*.proto.
 """
 
 import platform
@@ -22,7 +23,7 @@ CAPABILITY_BITS = {
 }  # fmt: skip
 ALLOWED_MASK = sum(1 << CAPABILITY_BITS[name] for name in KEPT_CAPABILITIES)
 CAPABILITY_FIELDS = {9: "inheritable", 10: "permitted", 11: "effective", 12: "bounding", 19: "ambient"}
-NO_NEW_PRIVS, SECCOMP_FILTER_MODE = 18, 2
+LSM_PROFILE, NO_NEW_PRIVS, SECCOMP_FILTER_MODE = 15, 18, 2
 PE_PRESENT, PAGE, TSYNC = 4, 4096, 1
 FORBIDDEN = re.compile(
     r"(netdev|ifaddr|route6?|rule|iptables|ip6tables|nftables|netns|autofs|userns|creds|bpfmap-.*)-\d+\.img"
@@ -40,9 +41,9 @@ class Filter:
     flags: int
 
 
-def check_images(images: Path) -> None:
+def check_images(images: Path, cgroup: str, *, apparmor: bool) -> None:
     """Raise CheckpointRefused when the images of a process checkpoint ask for more than any job gets, or are
-    damaged.
+    damaged. `cgroup` is this host's version, "v1" or "v2"; `apparmor`: whether it confines containers by AppArmor.
     """
     try:
         processes = [numbers(process, 1)[-1] for process in messages(images / "pstree.img")]
@@ -50,10 +51,10 @@ def check_images(images: Path) -> None:
         reason = (
             _forbidden(images)
             or (None if processes[:1] == living[:1] else "its first task is dead")
-            or enclosure.namespaces(images, living)
-            or enclosure.mounts(images)
+            or enclosure.namespaces(images, living, cgroup)
+            or enclosure.mounts(images, cgroup)
             or enclosure.files(images)
-            or _tasks(images)
+            or _tasks(images, apparmor=apparmor)
             or _pages(images)
         )
     except (ValueError, IndexError, StopIteration, OSError) as error:
@@ -71,20 +72,21 @@ def _forbidden(images: Path) -> str | None:
     return None
 
 
-def _tasks(images: Path) -> str | None:
+def _tasks(images: Path, *, apparmor: bool) -> str | None:
     filters = _filters(images)
     processes = list(messages(images / "pstree.img"))
     for process in processes:
         leader = numbers(process, 1)[-1]
         if process is not processes[0] and _dead(images, leader):
             continue
-        reason = _thread(images, leader, filters, synced=False)
+        reason = _thread(images, leader, filters, synced=False, apparmor=apparmor)
         if reason:
             return reason
         # CRIU stores no filter for threads that share their leader's; SECCOMP_FILTER_FLAG_TSYNC gives it to them.
         top = numbers(child(_core(images, leader), 5) or b"", 12)[-1]
         for thread in set(numbers(process, 5)) - {leader}:
-            reason = _thread(images, thread, filters, synced=bool(filters[top].flags & TSYNC))
+            synced = bool(filters[top].flags & TSYNC)
+            reason = _thread(images, thread, filters, synced=synced, apparmor=apparmor)
             if reason:
                 return reason
     return None if processes else "it has no tasks"
@@ -99,7 +101,7 @@ def _core(images: Path, tid: int) -> bytes:
     return next(messages(images / f"core-{tid}.img"))
 
 
-def _thread(images: Path, tid: int, filters: list[Filter], *, synced: bool) -> str | None:
+def _thread(images: Path, tid: int, filters: list[Filter], *, synced: bool, apparmor: bool) -> str | None:
     """Why a thread may not run; `synced` when it gets its leader's filters."""
     core = _core(images, tid)
     if child(core, 4) is not None:
@@ -110,7 +112,7 @@ def _thread(images: Path, tid: int, filters: list[Filter], *, synced: bool) -> s
         return f"task {tid} has no credentials"
     if set(numbers(thread, 4)) - ORDINARY_SCHEDULING:
         return f"task {tid} runs in real time"
-    reason = _rights(creds)
+    reason = _rights(creds) or _confinement(creds, apparmor)
     if reason is None and not (synced and not numbers(thread, 11)):
         reason = _seccomp(thread, filters)
     return f"task {tid} {reason}" if reason else None
@@ -141,6 +143,13 @@ def _rights(creds: bytes) -> str | None:
         if held & ~ALLOWED_MASK:
             return f"has {name} capabilities that jobs don't get ({held & ~ALLOWED_MASK:#x})"
     return None if numbers(creds, NO_NEW_PRIVS) == [1] else "may gain privileges (no_new_privs is off)"
+
+
+def _confinement(creds: bytes, apparmor: bool) -> str | None:
+    """Which profile a task gets is our word (--lsm-profile), but CRIU gives it only to one that had a profile."""
+    if bool(child(creds, LSM_PROFILE)) == apparmor:
+        return None
+    return "would run without an AppArmor profile" if apparmor else "names a security profile, and this host has none"
 
 
 def _seccomp(thread: bytes, filters: list[Filter]) -> str | None:

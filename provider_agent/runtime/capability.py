@@ -2,8 +2,10 @@
 
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import DockerException
@@ -12,20 +14,22 @@ from provider_agent.runtime.checkpoint import HostTools
 from provider_agent.runtime.commands import last_line, run
 from provider_agent.runtime.errors import DaemonUnavailable
 
+OVERLAYS = {"overlay2", "overlayfs"}  # Docker's own store, and containerd's (features.containerd-snapshotter)
 OLDEST_CRIU = (4, 2)
 OLDEST_KERNEL = (5, 9)  # CAP_CHECKPOINT_RESTORE and clone3 with set_tid, which CRIU restores pids with
 
 
 @dataclass(frozen=True)
 class RuntimeCapabilities:
-    """Versions ("" where missing) and whether process checkpoints work here; `reason` is one sentence when they
-    don't.
+    """Versions ("" where missing) and whether process checkpoints work here; `reason` is one sentence when they don't,
+    or not for every program. `apparmor`: whether Docker confines containers by it.
     """
 
     docker: str
     runc: str
     criu: str
     cgroup: str
+    apparmor: bool
     kernel: str
     storage_driver: str
     process_mode: bool
@@ -33,8 +37,9 @@ class RuntimeCapabilities:
 
 
 def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabilities:
-    """Ask the daemon, runc, CRIU and the kernel. Without CRIU the host still offers files mode. Raises
-    DaemonUnavailable.
+    """Ask the daemon, runc, CRIU and the kernel for their versions; what they are worth a trial shows (trial.py).
+
+    Without CRIU the host still offers files mode. Raises DaemonUnavailable.
     """
     try:
         info = client.info()
@@ -42,16 +47,13 @@ def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabi
     except DockerException as error:
         raise DaemonUnavailable("its socket", last_line(str(error))) from error
     criu = version_of(tools.criu, r"Version: (\S+)") if tools.criu else ""
-    reason = refusal(criu, platform.release(), str(info["Driver"]), bool(info.get("SecurityOptions")))
-    if not reason and tools.criu is not None:
-        checked = run([str(tools.criu), "check"])
-        if checked.returncode:
-            reason = f"this kernel lacks what CRIU needs: {last_line(checked.stdout + checked.stderr)}"
+    reason = refusal(criu, platform.release(), str(info["Driver"]), secured(info, "seccomp"))
     return RuntimeCapabilities(
         docker=engine,
         runc=version_of(tools.runc, r"runc version (\S+)"),
         criu=criu,
         cgroup=cgroup_version(),
+        apparmor=secured(info, "apparmor"),
         kernel=platform.release(),
         storage_driver=str(info["Driver"]),
         process_mode=not reason,
@@ -62,13 +64,13 @@ def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabi
 def refusal(criu: str, kernel: str, storage_driver: str, seccomp: bool) -> str:
     """Why process checkpoints are not offered with these versions, "" when nothing speaks against them."""
     if not criu:
-        return "CRIU is missing: run scripts/setup_criu.sh; until then only files mode is offered"
+        return "CRIU is missing: install the wheel everlease_criu; until then only files mode is offered"
     if _numbers(criu) < OLDEST_CRIU:
-        return f"CRIU {criu} is older than 4.2: run scripts/setup_criu.sh; until then only files mode is offered"
+        return f"CRIU {criu} is older than 4.2: install the wheel everlease_criu; until then only files mode is offered"
     if _numbers(kernel) < OLDEST_KERNEL:
         return f"the kernel {kernel} is older than 5.9: only files mode is offered"
-    if storage_driver != "overlay2":
-        return f"Docker stores layers with {storage_driver} instead of overlay2: only files mode is offered"
+    if storage_driver not in OVERLAYS:
+        return f"Docker stores layers with {storage_driver} instead of an overlay: only files mode is offered"
     if not seccomp:
         return "the Docker daemon runs without seccomp: only files mode is offered"
     return ""
@@ -81,6 +83,11 @@ def version_of(binary: Path, pattern: str) -> str:
     except OSError:
         return ""
     return found.group(1) if found else ""
+
+
+def secured(info: Mapping[str, Any], means: str) -> bool:
+    """Whether the daemon whose `docker info` this is confines containers by "apparmor" or "seccomp"."""
+    return any(f"{option},".startswith(f"name={means},") for option in info.get("SecurityOptions") or ())
 
 
 def cgroup_version(mounts: Path = Path("/sys/fs/cgroup")) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ import psutil
 
 from provider_agent import guards
 from provider_agent.guard import find_freezer
-from provider_agent.runtime import diagnosis, oci
+from provider_agent.runtime import diagnosis, oci, parked
 from provider_agent.runtime.commands import last_line
-from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, DumpFailed
+from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, DumpFailed, Parked
 from provider_agent.runtime.everlease_runc import replace_file
 from provider_agent.runtime.wire_images import frozen_seconds
 
@@ -74,9 +75,12 @@ class Checkpointer:
         """Checkpoint a running container into the new folder `target`; the job goes on as soon as its memory is
         written.
 
-        With `stay_frozen` (drain, migrate, hibernate) the tasks are frozen before CRIU begins, and CRIU hands them back
-        frozen: no instruction runs after the checkpoint. guards.thaw or ContainerEngine.remove ends that. A dump that
-        fails or is killed leaves the job running. Raises DumpFailed, ContainerFault.
+        With `stay_frozen` (drain, migrate, hibernate), or when the container is held already, its own cgroup is frozen
+        before CRIU begins, CRIU hands it back frozen, and then the outer one is: no instruction runs after the
+        checkpoint. guards.thaw or ContainerEngine.remove ends that. A dump that fails or is killed leaves the job
+        running. A dump of a fenced container is refused; one in whose middle the fence falls fails at once and is
+        parked: CRIU waits in the frozen tasks, and what it writes after a thaw is thrown away.
+        Raises DumpFailed, ContainerFault.
         """
         if self.tools.criu is None:
             raise DumpFailed(container, "this host has no usable CRIU", "", retryable=False, permanent=True)
@@ -86,23 +90,24 @@ class Checkpointer:
             raise ContainerFault("checkpoint", container[:12], "it is not running", retryable=True)
         with self.exclusive(folder) as lock:
             started = time.monotonic()
-            _make_folders(target, ("criu", "files", "work"))
-            _point(folder / "target", target)
-            frozen_before = freezer.requested()
+            held = parked.begin(folder, freezer, container, hold=stay_frozen)
             try:
-                if stay_frozen and not frozen_before:
-                    guards.freeze(folder)
+                _make_folders(target, ("criu", "files", "work"))
+                _point(folder / "target", target)
                 self._checkpoint(container, target, lock, timeout)
-                pause = 0.0 if frozen_before else frozen_seconds(target / "criu")
-                result = _finish(target, "process", pause, started, frozen=stay_frozen or frozen_before)
-            except BaseException:
-                if not frozen_before:
-                    _let_go_on(folder)
-                shutil.rmtree(target / "criu", ignore_errors=True)
-                shutil.rmtree(target / "files", ignore_errors=True)
+                pause = 0.0 if held else frozen_seconds(target / "criu")
+                if held:
+                    guards.freeze(folder)
+                result = _finish(target, "process", pause, started, frozen=held)
+                parked.let_go_on(folder)
+            except Parked:
                 raise
-            finally:
-                (folder / "target").unlink(missing_ok=True)
+            except BaseException:
+                parked.let_go_on(folder)
+                for name in ("criu", "files"):
+                    shutil.rmtree(target / name, ignore_errors=True)
+                raise
+            (folder / "target").unlink(missing_ok=True)
         return result
 
     def trial(self, container: str, target: Path) -> TrialResult:
@@ -130,7 +135,7 @@ class Checkpointer:
         with self.exclusive(folder) as lock:
             started = time.monotonic()
             _make_folders(target, ("files", "work"))
-            script = oci.snapshot_script(target, source, folder, freezer)
+            script = oci.snapshot_script(target, source, freezer)
             paused = time.monotonic()
             done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
             pause = time.monotonic() - paused if freezer is not None else 0.0
@@ -155,15 +160,14 @@ class Checkpointer:
             )
             if code == 0:
                 return
+            if code is None and guards.stands_still(folder):
+                parked.reap_later(folder, target)
+                raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True)
             said = diagnosis.tail(log)
             if attempt == 1 and "unable to freeze" in said:
                 continue
             why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
-            reason = (
-                "it took too long, CRIU was killed, or the job's lease ended meanwhile"
-                if code is None
-                else why.sentence
-            )
+            reason = "it took too long, or CRIU was killed" if code is None else why.sentence
             if diagnosis.disk_is_full(log.parent):
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
@@ -172,12 +176,19 @@ class Checkpointer:
         """After an agent's restart: wait for a dump that is still under way, end what a killed one left, let the job
         go on.
 
-        A container that the guard fenced stays frozen.
+        A container that stands still stays so, and a dump that is parked in it is not waited for.
         """
         folder = oci.container_folder(self._state, container)
+        if guards.stands_still(folder):
+            parked.reap_later(folder, None)
+            return
         with self.exclusive(folder):
-            _end_session(folder)
-            _let_go_on(folder)
+            parked.end_session(folder)
+            parked.let_go_on(folder)
+
+    def settle_later(self, container: str) -> None:
+        """`settle` without waiting, once the tasks may run and no dump is under way any more."""
+        parked.reap_later(oci.container_folder(self._state, container), None)
 
     @contextmanager
     def exclusive(self, folder: Path) -> Iterator[int]:
@@ -190,7 +201,7 @@ class Checkpointer:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() > give_up:
+                    if time.monotonic() > give_up or guards.fenced(folder):
                         raise ContainerFault(
                             "checkpoint", folder.name[:12], "another dump is under way", retryable=True
                         ) from None
@@ -241,54 +252,36 @@ def _finish(target: Path, mode: str, pause: float, started: float, *, frozen: bo
     return result
 
 
-def _let_go_on(folder: Path) -> None:
-    """Thaw after an aborted dump, unless the guard fenced the container meanwhile."""
-    freezer = find_freezer(folder)
-    if freezer is None:
-        return
-    with guards.fence_lock(folder):
-        if not guards.fenced(folder) and freezer.exists() and freezer.requested():
-            freezer.thaw()
-
-
-def _end_session(folder: Path) -> None:
-    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
-    try:
-        session = int((folder / "dump.session").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        try:
-            if ("criu" in words or "runc" in words) and os.getsid(process.pid) == session:
-                process.kill()
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-
-
 def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path) -> int:
-    """The exit code. Raises TimeoutExpired past the limit, and soon after CRIU was killed or the guard froze the tasks.
+    """The exit code. Raises TimeoutExpired past the limit, soon after CRIU was killed, and when the tasks stand still.
 
-    In both cases runc would wait: for a CRIU that is gone, or for tasks that no longer answer CRIU.
+    runc would wait for a CRIU that is gone, or for tasks that no longer answer CRIU.
     """
-    give_up, lost, fenced_before = time.monotonic() + timeout, 0, guards.fenced(folder)
+    give_up, lost = time.monotonic() + timeout, 0
     while True:
         try:
-            return process.wait(0.2)
+            return process.wait(0.1)
         except subprocess.TimeoutExpired:
             children = psutil.Process(process.pid).children()
-            dead = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+            dead = [child for child in children if _is_dead(child)]
             lost = lost + 1 if children and len(dead) == len(children) else 0
-            fenced = guards.fenced(folder) and not fenced_before
-            if time.monotonic() > give_up or lost > 5 or fenced:
+            if time.monotonic() > give_up or lost > 10 or guards.stands_still(folder):
                 raise
+
+
+def _is_dead(child: psutil.Process) -> bool:
+    """A child that was just reaped is none that runc waits for."""
+    try:
+        return bool(child.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _run_apart(
     folder: Path, argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None
 ) -> int | None:
     """Run in a session of its own, so that it ends by itself when the agent is killed; exit code, None past the
-    limit.
+    limit or when the container was fenced meanwhile: then it is left to wait in the frozen tasks.
     """
     env = dict(os.environ)
     if path is not None:
@@ -307,8 +300,13 @@ def _run_apart(
         replace_file(str(folder / "dump.session"), str(process.pid))
         return _wait(process, timeout, folder)
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Never in frozen tasks: they would be left broken, with CRIU's code in them.
+        with guards.fence_lock(folder):
+            if not guards.stands_still(folder):
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode is None:
+            threading.Thread(target=process.wait, daemon=True).start()
         if isinstance(error, subprocess.TimeoutExpired):
             return None
         raise

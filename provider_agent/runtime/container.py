@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,15 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from requests.exceptions import RequestException
 
-from provider_agent.guard import find_freezer
+from provider_agent import cgroups, guards
+from provider_agent.guard import find_freezer, outer_of
 from provider_agent.runtime import network, oci
+from provider_agent.runtime.capability import cgroup_version
 from provider_agent.runtime.commands import tree_bytes
 from provider_agent.runtime.errors import ContainerFault, ImageMissing
+from provider_agent.runtime.local_images import LocalImages
 from provider_agent.runtime.oci import Capture
+from provider_agent.runtime.parked import end_session
 
 LABEL_JOB, LABEL_FENCE, LABEL_MODE = network.LABEL, "io.everlease.fence", "io.everlease.mode"
 CHECKPOINT_DIR = "/checkpoint"
@@ -30,6 +35,7 @@ DNS = ("9.9.9.9", "1.1.1.1")
 FAILURES = (DockerException, RequestException)
 LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
 LOG_PAUSE_S = 0.1
+KILL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """A job's container as its order asks for it. `mode` is "process" or "files"; `gpus` are device ids of this
-    host.
+    """A job's container as its order asks for it. `image` is its config's digest, `mode` is "process" or "files";
+    `gpus` are device ids of this host.
     """
 
     job_id: str
@@ -64,6 +70,11 @@ class ContainerSpec:
     @property
     def name(self) -> str:
         return f"{network.identity(self.job_id).name}-{self.fence}"
+
+    @property
+    def outer(self) -> str:
+        """The name of its outer cgroup (cgroups.py): no dash, since systemd nests slices at each."""
+        return f"{network.identity(self.job_id).hostname.removeprefix('job-')}x{self.fence}"
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ class ContainerEngine:
 
     def __init__(self, client: docker.DockerClient, state: Path, *, dns: tuple[str, ...] = DNS) -> None:
         self.client, self.state = client, state
+        self.images = LocalImages(client, state)
         self._dns = dns
 
     def create(self, spec: ContainerSpec, checkpoint_dir: Path) -> JobContainer:
@@ -111,12 +123,18 @@ class ContainerEngine:
         for old in self.list(job_id=spec.job_id):
             if old.fence == spec.fence and old.status == "created":
                 self.remove(old.id)
+        image = self.images.find(spec.image)
+        if image is None:
+            raise ImageMissing(spec.image, "it was never loaded here")
         api = self.client.api
+        layout, outer = cgroups.layout_of(self.state), spec.outer
+        cgroups.make_outer(layout, outer)
+        parent = layout.parent(outer, str(self.client.info().get("CgroupDriver")))
         try:
             endpoint: Any = api.create_endpoint_config(ipv4_address=identity.address)
             joined: Any = {identity.name: endpoint}
             made = api.create_container(
-                spec.image,
+                image,
                 command=list(spec.command) or None,
                 name=spec.name,
                 hostname=identity.hostname,
@@ -125,23 +143,26 @@ class ContainerEngine:
                 environment=dict(spec.env),
                 labels={LABEL_JOB: spec.job_id, LABEL_FENCE: str(spec.fence), LABEL_MODE: spec.mode},
                 networking_config=api.create_networking_config(joined),
-                host_config=self._host_config(spec, identity, checkpoint_dir),
+                host_config=self._host_config(spec, identity, checkpoint_dir, parent),
             )
         except ImageNotFound as error:
             raise ImageMissing(spec.image, str(error.explanation)) from error
         except APIError as error:
             raise ContainerFault("create", spec.name, str(error.explanation)) from error
         container = str(made["Id"])
-        oci.prepare(self.state, container, self._captures(container, checkpoint_dir), identity.address)
+        guards.prepare(
+            oci.prepare(self.state, container, self._captures(container, checkpoint_dir), identity.address), outer
+        )
         return self.inspect(container)
 
     def _host_config(
-        self, spec: ContainerSpec, identity: network.NetworkIdentity, checkpoint_dir: Path
+        self, spec: ContainerSpec, identity: network.NetworkIdentity, checkpoint_dir: Path, parent: str
     ) -> dict[str, Any]:
         gpus = [docker.types.DeviceRequest(device_ids=list(spec.gpus), capabilities=[["gpu"]])] if spec.gpus else None
         limits = spec.limits
         config: dict[str, Any] = self.client.api.create_host_config(
             runtime=oci.RUNTIME_NAME,
+            cgroup_parent=parent,
             network_mode=identity.name,
             dns=list(self._dns),
             sysctls={"net.ipv6.conf.all.disable_ipv6": "1"},
@@ -152,6 +173,7 @@ class ContainerEngine:
             security_opt=["no-new-privileges:true"],
             privileged=False,
             ipc_mode="private",
+            cgroupns="private" if cgroup_version() == "v2" else None,
             nano_cpus=int(limits.cpus * 1e9),
             mem_limit=limits.memory_bytes,
             memswap_limit=limits.memory_bytes,
@@ -164,24 +186,22 @@ class ContainerEngine:
         return config
 
     def _captures(self, container: str, checkpoint_dir: Path) -> tuple[Capture, ...]:
-        """What a checkpoint must carry: the writable layer, /checkpoint, and each volume that the image declares."""
-        raw = self._raw(container)
-        driver = raw["GraphDriver"]
-        if driver["Name"] != "overlay2":
-            raise ContainerFault("use", "Docker", f"its storage driver is {driver['Name']}, and jobs need overlay2")
-        found = [Capture("upper", Path(driver["Data"]["UpperDir"])), Capture("checkpoint", checkpoint_dir.resolve())]
-        volumes = sorted(
-            (mount["Destination"], mount["Source"]) for mount in raw["Mounts"] if mount["Type"] == "volume"
-        )
+        """What a checkpoint carries besides the writable layer: /checkpoint, and each volume that the image has."""
+        found = [Capture("checkpoint", checkpoint_dir.resolve())]
+        mounts = self._raw(container)["Mounts"]
+        volumes = sorted((mount["Destination"], mount["Source"]) for mount in mounts if mount["Type"] == "volume")
         found += [Capture(f"volume-{number}", Path(source)) for number, (_, source) in enumerate(volumes)]
         return tuple(found)
 
     def start(self, container: str) -> None:
         """Run a created container (or restore it, when it is marked). Raises ContainerFault with Docker's own words."""
         try:
+            oci.permit_start(self.state, container)
             self.client.api.start(container)
-        except FAILURES as error:
+        except (*FAILURES, OSError) as error:
             raise ContainerFault("start", container[:12], _explain(error)) from error
+        finally:
+            oci.withdraw_start(self.state, container)
 
     def inspect(self, container: str) -> JobContainer:
         """The container's state now. Raises ContainerFault when it is gone or not a job's."""
@@ -213,20 +233,30 @@ class ContainerEngine:
         return tuple(found)
 
     def kill(self, container: str) -> None:
-        """SIGKILL every task, frozen ones too: they die when thawed without running another instruction."""
-        freezer = find_freezer(oci.container_folder(self.state, container))
-        if freezer is None:
+        """SIGKILL every task, frozen ones too: they die when thawed without running another instruction.
+
+        A dump that waits in frozen tasks ends after them.
+        """
+        folder = oci.container_folder(self.state, container)
+        outer = outer_of(folder)
+        if outer is None or not outer.exists():
             return
-        for pid in freezer.pids():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        try:
-            if freezer.requested():
-                freezer.thaw()
-        except OSError:
-            return
+        # The lock keeps the guard from freezing them again before they are dead.
+        with suppress(OSError), guards.fence_lock(folder):
+            give_up = time.monotonic() + KILL_S
+            while outer.pids() and time.monotonic() < give_up:
+                # Listed only once all stand still: a task that forks meanwhile would leave a child that runs.
+                outer.freeze()
+                while not outer.frozen() and time.monotonic() < give_up:
+                    time.sleep(0.002)
+                for pid in outer.pids():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                for freezer in (outer, find_freezer(folder)):
+                    if freezer is not None and freezer.exists():
+                        freezer.thaw()
+                time.sleep(0.01)
+        end_session(folder)
 
     def stop(self, container: str, *, grace_s: int = 10) -> None:
         """SIGTERM, then SIGKILL after the grace time; a container that is gone is fine."""
@@ -248,6 +278,9 @@ class ContainerEngine:
             pass
         except FAILURES as error:
             raise ContainerFault("remove", container[:12], _explain(error), retryable=True) from error
+        folder = oci.container_folder(self.state, container)
+        if folder.is_dir():
+            guards.forget(folder)
         oci.forget(self.state, container)
 
     def remove_job(self, job_id: str) -> None:
@@ -328,21 +361,6 @@ class ContainerEngine:
         to time.
         """
         return tree_bytes(capture.path for capture in oci.captures_of(self.state, container))
-
-    def load_image(self, archive: Path) -> tuple[str, ...]:
-        """Load a `docker save` archive; the ids of its images. Ids survive save and load, so hosts agree on them."""
-        try:
-            with archive.open("rb") as stream:
-                return tuple(str(image.id) for image in self.client.images.load(stream))
-        except (OSError, *FAILURES) as error:
-            raise ImageMissing(str(archive), str(error)) from error
-
-    def image_id(self, image: str) -> str | None:
-        """The id (sha256:…, the digest of its config) of an image on this host, else None."""
-        try:
-            return str(self.client.images.get(image).id)
-        except ImageNotFound:
-            return None
 
     def close(self) -> None:
         """Close the connections to Docker."""

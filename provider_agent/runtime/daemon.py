@@ -13,22 +13,28 @@ from pathlib import Path
 import docker
 import psutil
 from docker.errors import DockerException
+from requests.exceptions import RequestException
 
-from provider_agent.guard import freezer_of
+from everlease import docker_api
+from provider_agent.guard import Freezer, freezer_of
 from provider_agent.runtime.commands import in_netns, last_line, run
-from provider_agent.runtime.errors import ContainerFault, DaemonUnavailable, DockerMissing, RuntimeNotRegistered
+from provider_agent.runtime.errors import (
+    ContainerFault,
+    DaemonUnavailable,
+    DaemonUnsupported,
+    DockerMissing,
+    RuntimeNotRegistered,
+)
 from provider_agent.runtime.oci import RUNTIME_NAME
 
 READY_TIMEOUT_S = 60.0
 API_TIMEOUT_S = 660  # `start` answers only when a restore has ended
-# Docker 20.10's, the oldest engine supported; newer ones serve it too.
-API_VERSION = "1.41"
 # Unix sockets take 107 characters; the longest one below the exec root is containerd's.
 LONGEST_EXEC_ROOT = 107 - len("/containerd/containerd-debug.sock")
 
 
 def connect(socket: Path) -> docker.DockerClient:
-    """A client of the daemon at this unix socket. Raises DaemonUnavailable."""
+    """A client of the daemon at this unix socket. Raises DaemonUnavailable, DaemonUnsupported."""
     try:
         # Docker's client leaks its socket when nobody listens, so knock first.
         with unix.socket(unix.AF_UNIX) as knock:
@@ -36,20 +42,19 @@ def connect(socket: Path) -> docker.DockerClient:
             knock.connect(str(socket))
     except OSError as error:
         raise DaemonUnavailable(str(socket), error.strerror or str(error)) from error
-    client = docker.DockerClient(base_url=f"unix://{socket}", timeout=API_TIMEOUT_S, version=API_VERSION)
     try:
-        client.ping()
-    except (DockerException, OSError) as error:
-        client.close()
+        return docker_api.connect(f"unix://{socket}", timeout=API_TIMEOUT_S)
+    except docker_api.EngineUnsupported as error:
+        raise DaemonUnsupported(str(socket), str(error)) from error
+    except (DockerException, RequestException, OSError) as error:
         raise DaemonUnavailable(str(socket), last_line(str(error))) from error
-    return client
 
 
 def use_existing(socket: Path, wrapper: Path) -> docker.DockerClient:
     """A client of the host's own daemon, after a check that it runs our wrapper as runtime `everlease`.
 
-    Raises DockerMissing, DaemonUnavailable, RuntimeNotRegistered (whose text is the line for daemon.json and the
-    reload).
+    Raises DockerMissing, DaemonUnavailable, DaemonUnsupported, RuntimeNotRegistered (whose text is the line for
+    daemon.json and the reload).
     """
     if not socket.exists() and shutil.which("dockerd") is None:
         raise DockerMissing("dockerd")
@@ -233,11 +238,18 @@ class HostDocker:
 
 
 def _kill(process: psutil.Process) -> None:
-    """SIGKILL, and thaw: a task frozen by cgroup v1 dies only once it is thawed, before it runs another instruction."""
+    """SIGKILL, and thaw: a task frozen by cgroup v1 dies only once it is thawed, before it runs another instruction.
+
+    The outer cgroup of a job's container is thawed too: end its guard first.
+    """
     try:
         freezer = freezer_of(process.pid)
         process.kill()
-        if freezer.path.name not in {"", "freezer"} and freezer.requested():
-            freezer.thaw()
+        for path in (freezer.path, *freezer.path.parents):
+            above = Freezer(path, freezer.version)
+            if not above.exists():
+                break
+            if above.requested():
+                above.thaw()
     except (psutil.NoSuchProcess, OSError):
         return

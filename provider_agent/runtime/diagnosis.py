@@ -71,8 +71,10 @@ def explain_dump(said: str, criu_log: Path, files_log: Path) -> Cause:
 
 
 def explain_restore(said: str, criu_log: Path) -> Cause:
-    """The same for a restore."""
+    """The same for a restore, or for the wrapper's refusal of it."""
     log = tail(criu_log)
+    if refused := re.search(r"everlease-runc: (.+?)(?:: unknown)?$", said, re.MULTILINE):
+        return Cause(FULL if "No space left" in refused[1] else refused[1], True, log or said)
     for pattern, sentence in RESTORE_CAUSES:
         if re.search(pattern, errors(log)):
             return Cause(f"{sentence} ({_first_error(log, said)})", True, log)

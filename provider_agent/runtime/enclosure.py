@@ -12,10 +12,15 @@ from provider_agent.runtime.wire_images import child, fields, messages, numbers
 
 INVENTORY_MAGIC, IMAGES_V1_1 = 0x58313116, 2
 MAX_INVENTORY = 1 << 20
-# task_kobj_ids_entry; user and cgroup namespaces are the host's, as runc has it without remapping on cgroup v1.
+# task_kobj_ids_entry; the user namespace is the host's, as runc has it without remapping, and so is that of cgroups on
+# cgroup v1.
 NAMESPACES = {5: "pid", 6: "network", 7: "ipc", 8: "uts", 9: "mount"}
+CGROUP_NAMESPACE = {11: "cgroup"}
 READ_ONLY, OVERLAY, EXTERNAL_KEY = 1, 17, 18
-PROC, SYSFS, CGROUPS = 1, 2, (12, 23)
+PROC, SYSFS, CGROUP, CGROUP2 = 1, 2, 12, 23
+# cgroup v2's mount options: of the whole hierarchy, and without effect from a namespace (cgroups(7), "nsdelegate").
+CGROUP2_OPTIONS = {"nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "pids_localevents"}
+CGROUP2_OPTIONS |= {"memory_hugetlb_accounting"}
 OWN_MOUNTS = {PROC: "proc", SYSFS: "sysfs", 5: "tmpfs", 6: "devpts", 14: "mqueue"}
 # Docker's defaults: runc binds these read-only over themselves, or hides them.
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
@@ -24,11 +29,16 @@ HIDDEN_PATHS = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"
 # memfd, pidfd. Not: packet sockets, fanotify, namespaces, tun, external, bpf, autofs.
 FILE_KINDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 17, 18, 20})
 REGULAR, REGULAR_NAME, REGULAR_EXTERNAL = 3, 6, 9
+# What of /dev is bound from outside; the null device is one of the container's own (everlease_runc.restore_options).
+TAKEN_OVER = {b"/dev/null", b"/dev/shm", b"/dev/mqueue"}
 Mount = Mapping[int, int | bytes]
 
 
-def namespaces(images: Path, processes: list[int]) -> str | None:
-    """Why the tasks would not all live in one set of namespaces of their own, or None. Raises ValueError, OSError."""
+def namespaces(images: Path, processes: list[int], cgroup: str) -> str | None:
+    """Why the tasks would not all live in one set of namespaces of their own, or None; `cgroup` is this host's
+    version, "v1" or "v2". Raises ValueError, OSError.
+    """
+    wanted = NAMESPACES | (CGROUP_NAMESPACE if cgroup == "v2" else {})
     inventory = _inventory(images / "inventory.img")
     root = child(inventory, 3)
     if numbers(inventory, 1) != [IMAGES_V1_1] or root is None:
@@ -38,23 +48,25 @@ def namespaces(images: Path, processes: list[int]) -> str | None:
         listed = list(messages(images / f"ids-{pid}.img"))
         if len(listed) != 1:
             return f"task {pid} does not say which namespaces are its own"
-        for number, name in NAMESPACES.items():
+        for number, name in wanted.items():
             own, hosts = numbers(listed[0], number), numbers(root, number)
             if len(own) != 1 or len(hosts) != 1 or own == hosts or first.setdefault(number, own) != own:
                 return f"task {pid} has no {name} namespace of this job's own"
     return None
 
 
-def mounts(images: Path, host: Path = Path("/")) -> str | None:
+def mounts(images: Path, cgroup: str, host: Path = Path("/")) -> str | None:
     """Why the mounts are not those that Docker gives a job, or None; what of ``host`` is to be hidden must be."""
     tables = list(images.glob("mountpoints-*.img"))
     if len(tables) != 1:
         return "it has no mount points" if not tables else "it has more than one mount namespace"
     table: list[Mount] = [dict(fields(entry)) for entry in messages(tables[0])]
     for mount in table:
-        reason = _mount(mount)
+        reason = _mount(mount, cgroup)
         if reason:
             return reason
+    if cgroup == "v2" and sum(mount.get(1) == CGROUP2 for mount in table) != 1:
+        return "it has not exactly one mount of its cgroup"
     if len({mount.get(2) for mount in table}) != len(table):
         return "two of its mounts have one id"
     return _covered(table, host)
@@ -87,18 +99,37 @@ def _inventory(path: Path) -> bytes:
     return raw[8:]
 
 
-def _mount(mount: Mount) -> str | None:
+def _mount(mount: Mount, cgroup: str) -> str | None:
     kind, root, place, flags = mount.get(1), mount.get(6), mount.get(7), mount.get(5)
     external = isinstance(mount.get(EXTERNAL_KEY), bytes)
     if not isinstance(flags, int) or not isinstance(place, bytes) or b".." in place.split(b"/"):
         return f"it has a mount at {place!r} without flags"[:200]
-    if not (external or (kind == OVERLAY and place == b"/") or kind in OWN_MOUNTS):
+    key = mount.get(EXTERNAL_KEY)
+    if isinstance(key, bytes) and key.startswith(b"/dev/") and key not in TAKEN_OVER:
+        return f"it takes {key!r} over from the host"[:200]
+    if kind in (CGROUP, CGROUP2):
+        reason = _private_cgroup(mount) if cgroup == "v2" else None if external else "it mounts cgroups of its own"
+        if reason:
+            return reason
+    elif not (external or (kind == OVERLAY and place == b"/") or kind in OWN_MOUNTS):
         return f"it mounts a file system of kind {kind!r} at {place!r}"[:200]
-    if kind in CGROUPS and not external:
-        return "it mounts cgroups of its own"
     whole_proc = kind == PROC and root == b"/" and place == b"/proc"
-    if kind in (PROC, SYSFS, *CGROUPS) and not whole_proc and not flags & READ_ONLY:
+    if kind in (PROC, SYSFS, CGROUP, CGROUP2) and not whole_proc and not flags & READ_ONLY:
         return f"it mounts {place!r} for writing"[:200]
+    return None
+
+
+def _private_cgroup(mount: Mount) -> str | None:
+    """On cgroup v2 a job sees one mount: the root of its own namespace, which the kernel mounts for whoever is in it.
+
+    CRIU mounts it anew in the namespace that criu_shim.py made, so nothing of it comes from the host; an external one
+    would be bound from the host's tree.
+    """
+    options = mount.get(9, b"")
+    known = isinstance(options, bytes) and set(options.decode().split(",")) <= CGROUP2_OPTIONS | {""}
+    right = mount.get(1) == CGROUP2 and mount.get(6) == b"/" and mount.get(7) == b"/sys/fs/cgroup"
+    if not right or not known or EXTERNAL_KEY in mount:
+        return f"it mounts other cgroups than its own at {mount.get(7)!r}"[:200]
     return None
 
 

@@ -27,6 +27,14 @@ class DaemonUnavailable(RuntimeFault):
         self.socket, self.detail = socket, detail
 
 
+class DaemonUnsupported(RuntimeFault):
+    """A Docker daemon speaks no API that we know."""
+
+    def __init__(self, socket: str, detail: str) -> None:
+        super().__init__(f"the Docker daemon at {socket} can't be used: {detail}")
+        self.socket, self.detail = socket, detail
+
+
 class RuntimeNotRegistered(RuntimeFault):
     """An existing daemon lacks the runtime `everlease`, or has it at another path."""
 
@@ -81,6 +89,10 @@ class DumpFailed(RuntimeFault):
         super().__init__(f"the checkpoint of {container[:12]} failed: {reason}")
         self.container, self.reason, self.log_tail = container, reason, log_tail
         self.retryable, self.permanent = retryable, permanent
+
+
+class Parked(DumpFailed):
+    """The container was fenced in the middle of a dump, which waits in its frozen tasks and will be thrown away."""
 
 
 class RestoreFailed(RuntimeFault):

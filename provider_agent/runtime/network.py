@@ -101,6 +101,7 @@ def rules() -> dict[str, list[list[str]]]:
 
 
 JUMPS = (("DOCKER-USER", "-i", OUT), ("DOCKER-USER", "-o", IN), ("INPUT", "-i", HOST))
+DOCKERS = ["FORWARD", "-j", "DOCKER-USER"]
 
 
 class Firewall:
@@ -110,12 +111,15 @@ class Firewall:
 
     def __init__(self, netns: Path | None) -> None:
         self._netns = netns
+        self._installed: tuple[str, ...] = ()
 
     def install(self) -> None:
         """Set the rules; the same again when they are there. Start it after dockerd, which makes DOCKER-USER. Raises
         FirewallFault.
         """
         self._must(["iptables", "-w", "-N", "DOCKER-USER"], tolerate="exists")
+        if self._try(["iptables", "-w", "-C", *DOCKERS]) is not None:
+            self._must(["iptables", "-w", "-I", *DOCKERS])
         for chain, listed in rules().items():
             self._must(["iptables", "-w", "-N", chain], tolerate="exists")
             self._load(chain, listed)
@@ -128,6 +132,29 @@ class Firewall:
             if self._try(["ip6tables", "-w", "-C", *blocked]) is not None:
                 # A kernel without IPv6 has no such table and nothing to block.
                 self._must(["ip6tables", "-w", "-I", *blocked], tolerate="initialize")
+        self._installed = self._listed()
+
+    def mend(self) -> bool:
+        """Set the rules again where a reload of the host's firewall took or changed any; whether that was so. Raises
+        FirewallFault.
+        """
+        if self._listed() == self._installed:
+            return False
+        self.install()
+        return True
+
+    def _listed(self) -> tuple[str, ...]:
+        """Our rules as the kernel has them, in order, and Docker's jump to those of forwarding."""
+        listed = []
+        for command in ("iptables", "ip6tables"):
+            done = run([command, "-w", "-S"], netns=self._netns)
+            if done.returncode and command == "iptables":
+                raise FirewallFault("iptables -w -S", last_line(done.stderr))
+            lines = (line for line in done.stdout.splitlines() if not line.startswith("-N"))
+            ours = (f"-A {' '.join(DOCKERS)}", "EVERLEASE-", f" {BRIDGES}+ ")
+            listed += [f"{command} {line}" for line in lines if any(word in line for word in ours)]
+        # Chains come in any order, which sorted() keeps within each; Docker sets its jump anew and may meet ours.
+        return tuple(sorted(dict.fromkeys(listed), key=lambda line: line.split()[:3]))
 
     def remove(self) -> None:
         """Take the rules away again; nothing happens when they are gone."""

@@ -1,8 +1,10 @@
 """Install the runtime `everlease-runc` and keep the folder that it and CRIU read for each container.
 
-STATE/everlease-runc          what Docker runs; STATE/everlease-runc.json its settings
-STATE/containers/ID/          see everlease_runc.py; also action (CRIU's action script) and target (link to the
-dump in progress)
+STATE/everlease-runc          what Docker runs: the copy of everlease_runc.py in STATE/code/DIGEST (versions.py)
+STATE/everlease-runc.json     its settings
+STATE/shim/criu               what runc starts as CRIU on cgroup v2, see criu_shim.py
+STATE/containers/ID/          see everlease_runc.py; also action (CRIU's action script) and target (link to the dump in
+                              progress)
 """
 
 import json
@@ -13,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from provider_agent import versions
 from provider_agent.guard import Freezer
 from provider_agent.runtime import everlease_runc
 from provider_agent.runtime.errors import ContainerFault
@@ -51,18 +54,31 @@ def install_wrapper(state: Path, *, runc: Path, criu: Path | None) -> Path:
     state.mkdir(parents=True, exist_ok=True)
     (state / "containers").mkdir(exist_ok=True)
     os.chmod(state, 0o700)
-    script = state / "everlease_runc.py"
-    everlease_runc.replace_file(str(script), Path(everlease_runc.__file__).read_text(encoding="utf-8"))
-    settings = {"runc": str(runc), "criu": str(criu) if criu else None, "state": str(state.resolve())}
+    code = versions.install(state)
+    settings = {"runc": str(runc), "criu": None, "shim": None, "state": str(state.resolve())}
+    if criu is not None:
+        settings |= {"criu": str(criu), "shim": str(install_shim(state, code, criu))}
     everlease_runc.replace_file(str(state / "everlease-runc.json"), json.dumps(settings))
+    wrapper = _launcher(state / "everlease-runc", code / "everlease_runc.py")
+    versions.collect(state)
+    return wrapper
+
+
+def install_shim(state: Path, code: Path, criu: Path) -> Path:
+    """Write STATE/shim/criu, alone in its folder because runc 1.2 and newer find CRIU by PATH."""
+    folder = state / "shim"
+    folder.mkdir(exist_ok=True)
+    return _launcher(folder / "criu", code / "criu_shim.py", str(criu))
+
+
+def _launcher(path: Path, script: Path, *first: str) -> Path:
+    """An executable that runs one of our scripts with these first arguments."""
     # The base interpreter, not the environment's: a broken environment must not stop the host's containers.
-    python = os.path.realpath(sys.executable)
-    wrapper = state / "everlease-runc"
-    text = f'#!/bin/sh\nexec {shlex.quote(python)} -I -S {shlex.quote(str(script.resolve()))} "$@"\n'
-    everlease_runc.replace_file(f"{wrapper}.new", text)
-    os.chmod(f"{wrapper}.new", 0o700)
-    os.replace(f"{wrapper}.new", wrapper)
-    return wrapper.resolve()
+    words = [os.path.realpath(sys.executable), "-I", "-S", str(script.resolve()), *first]
+    everlease_runc.replace_file(f"{path}.new", f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    os.chmod(f"{path}.new", 0o700)
+    os.replace(f"{path}.new", path)
+    return path.resolve()
 
 
 def container_folder(state: Path, container: str) -> Path:
@@ -74,10 +90,11 @@ def container_folder(state: Path, container: str) -> Path:
 
 def prepare(state: Path, container: str, captures: tuple[Capture, ...], address: str) -> Path:
     """Write the files that CRIU reads at a dump or restore; `address` is the job's own. Call it after `docker
-    create`, before `docker start`.
+    create`, before `docker start`. The writable layer is captured first, by the link that the wrapper makes.
     """
     folder = container_folder(state, container)
     folder.mkdir(parents=True, exist_ok=True)
+    captures = (Capture("upper", folder / "upper"), *captures)
     script = folder / "action"
     everlease_runc.replace_file(str(script), action_script(folder, captures, address))
     os.chmod(script, 0o700)
@@ -120,30 +137,43 @@ def action_script(folder: Path, captures: tuple[Capture, ...], address: str) -> 
     return "\n".join(lines)
 
 
-def snapshot_script(target: Path, source: Path, folder: Path, freezer: Freezer | None) -> str:
-    """Archive one folder while the container stands still; it goes on in any case, unless the guard fenced it
-    meanwhile.
+def snapshot_script(target: Path, source: Path, freezer: Freezer | None) -> str:
+    """Archive one folder while the container stands still; what guards froze meanwhile stays frozen by the cgroup
+    around this one.
     """
     archive = (
         f"{TAR} --file {shlex.quote(str(target / 'files' / 'checkpoint.tar'))} --directory {shlex.quote(str(source))} ."
     )
     if freezer is None:
         return archive
-    fenced, control = shlex.quote(str(folder / "fenced")), shlex.quote(str(freezer.control))
-    freeze, thaw = ("FROZEN", "THAWED") if freezer.version == 1 else ("1", "0")
-    return f"echo {freeze} >{control}; {archive}; code=$?; [ -e {fenced} ] || echo {thaw} >{control}; exit $code"
+    control = shlex.quote(str(freezer.control))
+    thaw = "THAWED" if freezer.version == 1 else "0"
+    return f"echo {freezer.word} >{control}; {archive}; code=$?; echo {thaw} >{control}; exit $code"
 
 
 def captures_of(state: Path, container: str) -> tuple[Capture, ...]:
-    """The captures recorded by `prepare`."""
+    """The captures recorded by `prepare`. The writable layer exists from the container's start on."""
     listed = json.loads((container_folder(state, container) / "captures.json").read_text(encoding="utf-8"))
-    return tuple(Capture(name, Path(path)) for name, path in listed)
+    return tuple(Capture(name, Path(path).resolve()) for name, path in listed)
 
 
-def mark_restore(state: Path, container: str, *, images: Path, work: Path) -> None:
-    """Make the next `docker start` of this container a restore from `images`; CRIU logs into `work`."""
-    marker = {"images": str(images.resolve()), "work": str(work.resolve())}
-    everlease_runc.replace_file(str(container_folder(state, container) / "restore.json"), json.dumps(marker))
+def mark_restore(state: Path, container: str, *, images: Path | None, work: Path, upper: Path | None) -> None:
+    """Make the next `docker start` of this container put the archive `upper` back into its writable layer, and
+    restore from `images`; either may be None. CRIU logs into `work`.
+    """
+    marker = {"images": images, "work": work, "upper": upper}
+    text = json.dumps({name: str(path.resolve()) if path else None for name, path in marker.items()})
+    everlease_runc.replace_file(str(container_folder(state, container) / "restore.json"), text)
+
+
+def permit_start(state: Path, container: str) -> None:
+    """Let the next `docker start` of this container pass the wrapper, once. Raises OSError."""
+    (container_folder(state, container) / "start").touch(mode=0o600)
+
+
+def withdraw_start(state: Path, container: str) -> None:
+    """Take a permission back that Docker made no use of."""
+    (container_folder(state, container) / "start").unlink(missing_ok=True)
 
 
 def read_bundle(state: Path, container: str) -> Bundle:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from provider_agent.runtime import archives, audit, diagnosis, oci
+from provider_agent.runtime.capability import cgroup_version, secured
 from provider_agent.runtime.checkpoint import read_dump
 from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, RestoreFailed
@@ -29,8 +30,8 @@ class RestoreResult:
 
 
 def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint_dir: Path) -> JobContainer:
-    """Create the container and put the checkpoint's files back; nothing runs yet, so it can go on while a fencing
-    time runs out.
+    """Create the container and put the checkpoint's files back, those of its writable layer at `start`; nothing runs
+    yet, so it can go on while a fencing time runs out.
 
     Everything that grants rights (limits, capabilities, seccomp, mounts, devices) comes from `spec`. Called again for
     the same job and fence after a kill, it starts over. Raises CheckpointRefused, RestoreFailed, ContainerFault.
@@ -39,20 +40,26 @@ def prepare(engine: ContainerEngine, spec: ContainerSpec, dump: Path, checkpoint
     if mode == "files":
         spec = resumed(spec)
     else:
-        audit.check_images(dump / "criu")
+        apparmor = secured(engine.client.info(), "apparmor")
+        audit.check_images(dump / "criu", cgroup_version(), apparmor=apparmor)
     container = engine.create(spec, checkpoint_dir)
     try:
+        upper = None
         for capture in oci.captures_of(engine.state, container.id):
             archive = dump / "files" / f"{capture.name}.tar"
-            if archive.exists():
+            if not archive.exists():
+                if mode == "process":
+                    raise CheckpointRefused(str(dump), f"it has no files/{capture.name}.tar")
+            elif capture.name == "upper":
+                archives.check(archive)
+                upper = archive
+            else:
                 archives.put_back(archive, capture.path)
-            elif mode == "process":
-                raise CheckpointRefused(str(dump), f"it has no files/{capture.name}.tar")
-        if mode == "process":
-            work = oci.container_folder(engine.state, container.id) / "restore"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            oci.mark_restore(engine.state, container.id, images=dump / "criu", work=work)
+        work = oci.container_folder(engine.state, container.id) / "restore"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        images = dump / "criu" if mode == "process" else None
+        oci.mark_restore(engine.state, container.id, images=images, work=work, upper=upper)
     except BaseException:
         engine.remove(container.id)
         raise

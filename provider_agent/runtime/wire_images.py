@@ -68,10 +68,14 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def child(message: bytes, number: int) -> bytes | None:
-    """The last embedded message of this field number, else None."""
+    """The embedded message or string of this field number, else None. Raises ValueError where it comes twice: CRIU's
+    reader would merge the two.
+    """
     found = None
     for key, value in fields(message):
         if key == number and isinstance(value, bytes):
+            if found is not None:
+                raise ValueError(f"field {number} comes twice in one message")
             found = value
     return found
 

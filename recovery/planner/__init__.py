@@ -8,6 +8,7 @@ from recovery.moves import Move, SetDue
 from recovery.planner.bidding import auctioning, hopeless
 from recovery.planner.draft import Draft
 from recovery.planner.ending import cancelling, wishes
+from recovery.planner.hosts import said_goodbye
 from recovery.planner.leases import settle_left_over
 from recovery.planner.moving import hibernating, migrating
 from recovery.planner.placing import allocating, preparing, restoring
@@ -24,7 +25,7 @@ _SOONEST_S = 0.25
 def plan(snapshot: Snapshot, now: float, policy: Policy) -> list[Move]:
     """What to do about a job now. Empty where nothing is to be done; called again until it is."""
     draft = Draft(snapshot, now, policy)
-    if not wishes(draft):
+    if not said_goodbye(draft) and not wishes(draft):
         phase = _PHASES.get(snapshot.job.state)
         if phase is not None:
             phase(draft)

@@ -1,5 +1,6 @@
 """The auction: when to call for bids, on what terms, and who wins."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -14,7 +15,21 @@ from recovery.planner.leases import how_to_settle, left_over
 
 BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
-_REFUSED_STARTS = frozenset({"prepare_failed", "open_failed"})
+_REFUSED_STARTS = {
+    "prepare_failed": "the job's preparation failed on this node: others are asked first",
+    "open_failed": "a lease with this node could not be opened: others are asked first",
+    "late": "this node was late with the job: others are asked first",
+    "host_fault": "this host failed the job: others are asked first",
+    "stopped": "this host stopped while it had the job: others are asked first",
+    "left": "this host stopped while it had the job: others are asked first",
+}
+"""Outcomes that keep a node out until an auction finds nobody else, and what it is told."""
+_LASTING = {
+    "moved": "the job already failed on this node",
+    "restore_failed": "this node failed to restore this checkpoint",
+    "unfit": "this checkpoint can't live on this node",
+}
+"""Outcomes that keep a node out: of the job, or of restores of the same checkpoint."""
 
 
 def auctioning(draft: Draft) -> None:
@@ -66,7 +81,7 @@ def out_of_terms(draft: Draft) -> str | None:
     return None
 
 
-def call_for_bids(draft: Draft, plan: str | None = None, excluded: frozenset[str] = frozenset()) -> OpenAuction:
+def call_for_bids(draft: Draft, plan: str | None = None, excluded: Mapping[str, str] | None = None) -> OpenAuction:
     """The next call for bids: on the next epoch, without the nodes that failed this job."""
     snapshot = draft.snapshot
     plan = plan or _plan(snapshot)
@@ -77,7 +92,7 @@ def call_for_bids(draft: Draft, plan: str | None = None, excluded: frozenset[str
         plan=plan,
         mode=_mode(draft, plan),
         window_s=windows.get(plan, draft.policy.recovery_window_s),
-        excluded=tuple(sorted(excluded | _excluded(snapshot))),
+        excluded={**_excluded(snapshot), **(excluded or {})},
     )
 
 
@@ -169,13 +184,13 @@ def settle_with_open(snapshot: Snapshot) -> SettleHow | Literal[""]:
     return how_to_settle(award) if award is not None else ""
 
 
-def _since_started(snapshot: Snapshot, outcomes: frozenset[str] | set[str]) -> list[Award]:
+def _since_started(snapshot: Snapshot, outcomes: Collection[str]) -> list[Award]:
     found: list[Award] = []
     for award in reversed(snapshot.awards):
-        if award.started_at is not None:
-            break
         if award.outcome in outcomes:
             found.append(award)
+        if award.started_at is not None:
+            break
     return found
 
 
@@ -186,14 +201,19 @@ def _plan(snapshot: Snapshot) -> str:
     return "resume" if ended[-1].outcome in {"hibernated", "exhausted"} else "recovery"
 
 
-def _excluded(snapshot: Snapshot) -> frozenset[str]:
-    """Nodes where the workload failed stay out; those that could not get it going are let in after a dry auction."""
+def _excluded(snapshot: Snapshot) -> dict[str, str]:
+    """Nodes where the workload or a restore failed stay out; those that were late or could not get it going are let in
+    after a dry auction.
+    """
     head = snapshot.job.head_manifest
-    out = {award.node for award in snapshot.awards if award.outcome == "moved"}
-    out |= {a.node for a in snapshot.awards if a.outcome == "restore_failed" and a.restore_manifest == head}
+    out: dict[str, str] = {}
     if not _dry(snapshot.auction):
-        out |= {award.node for award in _since_started(snapshot, _REFUSED_STARTS)}
-    return frozenset(out)
+        out |= {a.node: _REFUSED_STARTS[a.outcome] for a in _since_started(snapshot, _REFUSED_STARTS)}
+    for award in snapshot.awards:
+        of_head = award.outcome == "moved" or award.restore_manifest == head
+        if award.outcome in _LASTING and of_head:
+            out[award.node] = _LASTING[award.outcome]
+    return out
 
 
 def _dry(auction: Auction | None) -> bool:

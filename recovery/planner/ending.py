@@ -41,7 +41,7 @@ def cancelling(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.STOPPED)
         return
-    if award.exit_code == 0 and exited(draft, award):
+    if award.exit_code == 0 and not award.host_fault and exited(draft, award):
         return
     answer = draft.snapshot.command(f"stop/{award.fence}")
     if answer is None:

@@ -7,8 +7,10 @@ from everlease.domain.snapshot import Award, ChainTx, Lease, Snapshot
 from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SettleHow, SignFinal
 from recovery.planner.draft import Draft
 
-QUIET = frozenset({"moved", "finished", "migrated", "hibernated", "exhausted"})
+QUIET = frozenset({"moved", "finished", "stopped", "migrated", "hibernated", "exhausted"})
 """Outcomes after which the node itself said that the workload doesn't run: it exited or is held frozen."""
+_NOT_STARTED = frozenset({"restore_failed", "unfit"})
+"""Outcomes after which the node said that it did not get the workload to run."""
 LOST = "lost"
 _WITH_NEXT_OPEN = frozenset({JobState.AUCTIONING, JobState.RECOVERING, JobState.ALLOCATING})
 
@@ -41,18 +43,23 @@ def fencing_time(snapshot: Snapshot, award: Award, policy: LivenessPolicy) -> fl
 
 
 def _fenced(snapshot: Snapshot, old: Award, policy: LivenessPolicy) -> float:
-    if old.start_sent_at is None or old.outcome in QUIET:
+    if old.start_sent_at is None or (old.outcome in QUIET and not _may_have_restarted(snapshot, old)):
         return 0.0
     answers = (snapshot.command(f"{kind}/{old.fence}") for kind in ("freeze", "stop"))
     if any(answer is not None and answer.ok for answer in answers):
         return 0.0
     started = snapshot.command(f"start/{old.fence}")
-    if old.outcome == "restore_failed" and started is not None and not started.expired:
+    if old.outcome in _NOT_STARTED and started is not None and not started.expired:
         return 0.0
     seen = [at for at in (old.last_beat_at, old.last_seen_at, old.start_sent_at) if at is not None]
     if old.outcome != LOST and old.ended_at is not None:
         seen.append(old.ended_at)
     return fenced_at(max(seen), policy)
+
+
+def _may_have_restarted(snapshot: Snapshot, old: Award) -> bool:
+    """Whether a restart was given up for want of an answer: the node may have made it all the same."""
+    return any(c.expired for c in snapshot.commands if c.kind == "restart" and c.fence == old.fence)
 
 
 def watch_lease(draft: Draft, award: Award) -> bool:

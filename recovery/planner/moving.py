@@ -26,7 +26,7 @@ def migrating(draft: Draft) -> None:
         if why is not None:
             draft.event(JobEvent.MIGRATE_ABANDONED, why)
         else:
-            draft.add(call_for_bids(draft, "migration", frozenset({award.node})))
+            draft.add(call_for_bids(draft, "migration", {award.node: "the job runs on this node already"}))
     elif auction.closed_at is None:
         _decide(draft, auction)
     else:
@@ -55,8 +55,8 @@ def hibernating(draft: Draft) -> None:
 
 def _ended(draft: Draft, award: Award, abandoned: JobEvent) -> bool:
     """An exit ends the move: the job succeeded, or RUNNING deals with its failure."""
-    if award.exit_code:
-        draft.event(abandoned, f"the job ended with exit code {award.exit_code}")
+    if award.exit_code or award.host_fault:
+        draft.event(abandoned, award.host_fault or f"the job ended with exit code {award.exit_code}")
         return True
     return exited(draft, award)
 
@@ -99,9 +99,10 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     if answer is None:
         return
     stale = winner["bid"]["deadline"] <= draft.now + BID_SLACK_S
-    if not held(draft, award, answer) or stale:
+    why = answer.error or ("" if held(draft, award, answer) else "nothing was committed") or snapshot.winner_unfit
+    if why or stale:
         thaw(draft, award, purpose)
-        _abandon(draft, auction, answer.error or ("the bid expired meanwhile" if stale else "nothing was committed"))
+        _abandon(draft, auction, why or "the bid expired meanwhile")
         return
     draft.add(NoteAward(award.fence, {"held_at": answer.finished_at}))
     draft.end(award, "migrated")

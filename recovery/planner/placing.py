@@ -8,7 +8,11 @@ from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snaps
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.bidding import settle_with_open
 from recovery.planner.draft import Draft
+from recovery.planner.hosts import HOST_FAULT
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
+
+LATE = "late"
+"""The outcome of an award whose node did not answer in time: nothing failed, and it may be running the job."""
 
 
 def allocating(draft: Draft) -> None:
@@ -70,6 +74,15 @@ def prepare_payload(snapshot: Snapshot, restore_manifest: str | None) -> dict[st
     }
 
 
+def failure(answer: Command, outcome: str) -> str:
+    """What a failed answer says of its node: it was late, it can't hold this checkpoint, or the step failed there."""
+    if answer.expired:
+        return LATE
+    if answer.result.get("host_fault"):
+        return HOST_FAULT
+    return "unfit" if answer.result.get("unfit") else outcome
+
+
 def _checkpoint(snapshot: Snapshot, manifest: str | None) -> Checkpoint | None:
     return next((point for point in snapshot.checkpoints if manifest and point.manifest == manifest), None)
 
@@ -125,7 +138,7 @@ def _preparation_failed(draft: Draft, award: Award) -> bool:
             Record("job.prepared", {"fence": award.fence, "node": award.node, **_timings(answer)}),
         )
         return False
-    draft.end(award, "prepare_failed")
+    draft.end(award, failure(answer, "prepare_failed"))
     draft.event(JobEvent.PREPARE_FAILED, answer.error, fence=award.fence, node=award.node)
     return True
 
@@ -156,7 +169,7 @@ def _started(draft: Draft, award: Award, failed: JobEvent, outcome: str) -> None
         void(draft, award, answer.error)
         return
     if not answer.ok:
-        draft.end(award, outcome)
+        draft.end(award, failure(answer, outcome))
         draft.event(failed, answer.error, fence=award.fence, node=award.node)
         return
     draft.add(NoteAward(award.fence, {"started_at": answer.finished_at}))

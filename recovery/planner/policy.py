@@ -7,7 +7,11 @@ from everlease.domain.liveness import LivenessPolicy
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds unless a name says otherwise; ``bond`` in base units."""
+    """Seconds unless a name says otherwise; ``bond`` in base units.
+
+    ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
+    there is one per lease at most.
+    """
 
     min_runtime_s: int
     bond: int
@@ -31,6 +35,8 @@ class Policy:
     exhaust_margin_s: int = 30
     max_barren: int = 3
     max_restarts: int = 2
+    max_host_faults: int = 3
+    max_stops_a_week: int = 7
     max_refused_starts: int = 4
     max_attempts: int = 8
 

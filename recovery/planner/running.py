@@ -14,6 +14,7 @@ from recovery.moves import (
 from recovery.planner.bidding import out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
+from recovery.planner.hosts import host_failed
 from recovery.planner.leases import watch_lease
 
 
@@ -32,6 +33,9 @@ def exited(draft: Draft, award: Award) -> bool:
     """Act on the container's exit: success, a restart on the spot, or another node. True where there is one."""
     if award.exit_code is None:
         return False
+    if award.host_fault:
+        host_failed(draft, award)
+        return True
     if award.exit_code == 0:
         _succeed(draft, award)
         return True

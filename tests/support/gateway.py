@@ -117,7 +117,7 @@ def commit_fields(service: Service, node: FakeNode, held: AwardRow, content: byt
     }
 
 
-def open_auction(service: Service, job_id: str, excluded: tuple[str, ...] = (), window_s: float = 30) -> int:
+def open_auction(service: Service, job_id: str, excluded: dict[str, str] | None = None, window_s: float = 30) -> int:
     now = datetime.now(UTC)
     with service.db.transaction() as tx:
         row = AuctionRow(
@@ -125,7 +125,7 @@ def open_auction(service: Service, job_id: str, excluded: tuple[str, ...] = (), 
             epoch=1,
             plan="first",
             mode="process",
-            excluded=list(excluded),
+            excluded=excluded or {},
             opened_at=now,
             closes_at=now + timedelta(seconds=window_s),
         )

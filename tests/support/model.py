@@ -15,6 +15,7 @@ from everlease.domain.snapshot import (
     Checkpoint,
     Command,
     Escrow,
+    Goodbye,
     Job,
     Lease,
     SignedOffer,
@@ -146,7 +147,9 @@ class World:
                 self.set_award(move.fence, **move.instants, **move.facts)
             case m.CountRestart():
                 award = next(a for a in self.snapshot.awards if a.fence == move.fence)
-                self.set_award(move.fence, restarts=award.restarts + 1, exit_code=None, exited_at=None)
+                name = "host_faults" if move.host_fault else "restarts"
+                counted = {name: getattr(award, name) + 1}
+                self.set_award(move.fence, exit_code=None, exited_at=None, host_fault="", **counted)
             case m.SignFinal():
                 award = next(a for a in self.snapshot.awards if a.fence == move.fence)
                 receipt = Receipt(award.lease_id, 1, int(self.now), int(award.earned_s), True)
@@ -376,16 +379,26 @@ class World:
         self.set_job(head_seq=seq, head_manifest=point.manifest)
         return True
 
-    def exit(self, code: int) -> None:
-        """The container ends."""
+    def exit(self, code: int, host_fault: str = "") -> None:
+        """The container ends, by its program's doing or its host's."""
         award = self.snapshot.award
         if award is not None and award.started_at is not None:
-            self.set_award(award.fence, exit_code=code, exited_at=self.now)
+            self.set_award(award.fence, exit_code=code, exited_at=self.now, host_fault=host_fault)
+
+    def goodbye(self, *, still: bool = True, why: str = "", recent: int = 1) -> bool:
+        """The node that holds the job stops in order, at the job's head."""
+        award = self.snapshot.award
+        if award is None:
+            return False
+        self.set_award(
+            award.fence, goodbye=Goodbye(self.now, self.job.head_manifest, still, why, "the host stops", recent)
+        )
+        return True
 
     def lose(self) -> bool:
         """The monitor's verdict, as recovery.apply.lose does it."""
         award = self.snapshot.award
-        if award is None or not machine.allows(self.job.state, JobEvent.LOST):
+        if award is None or award.goodbye is not None or not machine.allows(self.job.state, JobEvent.LOST):
             return False
         self._end(award.fence, "lost", True)
         self.set_award(award.fence, last_seen_at=award.last_beat_at)

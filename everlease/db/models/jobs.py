@@ -57,7 +57,10 @@ class JobRow(Base):
 
 
 class AuctionRow(Base):
-    """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume)."""
+    """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume).
+
+    ``excluded``: the nodes that are not asked, and why, in words for them.
+    """
 
     __tablename__ = "auction"
 
@@ -66,7 +69,7 @@ class AuctionRow(Base):
     epoch: Mapped[int]
     plan: Mapped[str]
     mode: Mapped[str]
-    excluded: Mapped[JsonList] = mapped_column(default=list)
+    excluded: Mapped[Json] = mapped_column(default=dict)
     asked: Mapped[int] = mapped_column(default=0)
     opened_at: Mapped[Instant]
     closes_at: Mapped[Instant]

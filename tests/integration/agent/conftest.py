@@ -32,6 +32,7 @@ from everlease.store.tokens import verify_token
 from everlease.wire.commands import Prepare, Start, Stop
 from everlease.wire.node import BidMessage, CallForBids
 from everlease.wire.terms import OrderModel
+from provider_agent import guards
 from provider_agent.runtime import oci
 from provider_agent.runtime.daemon import DaemonPaths, HostDocker
 from tests.integration.agent.gateway import SECRET, Gateway
@@ -245,7 +246,8 @@ def _ip(*words: str) -> None:
 @pytest.fixture(scope="session")
 def _stage() -> Iterator[dict[str, Any]]:
     """Block service, image, deployments file and the hosts' daemons, once per session."""
-    subprocess.run([ROOT / "scripts" / "setup_criu.sh"], check=True, capture_output=True)
+    build = [sys.executable, ROOT / "scripts" / "criu_wheel.py", "--prefix", ROOT / ".tools" / "criu"]
+    subprocess.run(build, check=True, capture_output=True)
     subprocess.run([ROOT / "scripts" / "make_image.sh"], check=True, capture_output=True)
     root = Path("/tmp") / f"ela-{uuid.uuid4().hex[:6]}"
     root.mkdir()
@@ -273,8 +275,10 @@ def _stage() -> Iterator[dict[str, Any]]:
         "hosts": {},
     }
     yield stage
-    for docker, netns in stage["hosts"].values():
+    for name, (docker, netns) in stage["hosts"].items():
+        guards.end_all(root / name / "runtime")
         docker.purge()
+        guards.teardown(root / name / "runtime")
         _ip("netns", "del", netns)
     server.should_exit = True
     thread.join(10)

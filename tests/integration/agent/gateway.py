@@ -30,6 +30,7 @@ from everlease.wire.node import (
     CommitCheckpoint,
     Decline,
     Drain,
+    Goodbye,
     Heartbeat,
     Hello,
     JobNotice,
@@ -75,6 +76,7 @@ class Gateway:
     output: dict[tuple[str, int], bytearray] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     draining: set[str] = field(default_factory=set)
+    goodbyes: list[Goodbye] = field(default_factory=list)
     unanswered: dict[tuple[str, str], tuple[str, Command]] = field(default_factory=dict)
     hung_up: bool = False
     mute_commits: bool = False
@@ -267,6 +269,8 @@ class Gateway:
                     }
             case Drain():
                 self.draining.add(address)
+            case Goodbye():
+                self.goodbyes.append(message)
         return None
 
     def _commit(self, address: str, message: CommitCheckpoint) -> dict[str, Any] | None:

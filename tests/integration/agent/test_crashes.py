@@ -4,9 +4,12 @@ import pytest
 
 from everlease.domain.manifest import CID
 from everlease.wire.commands import Stop, TakeCheckpoint
+from provider_agent import guards
+from provider_agent.runtime import oci
 from provider_agent.runtime.daemon import connect
 from tests.integration.agent.conftest import Agent, Launch, World
 from tests.integration.agent.test_move import numbers
+from tests.support.waiting import wait_for
 
 
 def connected(world: World, agent: Agent, crash_at: str | None = None) -> None:
@@ -78,6 +81,24 @@ def test_killed_while_it_checkpoints(world: World, step: str) -> None:
     assert world.blocks.has([CID(head)])
     goes_on(world, job)
     assert not list((agent.root / "jobs" / job.id / "dumps").glob("*")), "a dump was left behind"
+    job.stop(agent)
+
+
+def test_its_lease_runs_out_before_it_is_back_in_the_middle_of_a_checkpoint(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent, "checkpoint.done")
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    take = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    world.gateway.command(agent.address, take)
+    assert agent.ended() == -9
+    folder = oci.container_folder(agent.root / "runtime", containers(agent)[0])
+    wait_for(lambda: guards.fenced(folder))
+    connected(world, agent)
+    taken = world.gateway.until(lambda g: g.results.get((job.id, take.step)), 90)
+    assert taken.ok, taken
+    goes_on(world, job)
     job.stop(agent)
 
 

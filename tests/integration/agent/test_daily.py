@@ -6,7 +6,7 @@ import subprocess
 from contextlib import suppress
 
 from everlease.wire.node import Decline
-from provider_agent.control import ask
+from provider_agent.control import DEPARTED, ask
 from tests.integration.agent.conftest import World
 from tests.integration.agent.test_crashes import connected, goes_on
 
@@ -98,7 +98,7 @@ def test_a_drain_ends_bidding_and_an_empty_agent(world: World) -> None:
     status = asyncio.run(ask(agent.root / "agent.sock", {"command": "status"}))
     assert json.loads(json.dumps(status))["jobs"][0]["phase"] == "running"
     job.stop(agent)
-    assert agent.ended() == 0
+    assert agent.ended() == DEPARTED
 
 
 def test_two_jobs_run_side_by_side_and_a_slow_command_delays_no_heartbeat(world: World) -> None:

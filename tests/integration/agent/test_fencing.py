@@ -1,9 +1,12 @@
 """Links that break, fences that move on, checkpoints that are held or damaged, and how containers end."""
 
+import os
+import signal
 import time
 
 from everlease.store.cid import parse_cid
 from everlease.wire.commands import Freeze, Restart, TakeCheckpoint, Thaw
+from provider_agent import guards
 from tests.integration.agent.conftest import World
 from tests.integration.agent.test_crashes import connected, goes_on
 from tests.integration.agent.test_move import numbers
@@ -51,6 +54,24 @@ def test_a_zombie_is_refused_and_cleans_up(world: World) -> None:
     assert len(world.gateway.commits) == 1
     folder = agent.root / "jobs" / job.id
     world.gateway.until(lambda g: not folder.exists())
+    time.sleep(2)
+    assert agent.log().count("is removed here: the marketplace") == 1, "said once, however often it is refused"
+
+
+def test_a_job_that_ended_is_removed_without_a_word_about_another_host(world: World) -> None:
+    """The marketplace closes the job while its host still clears up: each heartbeat until then is refused."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job("print('done')")
+    job.run_on(agent)
+    world.gateway.until(lambda g: any(n.kind == "exited" for n in g.notices))
+    del world.gateway.owner[job.id]
+    world.gateway.until(lambda g: g.refused["heartbeat"] and not (agent.root / "jobs" / job.id).exists())
+    time.sleep(2)
+    said = [line for line in agent.log().splitlines() if job.id[:10] in line and "removed" in line]
+    assert len(said) == 1, said
+    assert "the marketplace refused its heartbeat: it ended or moved" in said[0]
+    assert "another host" not in agent.log()
 
 
 def test_a_refusal_of_an_older_heartbeat_drops_nothing(world: World) -> None:
@@ -221,4 +242,33 @@ def test_nothing_starts_that_was_not_bid_on(world: World) -> None:
     wrong = {job.generation: world.gateway.sealed(agent.address, job.id, 0)[:-8] + "AAAAAAA="}
     assert "not sealed to this node" in world.gateway.do(agent.address, job.start(agent, lease, keys=wrong)).error
     assert world.gateway.do(agent.address, job.start(agent, lease)).ok
+    job.stop(agent)
+
+
+def test_a_guard_that_does_not_start_holds_up_no_heartbeat(world: World) -> None:
+    """Its own container stands still; every other of the node would be lost with the heartbeats."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    (folder,) = [path.parent for path in (agent.root / "runtime" / "containers").glob("*/outer.json")]
+    lock, pid = folder / "guard.lock", int((folder / "guard.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    lock.unlink()
+    lock.mkdir()
+    os.kill(pid, signal.SIGKILL)
+    longest, last, ends = 0.0, time.monotonic(), time.monotonic() + 12
+    before = (folder / "lease").read_text()
+    while time.monotonic() < ends:
+        assert not guards.alive(folder)
+        now = (folder / "lease").read_text()
+        if now != before:
+            longest, last, before = max(longest, time.monotonic() - last), time.monotonic(), now
+        time.sleep(0.05)
+    assert max(longest, time.monotonic() - last) < 6, "no heartbeat was acknowledged for so many seconds"
+    assert guards.stands_still(folder)
+    lock.rmdir()
+    world.gateway.until(lambda g: guards.alive(folder))
+    goes_on(world, job)
     job.stop(agent)

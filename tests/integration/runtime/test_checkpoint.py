@@ -46,7 +46,7 @@ def test_training_goes_on_bit_for_bit_on_another_host(fleet: Fleet) -> None:
     expected, went_on, moved = (host.steps(which.id)[1:] for host, which in ((a, reference), (a, first), (b, second)))
     assert went_on == expected
     assert [*went_on, *moved][-len(moved) - 1 :][1:] == expected[-len(moved) - 1 :] or moved == expected[-len(moved) :]
-    upper = Path(b.engine.config(second.id)["GraphDriver"]["Data"]["UpperDir"])
+    upper = b.folder(second.id) / "upper"
     assert (upper / "work/loss.csv").read_text().splitlines() == expected[:-1]
 
 

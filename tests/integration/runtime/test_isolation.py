@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from provider_agent import cgroups, guards
 from provider_agent.runtime import network
 from provider_agent.runtime.capability import capabilities
 from provider_agent.runtime.daemon import connect, use_existing
 from provider_agent.runtime.errors import CheckpointRefused, DaemonUnavailable, ImageMissing, RuntimeNotRegistered
+from provider_agent.runtime.everlease_runc import KEEPERS
 from provider_agent.runtime.wire_images import fields, messages
 from tests.integration.runtime.conftest import INTERNET, Fleet, Host, until
 
@@ -55,6 +57,16 @@ def test_a_job_reaches_the_internet_and_nothing_else(fleet: Fleet) -> None:
             listener.kill()
     assert lines[0] == f"{INTERNET}:9000 reached"
     assert lines[1:] == [f"{target} refused" for target in closed]
+
+
+def test_a_job_sees_no_cgroups_of_the_guards(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    job = a.launch(fleet.raw_spec("cat", "/proc/self/mountinfo"))
+    assert a.engine.wait(job.id, timeout=60) == 0
+    mounts = a.steps(job.id)
+    assert any("/sys/fs/cgroup" in line for line in mounts)
+    assert not any("everlease" in line.partition(" - ")[0].split()[4] for line in mounts)
+    assert Path(KEEPERS).is_dir(), "they are where the host's other processes see them"
 
 
 def test_the_firewall_is_installed_once_and_removed(fleet: Fleet) -> None:
@@ -152,10 +164,13 @@ def test_a_lost_host_leaves_nothing_running_or_mounted(host_maker: Callable[[str
     job = host.launch(fleet.raw_spec("python", "-c", LISTEN))
     until(lambda: host.steps(job.id) == ["up"])
     host.engine.close()
+    guards.end_all(host.engine.state)
     host.docker.kill()
     assert host.docker.processes() == []
     assert not Path(f"/proc/{job.pid}").exists()
     assert str(host.root) not in Path("/proc/self/mountinfo").read_text()
+    # Hierarchies that stay pile up until Docker's runtime no longer tells who ran out of memory.
+    assert cgroups.layout_of(host.engine.state).root not in Path("/proc/self/cgroup").read_text()
     # The host comes back: its daemon starts again and still knows the container.
     host.engine.client = host.docker.start()
     (found,) = host.engine.list(job_id=job.job_id)

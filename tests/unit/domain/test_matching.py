@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everlease.domain import jobspec
-from everlease.domain.compat import HostTraits, mismatch, release, traits_from
+from everlease.domain.compat import HostTraits, host_traits, mismatch, needs_of, release, traits_from, why_not
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 
-HOST = HostTraits("GenuineIntel", frozenset({"avx", "avx2"}), 2696, "6.1.0-18", "4.2", "1.1.5", "v2")
+HOST = HostTraits("GenuineIntel", frozenset({"avx", "avx2"}), 2696, "6.1.0-18", "4.2", "1.1.5", "v2", True)
 
 
 def test_a_host_matches_itself_and_better_ones() -> None:
@@ -28,6 +28,7 @@ def test_a_host_matches_itself_and_better_ones() -> None:
         ({"kernel": "5.15.0"}, "older"),
         ({"criu": "3.19"}, "older"),
         ({"cgroup": "v1"}, "cgroup v2"),
+        ({"apparmor": False}, "taken with AppArmor"),
     ],
 )
 def test_what_keeps_a_checkpoint_from_a_host(change: dict[str, object], words: str) -> None:
@@ -41,6 +42,47 @@ def test_gpu_state_needs_the_same_gpu_and_driver() -> None:
     assert mismatch(gpu, gpu) is None
     assert mismatch(gpu, replace(gpu, gpu_driver="580")) is not None
     assert mismatch(HOST, gpu) is None
+
+
+FACTS = {
+    **{"cpu_vendor": "GenuineIntel", "cpu_flags": ["avx2", "pti", "sse2"], "xsave_size": 2696, "kernel": "6.1.0-18"},
+    "runtime": {"criu": "4.2", "runc": "1.1.5", "cgroup": "v2", "apparmor": True},
+    "gpus": [{"model": "H100"}, {"model": "A100"}],
+    "gpu_driver": "570",
+}
+
+
+def test_a_job_without_a_gpu_needs_none_though_its_host_has_some() -> None:
+    assert host_traits(FACTS).gpu_model == "H100"
+    without = {**FACTS, "gpus": [], "gpu_driver": ""}
+    assert (needs_of(FACTS, 0)["gpu_model"], needs_of(FACTS, 0)["gpu_driver"]) == ("", "")
+    assert why_not(needs_of(FACTS, 0), without) is None
+    reason = why_not(needs_of(FACTS, 1), without)
+    assert reason is not None
+    assert "H100" in reason
+
+
+def test_a_checkpoint_goes_only_between_hosts_that_both_confine_by_apparmor_or_both_do_not() -> None:
+    without = {**FACTS, "runtime": {**FACTS["runtime"], "apparmor": False}}  # type: ignore[dict-item]
+    assert [needs_of(facts, 0)["apparmor"] for facts in (FACTS, without)] == ["true", "false"]
+    assert why_not(needs_of(without, 0), without) is None
+    assert "without AppArmor, the host runs containers with it" in str(why_not(needs_of(without, 0), FACTS))
+    assert "with AppArmor, the host runs containers without it" in str(why_not(needs_of(FACTS, 0), without))
+    unsaid = {name: value for name, value in needs_of(FACTS, 0).items() if name != "apparmor"}
+    assert "incomplete" in str(why_not(unsaid, FACTS))
+    assert "incomplete" in str(why_not({**unsaid, "apparmor": "maybe"}, FACTS))
+
+
+def test_flags_that_only_a_kernel_uses_keep_no_checkpoint_from_a_newer_kernel() -> None:
+    newer = {**FACTS, "kernel": "6.12.9", "cpu_flags": ["avx2", "sse2"]}
+    assert why_not(needs_of(FACTS, 0), newer) is None
+    assert "avx2" in str(why_not(needs_of(FACTS, 0), {**newer, "cpu_flags": ["sse2"]}))
+
+
+def test_what_is_incomplete_is_refused_and_nothing_needed_is_met() -> None:
+    assert why_not(None, {}) is None
+    assert "incomplete" in str(why_not({"kernel": "6.1"}, FACTS))
+    assert "incomplete" in str(why_not(needs_of(FACTS, 0), {**FACTS, "runtime": "none"}))
 
 
 def test_releases_and_traits_are_read_leniently_and_holes_are_named() -> None:

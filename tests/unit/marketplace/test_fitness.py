@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from everlease.domain.compat import host_traits
 from everlease.domain.jobspec import Resources
-from marketplace.gateway.fitness import host_traits, unfit
+from marketplace.gateway.fitness import unfit
 from tests.support.marketplace import FACTS, REQUIREMENTS
 
 SMALL = Resources(gpus=0, cpu_millis=1000, memory_bytes=1 << 30, disk_bytes=1 << 30)

@@ -70,11 +70,10 @@ def host(tmp_path: Path) -> Host:
         disk_reserve_bytes=0,
     )
     facts = {"cores": 2, "memory_bytes": 4 << 30, "gpus": [], "runtime": {"process_mode": True, "reason": ""}}
-    engine = SimpleNamespace(client=SimpleNamespace(networks=Networks([])), image_id=lambda _: None)
+    engine = SimpleNamespace(client=SimpleNamespace(networks=Networks([])), images=SimpleNamespace(find=lambda _: None))
     found = SimpleNamespace(
         settings=settings,
         facts=facts,
-        requirements={},
         engine=engine,
         identity=SimpleNamespace(provider=settings.provider, key=NODE),
         chain_id=DOMAIN.chain_id,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from everlease.wire.commands import Prepare, Stop
+from everlease.wire.commands import Freeze, Prepare, Stop
 from provider_agent.host import Folders, Host
 from provider_agent.jobs import Job
 from provider_agent.journal import Journal
@@ -30,6 +30,7 @@ def host_of(folder: Path, remove_job: Callable[[str], None]) -> Host:
         "folders": Folders(folder),
         "engine": SimpleNamespace(remove_job=remove_job),
         "crash": SimpleNamespace(reach=lambda point: None),
+        "deadline": lambda: 0.0,
     }
     return cast(Host, SimpleNamespace(**parts))
 
@@ -80,3 +81,19 @@ def test_commands_under_the_newer_fence_wait_for_a_removal_that_has_begun(tmp_pa
 
     asyncio.run(scenario())
     assert removals == [JOB, JOB]
+
+
+def test_a_freeze_during_a_start_answers_once_the_start_is_given_up(tmp_path: Path) -> None:
+    host = host_of(tmp_path, lambda job_id: None)
+    host.journal.put_job(record(1).model_copy(update={"phase": "starting"}))
+
+    async def scenario() -> None:
+        job = Job(host, JOB)
+        async with job._turn:
+            freezing = asyncio.create_task(job.carry_out(Freeze(job_id=JOB, fence=1, step="freeze/1")))
+            await asyncio.sleep(0.01)
+            assert job.cancel.is_set(), "the start is told"
+            assert not freezing.done(), "and only its end is an answer"
+        assert await freezing == {}
+
+    asyncio.run(scenario())

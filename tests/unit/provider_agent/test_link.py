@@ -17,7 +17,7 @@ from provider_agent.clock import SystemClock
 from provider_agent.errors import LinkDown
 from provider_agent.identity import Identity
 from provider_agent.journal import Journal
-from provider_agent.link import Link
+from provider_agent.link import Link, Session
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)
 IDENTITY = Identity(Key.of(b"\x07" * 32), "0x" + "aa" * 20, PrivateKey.generate())
@@ -227,3 +227,47 @@ def test_another_escrow_gets_no_signature(journal: Journal) -> None:
 
     server = Server(talk, domain=Domain(31337, "0x" + "66" * 20))
     assert asyncio.run(meet(server, journal, work)).sessions == []
+
+
+def test_a_message_that_comes_together_with_a_cancellation_does_not_swallow_it() -> None:
+    class Socket:
+        def __init__(self) -> None:
+            self.message: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def recv(self) -> str:
+            return await self.message
+
+    async def scene() -> None:
+        socket = Socket()
+        terms = {"chain_id": DOMAIN.chain_id, "escrow": DOMAIN.contract, "fence_after": 4, "heartbeat_every": 1}
+        challenge, welcome = Challenge(nonce="0x" + "42" * 32, **terms), Welcome(session="0", confirmed={}, dropped=[])
+        reading = asyncio.create_task(Session(socket, challenge, welcome).receive())  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        socket.message.set_result(ack(1, 1))
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(scene())
+
+
+def test_a_slow_marketplace_is_given_a_third_of_its_fencing_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provider_agent.link.SILENCE_S", 0.01)
+
+    class Socket:
+        async def recv(self) -> str:
+            await asyncio.sleep(0.2)
+            return ack(1, 1)
+
+    async def scene(fence_after: float) -> None:
+        terms = {"chain_id": DOMAIN.chain_id, "escrow": DOMAIN.contract, "heartbeat_every": 1}
+        challenge = Challenge(nonce="0x" + "42" * 32, fence_after=fence_after, **terms)
+        session = Session(Socket(), challenge, Welcome(session="0", confirmed={}, dropped=[]))  # type: ignore[arg-type]
+        await session.receive()
+
+    asyncio.run(scene(30))
+    with pytest.raises(LinkDown, match="said nothing"):
+        asyncio.run(scene(0.03))
+    monkeypatch.setattr("provider_agent.link.LONGEST_SILENCE_S", 0.05)
+    with pytest.raises(LinkDown, match="said nothing"):
+        asyncio.run(scene(1e12))

@@ -7,6 +7,7 @@ from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import fenced_at
 from everlease.domain.snapshot import Award, Snapshot
 from recovery import moves as m
+from recovery.planner.leases import fencing_time
 from tests.support.model import JOB, NODES, POLICY, RATE, World, escrow, new_job, spec
 
 A, B, C = NODES[:3]
@@ -102,7 +103,7 @@ def test_a_failed_preparation_goes_to_another_node_and_its_lease_is_closed() -> 
     world.mine()
     world.now += 1
     world.settle()
-    assert world.snapshot.auctions[-1].excluded == (A,)
+    assert world.snapshot.auctions[-1].excluded.keys() == {A}
     assert world.snapshot.lease("lease-1") is not None, "its open was mined all the same"
     world.offer(B)
     world.now += 2
@@ -349,3 +350,78 @@ def test_a_start_that_never_left_the_gateway_voids_the_award_and_says_nothing_ab
     world.settle()
     assert world.snapshot.awards[0].outcome == "voided"
     assert world.job.state == "AUCTIONING"
+
+
+def test_a_late_preparation_is_no_failure_and_others_are_asked_first() -> None:
+    world = awarded()
+    world.mine()
+    world.now += POLICY.prepare_timeout_s
+    world.expire()
+    world.settle()
+    assert world.snapshot.awards[-1].outcome == "late"
+    reason = world.snapshot.auctions[-1].excluded[A]
+    assert "late" in reason
+    assert "failed" not in reason
+
+
+def test_a_late_start_waits_out_the_fencing_time_and_says_nothing_about_the_checkpoint() -> None:
+    world = World()
+    world.run(A)
+    world.commit()
+    world.lose()
+    for node in (B, NODES[2]):
+        world.settle()
+        for _ in range(8):
+            world.offer(node)
+            world.now += 1
+            world.settle()
+            world.answer("prepare")
+            world.mine()
+            world.settle()
+        assert world.job.state == "RESTORING"
+        sent = tuple(replace(c, sent_at=world.now) if c.kind == "start" else c for c in world.snapshot.commands)
+        world.snapshot = replace(world.snapshot, commands=sent)
+        world.now += POLICY.start_timeout_s
+        world.expire()
+        world.settle()
+        late = world.snapshot.awards[-1]
+        assert late.outcome == "late"
+        assert fencing_time(world.snapshot, replace(late, fence=99), POLICY.liveness) > world.now
+    assert world.job.head_seq == 1, "two late nodes damage no checkpoint"
+    assert world.job.state == "AUCTIONING"
+
+
+def test_nodes_that_are_late_do_not_end_the_job() -> None:
+    world = awarded()
+    for _ in range(POLICY.max_refused_starts + 2):
+        world.now += POLICY.prepare_timeout_s
+        world.expire()
+        world.settle()
+        world.mine()
+        world.settle()
+        for _ in range(8):
+            world.offer(*NODES)
+            world.now += 2
+            world.settle()
+    assert world.job.state == "ALLOCATING" or world.job.state == "PREPARING"
+
+
+def test_a_node_that_cannot_hold_the_checkpoint_does_not_damage_it() -> None:
+    world = World()
+    world.run(A)
+    world.commit()
+    world.lose()
+    for node in (B, NODES[2]):
+        world.settle()
+        for _ in range(8):
+            world.offer(node)
+            world.now += 1
+            world.settle()
+            world.answer("prepare")
+            world.mine()
+            world.settle()
+        world.answer("start", ok=False, error="the host's kernel is older", unfit="the host's kernel is older")
+        world.settle()
+        assert world.snapshot.awards[-1].outcome == "unfit"
+    assert world.job.head_seq == 1
+    assert {B, NODES[2]} <= world.snapshot.auctions[-1].excluded.keys()

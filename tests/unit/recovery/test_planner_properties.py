@@ -78,6 +78,16 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.exit(code)
         self.world.settle()
 
+    @rule(code=st.sampled_from([0, 137, 143]))
+    def docker_ends_the_container(self, code: int) -> None:
+        self.world.exit(code, "the host's Docker daemon was started anew")
+        self.world.settle()
+
+    @rule(still=st.booleans(), recent=st.sampled_from([1, 1, 8]))
+    def node_says_goodbye(self, still: bool, recent: int) -> None:
+        self.world.goodbye(still=still, recent=recent)
+        self.world.settle()
+
     @rule()
     def node_is_lost(self) -> None:
         self.world.lose()

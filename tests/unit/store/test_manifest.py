@@ -130,6 +130,15 @@ def test_any_change_to_a_signed_manifest_is_noticed(data: st.DataObject) -> None
         verify_manifest(CID, bytes(payload))
 
 
+@pytest.mark.parametrize("change", [27, 32, 64])
+def test_a_signature_has_one_spelling(make_manifest: Make, node_key: bytes, change: int) -> None:
+    payload = bytearray(sign_manifest(make_manifest(), node_key))
+    verify_manifest(CID, bytes(payload))
+    payload[69] ^= change
+    with pytest.raises(ManifestInvalid, match="malformed"):
+        verify_manifest(CID, bytes(payload))
+
+
 def test_a_commitment_shows_the_signer_to_those_without_keys(make_manifest: Make, node_key: bytes) -> None:
     manifest = make_manifest((FILE,))
     digest, signature = commitment(sign_manifest(manifest, node_key))

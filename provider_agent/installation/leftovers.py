@@ -1,0 +1,82 @@
+"""Containers that are still here when a host is taken back, and which of them anybody needs."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from docker.errors import DockerException
+from pydantic import ValidationError
+from requests.exceptions import RequestException
+
+from provider_agent.installation.errors import HostRefused
+from provider_agent.journal import Journal
+from provider_agent.records import JobRecord
+from provider_agent.runtime.container import ContainerEngine
+from provider_agent.runtime.daemon import connect
+from provider_agent.runtime.errors import RuntimeFault
+
+
+def engine_of(data_dir: Path, socket: Path, *, force: bool) -> ContainerEngine | None:
+    """What sees the containers of jobs; None where Docker does not answer and ``force`` goes on. Raises HostRefused."""
+    try:
+        return ContainerEngine(connect(socket), data_dir / "runtime")
+    except RuntimeFault as error:
+        if force:
+            return None
+        raise HostRefused(
+            f"nobody can tell whether jobs are on this host ({error}): start Docker ('systemctl start docker'), or say "
+            "--force to go on without"
+        ) from error
+
+
+def remove_jobs(engine: ContainerEngine, data_dir: Path, say: Callable[[str], None], *, force: bool) -> None:
+    """Remove what nobody needs any more; with ``force`` all. To be called once the agent has stopped.
+
+    Raises HostRefused while a job is here that the agent did not leave in order, before anything is removed.
+    """
+    try:
+        here = {container.job_id for container in engine.list()}
+        needed = set() if force else here & _needed(data_dir / "journal.db", here)
+        if needed:
+            raise HostRefused(
+                f"jobs that the agent did not leave in order are still on this host ({len(needed)}): start it again "
+                "('systemctl enable --now everlease-agent') and have them moved ('everlease provider drain'), or say "
+                "--force to remove them, which loses them their collateral"
+            )
+        for job in sorted(here):
+            engine.remove_job(job)
+            say(f"removed what was left of job {job[:10]}")
+    except (DockerException, RequestException) as error:
+        raise HostRefused(f"Docker does not answer any more ({error}): start it and say 'uninstall' again") from error
+
+
+def over(record: JobRecord) -> bool:
+    """Whether this host owes the job nothing: it left it in order, never began it, or told the market how it ended."""
+    told = record.phase == "exited" and record.exit_reported
+    # A checkpoint that is still pending was to be the last one before it left.
+    left = record.leaving and record.pending is None
+    return left or told or record.phase in ("preparing", "prepared")
+
+
+def unfinished(journal: Path) -> set[str]:
+    """The jobs of a journal that are not over; none where there is no journal. Raises HostRefused: it can't be read."""
+    if not journal.is_file():
+        return set()
+    try:
+        opened = Journal(journal)
+    except (sqlite3.Error, ValidationError) as error:
+        raise HostRefused(f"the agent's journal {journal} can't be read ({error})") from error
+    try:
+        return {record.job_id for record in opened.jobs() if not over(record)}
+    finally:
+        opened.close()
+
+
+def _needed(journal: Path, here: set[str]) -> set[str]:
+    """The jobs that are not over. One that a journal does not know is nobody's; without a journal all are needed."""
+    if not journal.is_file():
+        return here
+    try:
+        return unfinished(journal)
+    except HostRefused:
+        return here

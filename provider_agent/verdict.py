@@ -1,0 +1,110 @@
+"""How a job's container ended, and whose doing it was: the program's, or that of a host whose Docker went away.
+
+A daemon that stops, restarts or dies takes its containers along, with exit codes that a program has too (0, 137, 143).
+So an exit counts as the program's only if the daemon that ran the container still answers a moment later.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from provider_agent import guard
+from provider_agent.host import Host
+from provider_agent.records import JobRecord
+from provider_agent.runtime import daemon_identity, oci
+from provider_agent.runtime.errors import ContainerFault
+
+POLL_S = 0.5
+MOMENT_S = 1.0
+"""Docker ceases to answer before it stops containers: an exit it still tells of a moment later is none of its doing."""
+SAME_EVERY = 10
+KILLED = 137
+
+
+@dataclass(frozen=True)
+class End:
+    """``fault``: why it was the host's doing, in one clause; empty for the program's own exit."""
+
+    code: int
+    oom_killed: bool = False
+    fault: str = ""
+
+
+async def wait(host: Host, job_id: str) -> End:
+    """Wait for the end of the job's container. While Docker is away nothing has ended: it is asked again."""
+    polls = 0
+    while True:
+        record = _record(host, job_id)
+        end = await _look(host, record, refresh=polls % SAME_EVERY == 0)
+        if end is not None:
+            return end
+        polls += 1
+        await asyncio.sleep(POLL_S)
+
+
+async def recall(host: Host, record: JobRecord) -> End:
+    """The end that was judged before, by an agent that was killed since."""
+    killed = False
+    with suppress(ContainerFault):
+        killed = (await asyncio.to_thread(host.engine.inspect, record.container or "")).oom_killed
+    return End(KILLED if record.exit_code is None else record.exit_code, killed, record.host_fault)
+
+
+async def _look(host: Host, record: JobRecord, *, refresh: bool) -> End | None:
+    if not refresh and await asyncio.to_thread(_holds_tasks, host, record):
+        return None  # nothing has ended, and Docker is spared the question
+    try:
+        found = await asyncio.to_thread(host.engine.inspect, record.container or "")
+    except ContainerFault as error:
+        if error.retryable:
+            return None
+        if record.container:
+            # Docker does not know it any more; that none of its tasks runs on is seen to here.
+            await asyncio.to_thread(host.engine.kill, record.container)
+        return End(KILLED, fault="the container is not on its host any more")
+    if found.exit_code is None:
+        if refresh and found.status == "running":
+            await _note_daemon(host, record)
+        return None
+    fault = await _fault(host, record)
+    return None if fault is None else End(found.exit_code, found.oom_killed, fault)
+
+
+def _holds_tasks(host: Host, record: JobRecord) -> bool:
+    outer = guard.outer_of(oci.container_folder(host.engine.state, record.container or ""))
+    try:
+        return outer is not None and outer.populated()
+    except OSError:
+        return False
+
+
+async def _note_daemon(host: Host, record: JobRecord) -> None:
+    """A daemon with live-restore comes back to containers that run: it is theirs from then on."""
+    now = await asyncio.to_thread(host.daemon)
+    latest = host.journal.job(record.job_id)
+    if now is not None and latest is not None and latest.container == record.container and latest.daemon != now:
+        host.journal.put_job(latest.model_copy(update={"daemon": now}))
+
+
+async def _fault(host: Host, record: JobRecord) -> str | None:
+    """Why an exit was the host's doing, or "" for the program's; None while that can't be told."""
+    before = await asyncio.to_thread(host.daemon)
+    if before is None:
+        return None
+    if record.daemon and before != record.daemon:
+        return _anew(record.daemon, before)
+    await asyncio.sleep(MOMENT_S)
+    if await asyncio.to_thread(host.daemon) != before:
+        return None
+    return "the host is shutting down" if await asyncio.to_thread(daemon_identity.shutting_down) else ""
+
+
+def _anew(before: str, now: str) -> str:
+    same_boot = before.partition("/")[0] == now.partition("/")[0]
+    return "the host's Docker daemon was started anew" if same_boot else "the host was started anew"
+
+
+def _record(host: Host, job_id: str) -> JobRecord:
+    record = host.journal.job(job_id)
+    assert record is not None
+    return record

@@ -1,0 +1,66 @@
+"""What hosts say of themselves: that they stop in order, or that their own Docker ended the container."""
+
+from everlease.domain.job import PLACED, JobEvent, JobState
+from everlease.domain.snapshot import Award, Snapshot
+from recovery.moves import CloseAuction, CountRestart, IssueCommand, NoteAward, Record
+from recovery.planner.draft import Draft
+
+HOST_FAULT = "host_fault"
+"""The outcome of an award whose host's Docker went away too often, or did not get the job going again."""
+
+STOPPED, LEFT = "stopped", "left"
+"""Outcomes of an award whose host stopped in order: its workload stands still, or may run until its guard's time."""
+
+
+def host_failed(draft: Draft, award: Award) -> None:
+    """Start again in place from the last checkpoint, uncounted; after ``max_host_faults`` of a lease, elsewhere."""
+    number = award.host_faults + 1
+    step = f"restart/{award.fence}/host-{number}"
+    answer = draft.snapshot.command(step)
+    if answer is not None and answer.ok is None:
+        return
+    if answer is not None and answer.ok:
+        draft.add(CountRestart(award.fence, host_fault=True))
+        draft.event(JobEvent.RESTARTED, award.host_fault, fence=award.fence, host_fault=number)
+    elif answer is None and award.host_faults < draft.policy.max_host_faults:
+        payload = {"checkpoint": draft.snapshot.job.head_manifest}
+        draft.add(IssueCommand(award.node, award.fence, step, "restart", payload, draft.policy.start_timeout_s))
+    else:
+        draft.end(award, HOST_FAULT)
+        draft.event(JobEvent.MOVED, f"{award.node} failed the job: {award.host_fault}")
+
+
+def said_goodbye(draft: Draft) -> bool:
+    """The host of the current award stops in order: the job moves at once, nobody is punished and nothing is counted.
+
+    Beyond ``max_stops_a_week`` the goodbye is not taken: the monitor finds the node gone, and that is a loss.
+    """
+    award, state = draft.snapshot.award, draft.snapshot.job.state
+    word = award.goodbye if award is not None else None
+    if award is None or word is None or state not in PLACED | {JobState.CANCELLING}:
+        return False
+    if _outputs_are_in(draft.snapshot, award):
+        return False
+    if word.recent > draft.policy.max_stops_a_week:
+        told = {"node": award.node, "fence": award.fence, "stops": word.recent}
+        draft.add(NoteAward(award.fence, facts={"goodbye": None}), Record("node.stop_not_excused", told))
+        return True
+    if state is JobState.CANCELLING:
+        draft.end(award, "cancelled")
+        draft.event(JobEvent.STOPPED, "its host stopped")
+        return True
+    auction = draft.snapshot.auction
+    if auction is not None and auction.closed_at is None:
+        draft.add(CloseAuction(auction.id, "abandoned: the host stopped"))
+    head = draft.snapshot.head
+    kept = head is not None and head.fence == award.fence and head.manifest == word.head
+    draft.end(award, STOPPED if word.still else LEFT)
+    told = {"fence": award.fence, "node": award.node, "lossless": kept and word.still, "why": word.why}
+    draft.event(JobEvent.HOST_STOPPED, word.reason or "its host stopped in order", **told)
+    return True
+
+
+def _outputs_are_in(snapshot: Snapshot, award: Award) -> bool:
+    """Whether the job ended well and only its end is left to be noted."""
+    head = snapshot.head
+    return award.exit_code == 0 and head is not None and head.final and head.fence == award.fence

@@ -1,0 +1,143 @@
+"""`make hosts`: the product on real hosts in virtual machines, scenario by scenario.
+
+HOSTS=debian13,…   kinds of host (default: those of `make hosts`)      ONLY=reboot,…   scenarios
+KEEP=1             leave market and guests running for the next call   --all           the full list, resumed
+                                                                       --stop          what KEEP=1 left
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import traceback
+
+from everlease.stack.errors import StackError
+from hosts import core, full, inside  # noqa: F401 - they register their scenarios
+from hosts.guest import Guest, GuestError
+from hosts.images import BUILD, ROOT, BuildFailed
+from hosts.kinds import KINDS
+from hosts.market import BenchMarket, Stuck
+from hosts.mirror import Mirror
+from hosts.qmp import MonitorError
+from hosts.reference import reference
+from hosts.registry import SCENARIOS, Scenario
+from hosts.report import Report
+from hosts.stage import Broken, Stage
+from hosts.wheels import digest, wheelhouse
+
+HOME = ROOT / ".everlease" / "hosts"
+USUAL = ("debian12-6.1", "debian12-6.12", "debian13")
+FULL_ON = ("debian12-6.1",)
+FAULTS = (Broken, Stuck, GuestError, MonitorError, BuildFailed, AssertionError, OSError, ValueError, KeyError)
+
+
+def plan(*, everything: bool) -> list[tuple[str, list[Scenario]]]:
+    """(column, scenarios) in the order of playing; a column is a kind, or two kinds joined by '+'."""
+    kinds = [name for name in os.environ.get("HOSTS", "").split(",") if name] or list(USUAL)
+    only = {name for name in os.environ.get("ONLY", "").split(",") if name}
+    unknown = sorted((set(kinds) - set(KINDS)) | (only - set(SCENARIOS)))
+    if unknown:
+        raise SystemExit(f"unknown: {', '.join(unknown)}; hosts {', '.join(KINDS)}; scenarios {', '.join(SCENARIOS)}")
+    chosen = [item for item in SCENARIOS.values() if item.name in only or (not only and (item.core or everything))]
+    columns: list[tuple[str, list[Scenario]]] = []
+    for kind in kinds:
+        alone = [item for item in chosen if item.kinds is None and (item.core or only or kind in FULL_ON)]
+        columns.append((kind, alone))
+    for pair in dict.fromkeys(item.kinds for item in chosen if item.kinds is not None):
+        columns.append(("+".join(pair), [item for item in chosen if item.kinds == pair]))
+    return [(column, scenarios) for column, scenarios in columns if scenarios]
+
+
+def play(stage: Stage, item: Scenario) -> tuple[bool, str]:
+    """One scenario on hosts that are ready; whether every promise held, and a note."""
+    ok = False
+    try:
+        stage.open()
+        note = item.play(stage)
+        ok = True
+        return True, note
+    except FAULTS as error:
+        if not isinstance(error, Broken | Stuck | GuestError):
+            traceback.print_exc()
+        return False, f"{type(error).__name__}: {error}" if not isinstance(error, Broken) else str(error)
+    finally:
+        try:
+            stage.end(ok=ok)
+        except FAULTS as error:
+            print(f"  (the job could not be cancelled: {error})", flush=True)
+
+
+def stop() -> int:
+    """Stop and delete the market and the guests that a call with KEEP=1, or one that was killed, left."""
+    for folder in (BUILD / "guests", BUILD / "single"):
+        for guest in folder.glob("*"):
+            Guest(guest.name, guest).remove()
+    BenchMarket(ROOT, HOME / "market").forget()
+    return 0
+
+
+def main() -> int:
+    """Exit code 0 when everything that was played held."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--stop", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.stop:
+        return stop()
+    keep, began = os.environ.get("KEEP") == "1", time.monotonic()
+    columns = plan(everything=chosen.all)
+    report = Report(HOME / "report.json", digest(), fresh=not chosen.all and not os.environ.get("ONLY"))
+    mirror = Mirror(wheelhouse())
+    market = BenchMarket(ROOT, HOME / "market")
+    try:
+        reference()
+        market.up(lambda text: print(f"  {text}", flush=True), keep=keep)
+        for number, (column, scenarios) in enumerate(columns):
+            left = [item for item in scenarios if not (chosen.all and report.passed(item.name, column))]
+            if left:
+                _column(market, mirror, column, left, report, index=1 + 2 * (number % 8), keep=keep)
+    except (StackError, BuildFailed, GuestError) as error:
+        print(f"the bench could not go on: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if not keep:
+            market.down()
+        mirror.close()
+    print(f"{report.summary()} in {(time.monotonic() - began) / 60:.0f} min: {HOME / 'report.json'}")
+    return 0 if report.all_ok() else 1
+
+
+def _column(
+    market: BenchMarket,
+    mirror: Mirror,
+    column: str,
+    scenarios: list[Scenario],
+    report: Report,
+    *,
+    index: int,
+    keep: bool,
+) -> None:
+    names = column.split("+")
+    stage = Stage(market, mirror, (KINDS[names[0]], KINDS[names[-1]]), index)
+    try:
+        for item in scenarios:
+            began = time.monotonic()
+            ok, note = play(stage, item)
+            seconds = time.monotonic() - began
+            report.add(item.name, column, ok=ok, seconds=seconds, note=note)
+            print(f"{'ok  ' if ok else 'FAIL'} {item.name:22} {column:16} {seconds:5.0f} s  {note}", flush=True)
+            if not ok:
+                stage.save_logs(HOME / "logs" / f"{item.name}-{column}")
+                if not (keep and item is scenarios[-1]):
+                    stage.close()  # what a broken scenario left behind must not break the next one
+    finally:
+        with contextlib.suppress(*FAULTS):
+            stage.finish()
+        if not keep:
+            stage.close()
+
+
+if __name__ == "__main__":
+    BUILD.mkdir(parents=True, exist_ok=True)
+    sys.exit(main())

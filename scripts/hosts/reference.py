@@ -1,0 +1,32 @@
+"""What the job prints when nothing happens to it: computed once in a guest of the same CPU, kept by the program."""
+
+import functools
+
+from hosts.guest import Guest
+from hosts.images import BUILD, image_of
+from hosts.kinds import KINDS
+from hosts.payload import binary, parse
+
+STEPS = 6000
+
+
+def reference_file() -> str:
+    """The lines of the quiet run. Raises GuestError."""
+    file = binary().with_name(f"reference-{STEPS}")
+    if not file.exists():
+        guest = Guest("reference", BUILD / "guests" / "reference")
+        guest.create(image_of(KINDS["debian12-6.1"]))
+        try:
+            guest.start()
+            guest.put(binary(), "/root")
+            text = guest.must(f"/root/chain {STEPS} 0", timeout_s=900)
+        finally:
+            guest.remove()
+        file.write_text(text, encoding="ascii")
+    return file.read_text(encoding="ascii")
+
+
+@functools.cache
+def reference() -> dict[int, str]:
+    """Step → hash."""
+    return {step.number: step.hash for step in map(parse, reference_file().splitlines()) if step is not None}

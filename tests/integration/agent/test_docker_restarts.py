@@ -1,0 +1,139 @@
+"""Docker stopped, killed and started anew under a job: the host's fault, never an exit of the program."""
+
+import sqlite3
+import time
+import uuid
+from contextlib import closing
+
+import pytest
+
+from everlease.wire.commands import Restart, TakeCheckpoint
+from everlease.wire.node import JobNotice
+from provider_agent.runtime.daemon import connect
+from provider_agent.runtime.daemon_identity import boot_id
+from tests.integration.agent.conftest import Agent, Launch, World
+from tests.integration.agent.test_crashes import connected
+from tests.integration.agent.test_move import numbers
+
+QUIT_AT_SIGTERM = """
+import signal, sys, os, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for step in range(1, 100000):
+    os.write(1, f"step {step}\\n".encode())
+    time.sleep(0.05)
+"""
+
+
+def ended(world: World, job: Launch, seconds: float = 90) -> JobNotice:
+    notice: JobNotice = world.gateway.until(
+        lambda g: next((n for n in g.notices if n.kind == "exited" and n.job_id == job.id), None), seconds
+    )
+    return notice
+
+
+def restarted(world: World, agent: Agent, job: Launch) -> None:
+    """The marketplace's answer to a host's fault, and the job goes on from its last checkpoint."""
+    seq, head = world.gateway.heads.get(job.id, (0, None))
+    world.gateway.output.pop((job.id, job.fence), None)
+    restart = Restart(
+        job_id=job.id,
+        fence=job.fence,
+        step=job.step("restart"),
+        checkpoint=head,
+        checkpoint_seq=seq,
+        checkpoint_node=world.gateway.authors.get(head or ""),
+    )
+    done = world.gateway.do(agent.address, restart)
+    assert done.ok, done
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_a_daemon_that_is_started_anew_ends_no_program(world: World, way: str) -> None:
+    """The program ends with 0 at SIGTERM, as well-behaved ones do: still no success."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job(QUIT_AT_SIGTERM)
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    taken = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    assert world.gateway.do(agent.address, taken).ok
+    getattr(agent.docker, way)()
+    time.sleep(3)
+    assert not [n for n in world.gateway.notices if n.kind == "exited"], "no answer is not an exit"
+    agent.docker.start().close()
+    notice = ended(world, job)
+    before = numbers(job.lines())  # only now is all there that was said before the checkpoint
+    assert "started anew" in notice.data["host_fault"]
+    assert not any(commit.final for commit in world.gateway.commits)
+    restarted(world, agent, job)
+    assert 1 < numbers(job.lines())[0] <= before[-1] + 1, "it goes on from the checkpoint"
+    job.stop(agent)
+
+
+@pytest.mark.parametrize("what", ["Docker daemon was started anew", "the host was started anew"])
+def test_agent_and_docker_started_anew_together(world: World, what: str) -> None:
+    """As after a power cut: what the journal says of the daemon tells the agent that is started next.
+
+    A reboot shows in the boot's id, which the journal is made to have from another boot.
+    """
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job(QUIT_AT_SIGTERM)
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    agent.kill()
+    agent.docker.kill()
+    if "Docker" not in what:
+        with closing(sqlite3.connect(agent.root / "journal.db")) as journal, journal:
+            journal.execute("UPDATE job SET record = replace(record, ?, ?)", (boot_id(), str(uuid.uuid4())))
+    connected(world, agent)
+    assert what in ended(world, job).data["host_fault"]
+    restarted(world, agent, job)
+    job.stop(agent)
+
+
+def test_an_agent_killed_once_it_has_judged_keeps_its_verdict(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent, "exit.judged")
+    job = world.job(QUIT_AT_SIGTERM)
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    agent.docker.stop()
+    agent.docker.start().close()
+    assert agent.ended() == -9
+    connected(world, agent)
+    assert "started anew" in ended(world, job).data["host_fault"]
+    job.stop(agent)
+
+
+def test_a_program_that_ends_by_itself_ends(world: World) -> None:
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job("print('done', flush=True); raise SystemExit(3)")
+    job.run_on(agent)
+    notice = ended(world, job)
+    assert (notice.data["code"], "host_fault" in notice.data) == (3, False)
+    job.stop(agent)
+
+
+def test_a_container_that_somebody_removed_leaves_no_guard_against_the_next(world: World) -> None:
+    """The next one of the same fence has the same outer cgroup."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    taken = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    assert world.gateway.do(agent.address, taken).ok
+    folders = agent.root / "runtime" / "containers"
+    (old,) = [path.parent for path in folders.glob("*/outer.json")]
+    client = connect(agent.docker.paths.socket)
+    client.api.remove_container(old.name, force=True)
+    client.close()
+    assert "not on its host any more" in ended(world, job).data["host_fault"]
+    restarted(world, agent, job)
+    assert not old.exists()
+    (new,) = [path.parent for path in folders.glob("*/outer.json")]
+    assert new != old
+    job.stop(agent)

@@ -1,0 +1,99 @@
+"""A second installation: nothing of a live agent is forgotten, and what changed is really taken up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everlease.wire.commands import Prepare
+from provider_agent.installation import host
+from provider_agent.installation.errors import HostRefused
+from provider_agent.installation.record import Record
+from provider_agent.journal import Journal
+from provider_agent.records import JobRecord
+from provider_agent.runtime.errors import RuntimeNotRegistered
+
+JOB = "0x" + "ab" * 32
+
+
+class Machine:
+    """What systemd was told, and whether Docker takes the runtime."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+        self.docker_works = True
+
+    def register(self, *_: object) -> None:
+        if not self.docker_works:
+            raise RuntimeNotRegistered("register", "everlease")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine()
+    monkeypatch.setattr(host, "ETC", tmp_path / "etc")
+    monkeypatch.setattr(host.units, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(host, "check_tools", lambda: Path("/usr/sbin/runc"))
+    monkeypatch.setattr(host.oci, "install_wrapper", lambda state, **_: state / "everlease-runc")
+    monkeypatch.setattr(host, "register_runtime", found.register)
+    monkeypatch.setattr(host.systemd, "require", lambda: None)
+    monkeypatch.setattr(host.systemd, "shown", lambda *_: "active")
+    monkeypatch.setattr(host.systemd, "systemctl", lambda *words: found.told.append(words))
+    return found
+
+
+def plan(data_dir: Path, node: str = "aa", **settings: str) -> host.HostPlan:
+    keystore = json.dumps({"address": node}).encode()
+    return host.HostPlan(data_dir, Path("/run/docker.sock"), keystore, "secret", b"{}", settings, 90, None)
+
+
+def install(wanted: host.HostPlan) -> None:
+    host.install(wanted, lambda _: None)
+
+
+def verbs(machine: Machine) -> list[str]:
+    return [words[0] for words in machine.told if words[-1] == host.units.AGENT_UNIT and words[0] != "enable"]
+
+
+def test_an_agent_that_runs_is_restarted_only_for_what_changed(tmp_path: Path, machine: Machine) -> None:
+    install(plan(tmp_path / "data"))
+    install(plan(tmp_path / "data"))
+    install(plan(tmp_path / "data", BASE_RATE="7"))
+    assert verbs(machine) == ["restart", "start", "restart"]
+
+
+def test_what_an_installation_that_was_broken_off_wrote_is_taken_up_by_the_next(
+    tmp_path: Path, machine: Machine
+) -> None:
+    install(plan(tmp_path / "data"))
+    machine.told.clear()
+    machine.docker_works = False
+    with pytest.raises(RuntimeNotRegistered):
+        install(plan(tmp_path / "data", BASE_RATE="7"))
+    machine.docker_works = True
+    install(plan(tmp_path / "data", BASE_RATE="7"))
+    assert verbs(machine) == ["restart"]
+
+
+@pytest.mark.parametrize("other", [{"folder": "elsewhere"}, {"node": "bb"}])
+def test_jobs_of_the_installed_agent_are_not_forgotten(tmp_path: Path, machine: Machine, other: dict[str, Any]) -> None:
+    install(plan(tmp_path / "data"))
+    journal = Journal(tmp_path / "data" / "journal.db")
+    prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+    record = JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare)
+    journal.put_job(record)
+    wanted = plan(tmp_path / other.get("folder", "data"), other.get("node", "aa"))
+
+    with pytest.raises(HostRefused, match="1 jobs"):
+        install(wanted)
+
+    journal.put_job(record.model_copy(update={"phase": "held", "leaving": True}))
+    journal.close()
+    install(wanted)
+
+
+def test_nothing_of_the_mark_is_left(tmp_path: Path, machine: Machine) -> None:
+    install(plan(tmp_path / "data"))
+    assert not (tmp_path / "data" / host.UNFINISHED).exists()
+    assert Record.load(tmp_path / "etc").files

@@ -1,0 +1,50 @@
+"""Which jobs hold an uninstallation up."""
+
+import socket as unix
+from pathlib import Path
+
+import pytest
+
+from everlease.wire.commands import Prepare
+from provider_agent.installation import leftovers
+from provider_agent.installation.errors import HostRefused
+from provider_agent.records import JobRecord, PendingCheckpoint
+
+JOB = "0x" + "ab" * 32
+
+
+def record(**changes: object) -> JobRecord:
+    prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+    return JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "over"),
+    [
+        ({}, False),
+        ({"phase": "held"}, False),
+        ({"phase": "starting"}, False),
+        ({"phase": "held", "leaving": True}, True),
+        ({"phase": "held", "leaving": True, "pending": PendingCheckpoint(seq=1, request="r", folder="f")}, False),
+        ({"phase": "prepared"}, True),
+        ({"phase": "exited"}, False),
+        ({"phase": "exited", "exit_reported": True}, True),
+    ],
+)
+def test_a_job_is_over_when_it_was_left_in_order_never_began_or_its_end_is_told(
+    changes: dict[str, object], over: bool
+) -> None:
+    assert leftovers.over(record(**changes)) == over
+
+
+@pytest.mark.parametrize("listens", [None, False])
+def test_without_docker_nothing_is_taken_down_unless_forced(tmp_path: Path, listens: bool | None) -> None:
+    path = tmp_path / "docker.sock"
+    if listens is False:
+        with unix.socket(unix.AF_UNIX) as dead:
+            dead.bind(str(path))
+
+    with pytest.raises(HostRefused, match="--force"):
+        leftovers.engine_of(tmp_path, path, force=False)
+
+    assert leftovers.engine_of(tmp_path, path, force=True) is None

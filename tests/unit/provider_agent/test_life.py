@@ -1,0 +1,48 @@
+"""What looks after a running job begins again when it fails, and costs the same for any number of processes."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from provider_agent import life as module
+from provider_agent.checkpointer import Checkpoints
+from provider_agent.errors import JobGone, LinkDown
+from provider_agent.host import Host
+from provider_agent.life import Life, Owner
+
+JOB = "0x" + "ab" * 32
+
+
+@pytest.fixture
+def life(monkeypatch: pytest.MonkeyPatch) -> Life:
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
+    checkpoints = cast(Checkpoints, SimpleNamespace(job_id=JOB))
+    return Life(cast(Host, None), cast(Owner, None), checkpoints)
+
+
+def test_a_task_that_fails_of_what_nobody_expected_begins_again(life: Life) -> None:
+    errors = [LinkDown("the link is down"), RuntimeError("a bug"), OSError(28, "full")]
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        if errors:
+            raise errors.pop()
+
+    asyncio.run(life._keep_up(work))
+    assert tries == 4
+
+
+def test_a_job_that_is_gone_is_left_alone(life: Life) -> None:
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        raise JobGone(JOB)
+
+    asyncio.run(life._keep_up(work))
+    assert tries == 1

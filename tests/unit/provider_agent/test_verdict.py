@@ -1,0 +1,61 @@
+"""While a container's cgroup holds tasks, Docker is asked now and then; once it is empty, at once."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from everlease.wire.commands import Prepare
+from provider_agent import verdict
+from provider_agent.host import Host
+from provider_agent.journal import Journal
+from provider_agent.records import JobRecord
+from provider_agent.runtime import oci
+
+JOB, CONTAINER = "0x" + "ab" * 32, "c" * 64
+
+
+class Engine:
+    """A container that ends when its cgroup is emptied."""
+
+    def __init__(self, state: Path, events: Path) -> None:
+        self.state, self._events, self.asked = state, events, 0
+
+    def inspect(self, container: str) -> Any:
+        self.asked += 1
+        ended = "populated 0" in self._events.read_text()
+        return SimpleNamespace(exit_code=3 if ended else None, status="running", oom_killed=False)
+
+
+def test_docker_is_spared_while_the_cgroup_holds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "POLL_S", 0.001)
+    monkeypatch.setattr(verdict, "MOMENT_S", 0.0)
+    monkeypatch.setattr(verdict.daemon_identity, "shutting_down", lambda: False)
+    cgroup = tmp_path / "cgroup"
+    cgroup.mkdir()
+    events = cgroup / "cgroup.events"
+    events.write_text("populated 1\nfrozen 0\n")
+    folder = oci.container_folder(tmp_path, CONTAINER)
+    folder.mkdir(parents=True)
+    (folder / "outer.json").write_text(json.dumps({"path": str(cgroup), "version": 2, "name": "x"}))
+    engine, journal = Engine(tmp_path, events), Journal(tmp_path / "journal.db")
+    prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+    journal.put_job(JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare, container=CONTAINER, daemon="d"))
+    host = cast(Host, SimpleNamespace(engine=engine, journal=journal, daemon=lambda: "d"))
+    looks = 0
+    real = verdict._look
+
+    async def look(*args: Any, **words: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 35:
+            events.write_text("populated 0\nfrozen 0\n")
+        return await real(*args, **words)
+
+    monkeypatch.setattr(verdict, "_look", look)
+    assert asyncio.run(verdict.wait(host, JOB)).code == 3
+    assert looks == 35, "the end is seen at the first look after it"
+    assert engine.asked <= 35 / verdict.SAME_EVERY + 2

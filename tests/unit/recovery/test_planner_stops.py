@@ -1,0 +1,120 @@
+"""Hosts that stop in order: the job moves at once, without loss, penalty or count; beyond the bound it is a loss."""
+
+import pytest
+
+from recovery import moves as m
+from recovery.planner.leases import fencing_time
+from tests.support.model import NODES, POLICY, World
+from tests.unit.recovery.test_planner_running import issued, recover, running, settles
+
+A, B = NODES[:2]
+
+
+def told(world: World) -> m.ApplyEvent:
+    return next(
+        move for _, _, move in world.moved if isinstance(move, m.ApplyEvent) and move.event.value == "host_stopped"
+    )
+
+
+def test_a_job_whose_host_stopped_goes_on_at_once_with_nothing_lost_and_nobody_punished() -> None:
+    world = running()
+    world.commit()
+    world.goodbye()
+    world.settle()
+    assert (world.job.state, world.snapshot.awards[0].outcome) == ("AUCTIONING", "stopped")
+    assert world.snapshot.auctions[-1].plan == "recovery"
+    assert told(world).data["lossless"] is True
+    recover(world, B)
+    assert world.job.state == "RUNNING"
+    assert fencing_time(world.snapshot, world.snapshot.awards[-1], POLICY.liveness) == 0
+    assert world.snapshot.receipts["lease-1"].final
+    assert [move.settle_how for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)][-1] == "close"
+    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
+
+
+def test_without_time_for_a_checkpoint_an_interval_is_lost_and_still_nobody_is_punished() -> None:
+    world = World()
+    world.run(A)
+    world.goodbye(why="there was no time for a checkpoint")
+    world.settle()
+    assert told(world).data["lossless"] is False
+    assert told(world).data["why"] == "there was no time for a checkpoint"
+    recover(world, B)
+    assert not [how for _, how in settles(world) if how == "suspend"]
+    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
+
+
+def test_a_workload_that_may_still_run_waits_out_the_fencing_time() -> None:
+    world = running()
+    world.beat()
+    world.goodbye(still=False)
+    world.settle()
+    old = world.snapshot.awards[0]
+    assert old.outcome == "left"
+    recover(world, B)
+    assert fencing_time(world.snapshot, world.snapshot.awards[-1], POLICY.liveness) > (old.last_beat_at or 0)
+
+
+def test_a_node_that_stops_too_often_is_lost() -> None:
+    world = running()
+    world.goodbye(recent=POLICY.max_stops_a_week + 1)
+    world.settle()
+    assert (world.job.state, world.snapshot.awards[0].goodbye) == ("RUNNING", None)
+    assert any(isinstance(move, m.Record) and move.kind == "node.stop_not_excused" for _, _, move in world.moved)
+    assert world.lose()
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "lost"
+
+
+def test_stops_without_end_never_end_the_job() -> None:
+    world = World()
+    world.run(A)
+    for turn in range(2 * POLICY.max_barren + 2):
+        world.goodbye(why="no time")
+        world.settle()
+        recover(world, NODES[turn % 2])
+    assert world.job.state == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("wish", "state"), [("migrate", "AUCTIONING"), ("hibernate", "HIBERNATED"), ("cancel", "CANCELLED")]
+)
+def test_a_host_that_stops_during_a_wish(wish: str, state: str) -> None:
+    world = running()
+    world.set_job(wish=wish)
+    world.settle()
+    world.goodbye()
+    world.settle()
+    assert world.job.state == state
+    assert world.snapshot.award is None
+    if wish == "hibernate":
+        assert not issued(world, "thaw")
+
+
+def test_a_host_that_stops_before_the_job_ran_there_is_left_alone() -> None:
+    world = World()
+    world.settle()
+    world.offer(A)
+    world.now += 2
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+    world.goodbye()
+    world.settle()
+    assert (world.job.state, world.snapshot.awards[0].outcome) == ("AUCTIONING", "stopped")
+
+
+def test_a_job_that_ended_well_before_its_host_stopped_has_succeeded() -> None:
+    world = running()
+    world.exit(0)
+    world.commit(final=True, mode="files")
+    world.goodbye()
+    world.settle()
+    assert world.job.state == "SUCCEEDED"
+
+
+def test_outputs_that_were_not_stored_before_the_host_stopped_are_made_again() -> None:
+    world = running()
+    world.exit(0)
+    world.goodbye()
+    world.settle()
+    assert world.job.state == "AUCTIONING"

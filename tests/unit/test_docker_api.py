@@ -1,0 +1,118 @@
+"""The API version that is spoken with an engine: the highest both sides know, or one sentence.
+
+The engines here are written from Docker's documentation of /version and of what Docker 29 accepts (1.44 at least): a
+request with a version outside the range gets a 400. No answer was recorded from a Docker 29, and none was run.
+"""
+
+import json
+import re
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everlease import docker_api
+from everlease.cli.errors import CliError
+from everlease.cli.images import LocalImages
+from provider_agent.runtime import daemon
+from provider_agent.runtime.errors import DaemonUnsupported
+
+ENGINE_29 = {"Version": "29.0.1", "ApiVersion": "1.52", "MinAPIVersion": "1.44"}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Those of an engine with the server's range of versions; notes the versions that were asked for."""
+
+    def do_GET(self) -> None:
+        engine: Any = self.server
+        asked = re.match(r"/v([\d.]+)/", self.path)
+        if asked:
+            engine.asked.add(asked[1])
+        said: dict[str, Any] = engine.version
+        low, high = (tuple(map(int, said[name].split("."))) for name in ("MinAPIVersion", "ApiVersion"))
+        wanted = tuple(map(int, asked[1].split("."))) if asked else low
+        if low <= wanted <= high:
+            self._answer(200, said if self.path.endswith("/version") else {"Runtimes": {}})
+        else:
+            age = "old. Minimum" if wanted < low else "new. Maximum"
+            self._answer(
+                400, {"message": f"client version {asked and asked[1]} is too {age} supported API version is …"}
+            )
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *args: object) -> None:
+        return
+
+
+class Engine(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: Path, version: dict[str, str]) -> None:
+        super().__init__(str(path), Answers)
+        self.path, self.version, self.asked = path, version, set[str]()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with Engine(tmp_path / "docker.sock", request.param) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("engine", [ENGINE_29], indirect=True)
+def test_an_engine_that_refuses_older_apis_is_spoken_to_in_its_own(engine: Engine) -> None:
+    client = daemon.connect(engine.path)
+    assert client.info() == {"Runtimes": {}}
+    client.close()
+    LocalImages(engine.path).close()
+    assert engine.asked == {docker_api.NEWEST_API}
+
+
+@pytest.mark.parametrize(
+    "engine", [{"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}], indirect=True
+)
+def test_the_oldest_engine_is_spoken_to_in_its_newest(engine: Engine) -> None:
+    client = daemon.connect(engine.path)
+    client.info()
+    client.close()
+    assert engine.asked == {"1.41"}
+
+
+TOO_OLD = {"Version": "19.03.15", "ApiVersion": "1.40", "MinAPIVersion": "1.12"}
+TOO_NEW = {"Version": "41.0.0", "ApiVersion": "1.99", "MinAPIVersion": "1.90"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "advice"),
+    [
+        (TOO_OLD, r"Docker 19\.03\.15 speaks API 1\.40 at most: update it"),
+        (TOO_NEW, r"1\.90 at least.*update Everlease"),
+    ],
+    indirect=["engine"],
+)
+def test_an_engine_without_a_common_version_gets_one_sentence(engine: Engine, advice: str) -> None:
+    with pytest.raises(DaemonUnsupported, match=advice):
+        daemon.connect(engine.path)
+    with pytest.raises(CliError, match=advice):
+        LocalImages(engine.path)
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert docker_api.choose("1.100", "1.9", "x") == docker_api.NEWEST_API
