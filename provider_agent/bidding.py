@@ -20,7 +20,8 @@ from provider_agent.runtime import network
 from provider_agent.settings import GIB, AgentSettings
 from provider_agent.terms import free_gpus, parse_spec, promised
 
-BID_VALID_S = 300
+LONGEST_BID_S = 7200
+"""A bid binds for its whole validity: this host promises its price for no longer."""
 SLOT_BITS = 64
 """Enough that no two bids of a provider meet; zero bytes of call data are cheap."""
 UNKNOWN_IMAGE_BYTES = 256 << 20
@@ -64,7 +65,7 @@ def consider(host: Host, call: CallForBids) -> Offer:
         epoch=call.epoch,
         min_rate_per_hour=rate,
         collateral=host.settings.collateral,
-        deadline=int(host.clock.unix()) + BID_VALID_S,
+        deadline=call.bids_until,
         slot=secrets.randbits(SLOT_BITS),
     )
     digest = bid_digest(Domain(host.chain_id, host.escrow), bid)
@@ -85,6 +86,8 @@ def _checked(host: Host, call: CallForBids) -> JobSpec:
         raise Declined(f"this node does not accept the watcher {order.watcher}")
     if order.deadline <= host.clock.unix():
         raise Declined("the order has expired")
+    if (ahead := call.bids_until - int(host.clock.unix())) > LONGEST_BID_S:
+        raise Declined(f"the bid would have to be good for {ahead} s, this node's last for at most {LONGEST_BID_S} s")
     try:
         spec = parse_spec(call.spec)
     except StepFailed as error:

@@ -150,6 +150,7 @@ def _(move: m.OpenAuction, work: _Work) -> None:
         excluded=move.excluded,
         opened_at=work.at,
         closes_at=_instant(work.now + move.window_s),
+        bids_until=_instant(move.bids_until),
     )
     jobs.record(work.tx, work.job.id, "auction.opened", {"auction_id": auction_id, "plan": move.plan})
 

@@ -125,6 +125,7 @@ def call(
     excluded: Mapping[str, str],
     opened_at: datetime,
     closes_at: datetime,
+    bids_until: datetime,
 ) -> int:
     """Open an auction and wake the gateways when it commits; returns its id."""
     row = AuctionRow(
@@ -135,6 +136,7 @@ def call(
         excluded=dict(excluded),
         opened_at=opened_at,
         closes_at=closes_at,
+        bids_until=bids_until,
     )
     tx.add(row)
     tx.flush()

@@ -192,6 +192,7 @@ def _auction(row: AuctionRow) -> Auction:
         mode=row.mode,
         opened_at=row.opened_at.timestamp(),
         closes_at=row.closes_at.timestamp(),
+        bids_until=int(row.bids_until.timestamp()),
         closed_at=unix(row.closed_at),
         excluded=row.excluded,
         asked=row.asked,

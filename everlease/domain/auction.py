@@ -29,13 +29,16 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class AuctionTerms:
-    """What the order and the marketplace set: ceilings in base units, seconds, and the epoch the bids must name."""
+    """What the order and the marketplace set: ceilings in base units, seconds, and the epoch the bids must name.
+
+    ``bids_until``: the unix second until which a bid must be good.
+    """
 
     order_hash: str
     epoch: int
     max_rate_per_hour: int
     min_collateral: int
-    now: int
+    bids_until: int
     horizon_s: int = 6 * 3600
     loss_per_failure_s: int = 180
     excluded_nodes: frozenset[str] = frozenset()
@@ -63,8 +66,8 @@ def refusal(offer: Offer, terms: AuctionTerms) -> str | None:
         return f"the bid offers {bid.collateral} of collateral, the order wants {terms.min_collateral}"
     if offer.available_collateral < bid.collateral:
         return f"the provider has {offer.available_collateral} of free stake, the bid promises {bid.collateral}"
-    if bid.deadline <= terms.now:
-        return "the bid has expired"
+    if bid.deadline < terms.bids_until:
+        return f"the bid expires {terms.bids_until - bid.deadline} s before a lease on it may have to be opened"
     if bid.node in terms.excluded_nodes:
         return "the job already failed on this node"
     return None

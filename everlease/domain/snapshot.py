@@ -125,7 +125,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Auction:
-    """A call for bids. ``winner`` is the winning node's award-to-be where a migration prepares before it moves."""
+    """A call for bids. ``winner`` is the winning node's award-to-be where a migration prepares before it moves;
+    ``bids_until``: unix seconds until which a bid must be good.
+    """
 
     id: int
     epoch: int
@@ -133,6 +135,7 @@ class Auction:
     mode: str
     opened_at: float
     closes_at: float
+    bids_until: int
     closed_at: float | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
     asked: int = 0

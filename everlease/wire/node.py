@@ -86,6 +86,8 @@ class HeartbeatAck(Message):
 
 
 class CallForBids(Message):
+    """``bids_until``: the unix second, by the chain's clock, until which a bid must be good."""
+
     type: Literal["call_for_bids"] = "call_for_bids"
     seq: Count
     auction_id: Count
@@ -95,6 +97,7 @@ class CallForBids(Message):
     spec: dict[str, Any]
     epoch: int
     closes_in_s: float
+    bids_until: Count
     checkpoint_requirements: dict[str, Any] | None = None
     image_digest: str
     checkpoint: Cid | None = None

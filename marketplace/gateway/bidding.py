@@ -86,6 +86,7 @@ def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Ca
         spec=job.spec,
         epoch=auction.epoch,
         closes_in_s=item.closes_in_s,
+        bids_until=int(item.auction.bids_until.timestamp()),
         checkpoint_requirements=requirements,
         image_digest=job.image_digest,
         checkpoint=head.manifest if head is not None else None,
@@ -119,7 +120,7 @@ def _terms(item: OpenAuction, now: int) -> AuctionTerms:
         epoch=item.auction.epoch,
         max_rate_per_hour=int(order["max_rate_per_hour"]),
         min_collateral=int(order["min_collateral"]),
-        now=now,
+        bids_until=max(int(item.auction.bids_until.timestamp()), now),
         excluded_nodes=frozenset(item.auction.excluded),
     )
 

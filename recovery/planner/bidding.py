@@ -11,7 +11,7 @@ from everlease.domain.snapshot import Auction, Award, Snapshot
 from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
-from recovery.planner.leases import how_to_settle, left_over
+from recovery.planner.leases import how_to_settle, left_over, silent_from
 
 BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
@@ -92,8 +92,22 @@ def call_for_bids(draft: Draft, plan: str | None = None, excluded: Mapping[str, 
         plan=plan,
         mode=_mode(draft, plan),
         window_s=windows.get(plan, draft.policy.recovery_window_s),
+        bids_until=_bids_until(draft, plan),
         excluded={**_excluded(snapshot), **(excluded or {})},
     )
+
+
+def _bids_until(draft: Draft, plan: str) -> int:
+    """When the winner's lease is opened at the latest: a migration prepares and holds the job first, and a lost node's
+    lease must fall silent.
+    """
+    policy, lease = draft.policy, left_over(draft.snapshot)
+    at = draft.now
+    if plan == "migration":
+        at += policy.migration_window_s + policy.patience_s + policy.prepare_timeout_s + policy.checkpoint_timeout_s
+    elif lease is not None and settle_with_open(draft.snapshot) == "suspend":
+        at = max(at, silent_from(draft.snapshot, lease))
+    return int(at + policy.open_timeout_s)
 
 
 def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerms:
@@ -105,7 +119,7 @@ def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerm
         epoch=auction.epoch,
         max_rate_per_hour=maximum,
         min_collateral=order.min_collateral,
-        now=int(now) + BID_SLACK_S,
+        bids_until=max(auction.bids_until, int(now) + BID_SLACK_S),
         excluded_nodes=frozenset(auction.excluded),
     )
 

@@ -7,7 +7,7 @@ from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_
 from recovery.planner.draft import Draft
 from recovery.planner.leases import watch_lease
 from recovery.planner.placing import prepare_payload
-from recovery.planner.running import exited, held, hold, thaw
+from recovery.planner.running import exited, held, hold, holding, thaw
 
 _CLOSED_FOR_GOOD = ("nobody", "abandoned", "moved")
 
@@ -95,14 +95,22 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
         _abandon(draft, auction, preload.error or "the new host was lost while it prepared")
         return
     purpose = f"migrate-{auction.id}"
+    left_s = winner["bid"]["deadline"] - draft.now - BID_SLACK_S
+    if not holding(draft, award, purpose):
+        # Before the job stands still for a move that can't come off.
+        late = left_s < draft.policy.checkpoint_timeout_s
+        why = snapshot.winner_unfit or ("the bid expires before the job could be held" if late else "")
+        if why:
+            _abandon(draft, auction, why)
+            return
     answer = hold(draft, award, purpose)
     if answer is None:
         return
-    stale = winner["bid"]["deadline"] <= draft.now + BID_SLACK_S
     why = answer.error or ("" if held(draft, award, answer) else "nothing was committed") or snapshot.winner_unfit
-    if why or stale:
+    why = why or ("the bid expired meanwhile" if left_s <= 0 else "")
+    if why:
         thaw(draft, award, purpose)
-        _abandon(draft, auction, why or "the bid expired meanwhile")
+        _abandon(draft, auction, why)
         return
     draft.add(NoteAward(award.fence, {"held_at": answer.finished_at}))
     draft.end(award, "migrated")

@@ -9,6 +9,7 @@ from everlease.domain.liveness import LivenessPolicy
 class Policy:
     """Seconds unless a name says otherwise; ``bond`` in base units.
 
+    ``open_timeout_s``: how long an ``open`` may take once it may be sent; bids are good that much longer.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """
@@ -20,6 +21,7 @@ class Policy:
     recovery_window_s: float = 0.3
     migration_window_s: float = 1.0
     patience_s: float = 2.0
+    open_timeout_s: float = 300
     prepare_timeout_s: float = 900
     start_timeout_s: float = 900
     checkpoint_timeout_s: float = 900

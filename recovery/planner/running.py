@@ -70,6 +70,11 @@ def hold(draft: Draft, award: Award, purpose: str) -> Command | None:
     return None if answer.ok is None else answer
 
 
+def holding(draft: Draft, award: Award, purpose: str) -> bool:
+    """Whether the last checkpoint was asked for already."""
+    return draft.snapshot.command(f"hold/{purpose}/{award.fence}") is not None
+
+
 def held(draft: Draft, award: Award, answer: Command) -> bool:
     """Whether the held checkpoint is durable: its commit is the job's head, made under this award's fence."""
     head = draft.snapshot.head

@@ -128,6 +128,7 @@ def open_auction(service: Service, job_id: str, excluded: dict[str, str] | None 
             excluded=excluded or {},
             opened_at=now,
             closes_at=now + timedelta(seconds=window_s),
+            bids_until=now + timedelta(seconds=300),
         )
         tx.add(row)
         tx.flush()

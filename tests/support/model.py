@@ -181,6 +181,7 @@ class World:
             mode=move.mode,
             opened_at=self.now,
             closes_at=self.now + move.window_s,
+            bids_until=move.bids_until,
             excluded=move.excluded,
         )
         self._set(auctions=(*self.snapshot.auctions, auction), offers=())
@@ -242,7 +243,7 @@ class World:
         fresh = [node for node in nodes if all(o.offer.bid.node != node for o in self.snapshot.offers)]
         offers = [
             SignedOffer(
-                Offer(Bid(node, node, JOB, auction.epoch, rate, 1, int(self.now) + 600, self.serial), 86400, 0, 1, 10),
+                Offer(Bid(node, node, JOB, auction.epoch, rate, 1, auction.bids_until, self.serial), 86400, 0, 1, 10),
                 "0x01",
             )
             for node in fresh

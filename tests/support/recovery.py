@@ -118,7 +118,7 @@ class Stage:
         with self.database.transaction() as tx:
             auction = tx.scalar(select(AuctionRow).where(AuctionRow.job_id == job, AuctionRow.closed_at.is_(None)))
             assert auction is not None, self.describe(job)
-            deadline = int(time.time()) + 600
+            deadline = int(auction.bids_until.timestamp())
             bid = Bid(owner.address, hot.address, job, auction.epoch, rate, DOLLAR, deadline, next(self.slots))
             auctions.note_asked(tx, auction.id, 1, {})
             signature = hot.sign(bid_digest(self.market.deployment.escrow_domain, bid))

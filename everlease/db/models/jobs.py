@@ -59,7 +59,7 @@ class JobRow(Base):
 class AuctionRow(Base):
     """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume).
 
-    ``excluded``: the nodes that are not asked, and why, in words for them.
+    ``excluded``: the nodes that are not asked, and why, in words for them. ``bids_until``: how long a bid must be good.
     """
 
     __tablename__ = "auction"
@@ -73,6 +73,7 @@ class AuctionRow(Base):
     asked: Mapped[int] = mapped_column(default=0)
     opened_at: Mapped[Instant]
     closes_at: Mapped[Instant]
+    bids_until: Mapped[Instant]
     closed_at: Mapped[Instant | None]
     outcome: Mapped[LongText] = mapped_column(default="")
     unfit: Mapped[Json] = mapped_column(default=dict)

@@ -134,6 +134,7 @@ class Launch:
             "spec": asdict(self.spec),
             "epoch": self.epoch + 1,
             "closes_in_s": 1.0,
+            "bids_until": int(time.time()) + 300,
             "image_digest": self.spec.image_digest,
         }
         return CallForBids(**{**fields, **changes})

@@ -37,7 +37,7 @@ def test_a_call_is_answered_by_a_bid(service: Service, node: FakeNode, job_id: s
         ({"epoch": 2}, "epoch 2"),
         ({"collateral": 1}, "collateral"),
         ({"order_hash": "0x" + "01" * 32}, "another order"),
-        ({"deadline": 1}, "expired"),
+        ({"deadline": 1}, "expires"),
         ({"node": key(6).address}, "names node"),
     ],
 )

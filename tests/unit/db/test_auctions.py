@@ -28,7 +28,7 @@ def auction(database: Database) -> AuctionRow:
         tx.flush()
         ends = now + timedelta(seconds=1)
         called = auctions.call(
-            tx, JOB, epoch=1, plan="first", mode="process", excluded={}, opened_at=now, closes_at=ends
+            tx, JOB, epoch=1, plan="first", mode="process", excluded={}, opened_at=now, closes_at=ends, bids_until=ends
         )
         auctions.note_asked(tx, called, len(NODES), {})
         return tx.get_one(AuctionRow, called)

@@ -22,7 +22,7 @@ from everlease.domain.money import InvalidAmount, affordable_seconds, from_units
 from everlease.domain.terms import Bid
 
 JOB = "0x" + "11" * 32
-TERMS = AuctionTerms(order_hash=JOB, epoch=3, max_rate_per_hour=1_000_000, min_collateral=10, now=1000)
+TERMS = AuctionTerms(order_hash=JOB, epoch=3, max_rate_per_hour=1_000_000, min_collateral=10, bids_until=1000)
 
 offers = st.builds(
     lambda provider, node, rate, mtbf, missing, speed, slot: Offer(
@@ -80,7 +80,7 @@ def test_bidding_lower_never_loses_and_never_changes_what_a_winner_is_paid(found
         ({"min_rate_per_hour": 1_000_001}, "at most 1000000"),
         ({"collateral": 9}, "wants 10"),
         ({"collateral": 1001}, "free stake"),
-        ({"deadline": 1000}, "expired"),
+        ({"deadline": 999}, "expires 1 s before"),
         ({"node": "0xbad"}, "already failed"),
     ],
 )

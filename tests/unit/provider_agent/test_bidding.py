@@ -95,6 +95,7 @@ def call(order: Order = ORDER, spec: JobSpec = SPEC, /, **changes: Any) -> CallF
         "spec": asdict(spec),
         "epoch": 2,
         "closes_in_s": 1.0,
+        "bids_until": int(time.time()) + 300,
         "image_digest": spec.image_digest,
     }
     return CallForBids(**{**fields, **changes})
@@ -109,6 +110,13 @@ def test_a_bid_is_signed_remembered_and_used_once(host: Host) -> None:
     assert bid.slot != second.signed.bid.slot
     assert [kept.order.job_spec for kept in host.journal.bids(bid.order_hash)] == [ORDER.job_spec] * 2
     assert first.missing_bytes == bidding.UNKNOWN_IMAGE_BYTES
+
+
+def test_a_bid_is_good_for_as_long_as_the_call_asks_but_binds_no_longer_than_the_host_allows(host: Host) -> None:
+    until = int(time.time()) + bidding.LONGEST_BID_S
+    assert bidding.consider(host, call(bids_until=until)).signed.bid.deadline == until
+    with pytest.raises(bidding.Declined, match="would have to be good for"):
+        bidding.consider(host, call(bids_until=until + 60))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from everlease.domain.jobspec import CheckpointMode
 from everlease.domain.liveness import fenced_at
 from everlease.domain.snapshot import Snapshot
 from recovery import moves as m
-from recovery.planner.leases import fencing_time
+from recovery.planner.leases import fencing_time, silent_from
 from tests.support.model import NODES, POLICY, World, escrow, new_job, spec
 
 A, B, C = NODES[:3]
@@ -409,6 +409,64 @@ def test_a_winner_that_cannot_hold_the_checkpoint_just_taken_ends_the_migration_
     assert (world.job.state, len(world.snapshot.awards)) == ("RUNNING", 1)
     assert len(issued(world, "thaw")) == 1
     assert "older" in world.job.reason
+
+
+def test_a_migration_may_take_as_long_as_its_steps_and_the_bid_is_still_good() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.now += POLICY.migration_window_s
+    world.offer(B)
+    world.settle()
+    world.now += POLICY.prepare_timeout_s - 1
+    world.answer("preload")
+    world.settle()
+    world.now += POLICY.checkpoint_timeout_s - 1
+    world.commit()
+    world.answer("hold", ok=True, manifest=world.job.head_manifest)
+    world.settle()
+    assert (world.snapshot.awards[-1].node, world.job.state) == (B, "ALLOCATING")
+    assert world.snapshot.awards[-1].bid["deadline"] >= world.now + POLICY.open_timeout_s
+
+
+def test_a_job_does_not_stand_still_for_a_move_whose_bid_ends_before_the_hold_could() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    # Recovery was away: only now does it see that the target is ready.
+    world.now = float(world.snapshot.auctions[-1].bids_until) - POLICY.checkpoint_timeout_s
+    world.answer("preload")
+    world.settle()
+    assert (world.job.state, len(world.snapshot.awards)) == ("RUNNING", 1)
+    assert not issued(world, "checkpoint")
+    assert not issued(world, "thaw")
+    assert "expires before the job could be held" in world.job.reason
+
+
+def test_a_winner_that_became_unfit_while_it_prepared_does_not_stop_the_job() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    world.snapshot = replace(world.snapshot, winner_unfit="the host's kernel 6.1 is older")
+    world.answer("preload")
+    world.settle()
+    assert world.job.state == "RUNNING"
+    assert not issued(world, "checkpoint")
+
+
+def test_a_recovery_asks_for_bids_that_outlive_the_silence_of_the_lost_lease() -> None:
+    world = running()
+    world.snapshot = replace(world.snapshot, escrow=escrow(max_silence=3600, epochs=1))
+    world.lose()
+    world.settle()
+    (lease,) = world.snapshot.leases
+    assert world.snapshot.auctions[-1].bids_until >= silent_from(world.snapshot, lease) + POLICY.open_timeout_s - 1
 
 
 FAULT = "the host's Docker daemon was started anew"
