@@ -4,7 +4,10 @@ Everything takes the container's folder (runtime/oci.py); the agent's state fold
 """
 
 import json
+import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from provider_agent import cgroups, guard, keeper
@@ -14,6 +17,7 @@ from provider_agent.runtime.everlease_runc import replace_file
 
 START_TIMEOUT_S = 60.0
 """A second elsewhere; on a host that is busy, or whose processor is emulated, half a minute was seen."""
+KILL_S = 2.0
 alive, fence_lock = guard.alive, guard.fence_lock
 
 
@@ -104,6 +108,28 @@ def wait_frozen(freezer: Freezer, folder: Path, timeout: float = 10.0) -> None:
         if time.monotonic() > give_up:
             raise ContainerFault("freeze", folder.name[:12], "its tasks did not stop in time", retryable=True)
         time.sleep(0.002)
+
+
+def kill(folder: Path) -> None:
+    """SIGKILL every task of a container, frozen ones too: they die when thawed without running another instruction."""
+    found = outer_of(folder)
+    if found is None or not found.exists():
+        return
+    # The lock keeps the guard from freezing them again before they are dead.
+    with suppress(OSError), fence_lock(folder):
+        give_up = time.monotonic() + KILL_S
+        while found.pids() and time.monotonic() < give_up:
+            # Listed only once all stand still: a task that forks meanwhile would leave a child that runs.
+            found.freeze()
+            while not found.frozen() and time.monotonic() < give_up:
+                time.sleep(0.002)
+            for pid in found.pids():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for freezer in (found, guard.find_freezer(folder)):
+                if freezer is not None and freezer.exists():
+                    freezer.thaw()
+            time.sleep(0.01)
 
 
 def forget(folder: Path) -> None:

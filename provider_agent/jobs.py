@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -67,10 +66,10 @@ class Job:
     def adopt(self) -> None:
         """After a restart of the agent: take up the job as the journal has it. Raises StepFailed."""
         record = self.record
-        shutil.rmtree(self.host.folders.dumps(self.job_id), ignore_errors=True)
+        dumps = tuple(self.host.folders.dumps(self.job_id).glob("*"))
         self.still.left = record.leaving
         if record.start is not None and record.container is not None and record.phase != "starting":
-            self.host.dumper.settle_later(record.container)
+            self.host.dumper.settle_later(record.container, dumps)
             self._live(record.start)
 
     def held(self) -> HeldContainer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from provider_agent import guard
 from provider_agent.host import Host
 from provider_agent.records import JobRecord
-from provider_agent.runtime import daemon_identity, oci
+from provider_agent.runtime import daemon_identity, oci, parked
 from provider_agent.runtime.errors import ContainerFault
 
 POLL_S = 0.5
@@ -66,7 +66,7 @@ async def _look(host: Host, record: JobRecord, *, refresh: bool) -> End | None:
         if refresh and found.status == "running":
             await _note_daemon(host, record)
         return None
-    fault = await _fault(host, record)
+    fault = await _fault(host, record, found.exit_code)
     return None if fault is None else End(found.exit_code, found.oom_killed, fault)
 
 
@@ -86,8 +86,13 @@ async def _note_daemon(host: Host, record: JobRecord) -> None:
         host.journal.put_job(latest.model_copy(update={"daemon": now}))
 
 
-async def _fault(host: Host, record: JobRecord) -> str | None:
+async def _fault(host: Host, record: JobRecord, code: int) -> str | None:
     """Why an exit was the host's doing, or "" for the program's; None while that can't be told."""
+    folder = oci.container_folder(host.engine.state, record.container or "")
+    if parked.unsettled(folder):
+        return None
+    if broken := parked.fault(folder, code):
+        return broken
     before = await asyncio.to_thread(host.daemon)
     if before is None:
         return None

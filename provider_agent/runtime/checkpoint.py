@@ -99,11 +99,12 @@ class Checkpointer:
                 if held:
                     guards.freeze(folder)
                 result = _finish(target, "process", pause, started, frozen=held)
+                parked.forget_session(folder)
                 parked.let_go_on(folder)
             except Parked:
                 raise
             except BaseException:
-                parked.let_go_on(folder)
+                parked.settle(folder)
                 for name in ("criu", "files"):
                     shutil.rmtree(target / name, ignore_errors=True)
                 raise
@@ -137,13 +138,15 @@ class Checkpointer:
             _make_folders(target, ("files", "work"))
             script = oci.snapshot_script(target, source, freezer)
             paused = time.monotonic()
-            done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
+            try:
+                done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
+            except BaseException:
+                parked.settle(folder)
+                raise
             pause = time.monotonic() - paused if freezer is not None else 0.0
             if done != 0:
-                log, full = diagnosis.tail(target / "work" / "snapshot.log"), diagnosis.disk_is_full(target)
-                shutil.rmtree(target / "files", ignore_errors=True)
-                reason = diagnosis.FULL if full else last_line(log)
-                raise DumpFailed(container, reason, log, retryable=True)
+                _snapshot_failed(folder, container, target, done)
+            parked.forget_session(folder)
             return _finish(target, "files", pause, started, frozen=False)
 
     def _checkpoint(self, container: str, target: Path, lock: int, timeout: float) -> None:
@@ -161,7 +164,7 @@ class Checkpointer:
             if code == 0:
                 return
             if code is None and guards.stands_still(folder):
-                parked.reap_later(folder, target)
+                parked.reap_later(folder, (target / "criu", target / "files"))
                 raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True)
             said = diagnosis.tail(log)
             if attempt == 1 and "unable to freeze" in said:
@@ -172,23 +175,14 @@ class Checkpointer:
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
-    def settle(self, container: str) -> None:
-        """After an agent's restart: wait for a dump that is still under way, end what a killed one left, let the job
-        go on.
-
-        A container that stands still stays so, and a dump that is parked in it is not waited for.
+    def settle_later(self, container: str, dumps: tuple[Path, ...] = ()) -> threading.Thread:
+        """After an agent's restart: once the tasks may run and no dump is under way any more, end what a killed one
+        left, remove `dumps` and let the job go on. Does not wait; the thread ends when that is done.
         """
-        folder = oci.container_folder(self._state, container)
-        if guards.stands_still(folder):
-            parked.reap_later(folder, None)
-            return
-        with self.exclusive(folder):
-            parked.end_session(folder)
-            parked.let_go_on(folder)
-
-    def settle_later(self, container: str) -> None:
-        """`settle` without waiting, once the tasks may run and no dump is under way any more."""
-        parked.reap_later(oci.container_folder(self._state, container), None)
+        for path in dumps:
+            for name in ("criu", "files"):
+                shutil.rmtree(path / name, ignore_errors=True)
+        return parked.reap_later(oci.container_folder(self._state, container), dumps)
 
     @contextmanager
     def exclusive(self, folder: Path) -> Iterator[int]:
@@ -252,6 +246,18 @@ def _finish(target: Path, mode: str, pause: float, started: float, *, frozen: bo
     return result
 
 
+def _snapshot_failed(folder: Path, container: str, target: Path, code: int | None) -> None:
+    """Let the job go on, now or once it may. Raises Parked, DumpFailed."""
+    log, full = diagnosis.tail(target / "work" / "snapshot.log"), diagnosis.disk_is_full(target)
+    if code is None and guards.stands_still(folder):
+        parked.reap_later(folder, (target / "files",))
+        raise Parked(container, "the job was fenced meanwhile", log, retryable=True)
+    parked.settle(folder)
+    shutil.rmtree(target / "files", ignore_errors=True)
+    reason = diagnosis.FULL if full else "it took too long" if code is None else last_line(log)
+    raise DumpFailed(container, reason, log, retryable=True)
+
+
 def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path) -> int:
     """The exit code. Raises TimeoutExpired past the limit, soon after CRIU was killed, and when the tasks stand still.
 
@@ -297,7 +303,7 @@ def _run_apart(
             env=env,
         )
     try:
-        replace_file(str(folder / "dump.session"), str(process.pid))
+        parked.note_session(folder, process.pid)
         return _wait(process, timeout, folder)
     except BaseException as error:
         # Never in frozen tasks: they would be left broken, with CRIU's code in them.

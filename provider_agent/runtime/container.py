@@ -3,11 +3,8 @@ they are.
 """
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +15,6 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from requests.exceptions import RequestException
 
 from provider_agent import cgroups, guards
-from provider_agent.guard import find_freezer, outer_of
 from provider_agent.runtime import network, oci
 from provider_agent.runtime.capability import cgroup_version
 from provider_agent.runtime.commands import tree_bytes
@@ -35,7 +31,6 @@ DNS = ("9.9.9.9", "1.1.1.1")
 FAILURES = (DockerException, RequestException)
 LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
 LOG_PAUSE_S = 0.1
-KILL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -238,24 +233,7 @@ class ContainerEngine:
         A dump that waits in frozen tasks ends after them.
         """
         folder = oci.container_folder(self.state, container)
-        outer = outer_of(folder)
-        if outer is None or not outer.exists():
-            return
-        # The lock keeps the guard from freezing them again before they are dead.
-        with suppress(OSError), guards.fence_lock(folder):
-            give_up = time.monotonic() + KILL_S
-            while outer.pids() and time.monotonic() < give_up:
-                # Listed only once all stand still: a task that forks meanwhile would leave a child that runs.
-                outer.freeze()
-                while not outer.frozen() and time.monotonic() < give_up:
-                    time.sleep(0.002)
-                for pid in outer.pids():
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                for freezer in (outer, find_freezer(folder)):
-                    if freezer is not None and freezer.exists():
-                        freezer.thaw()
-                time.sleep(0.01)
+        guards.kill(folder)
         end_session(folder)
 
     def stop(self, container: str, *, grace_s: int = 10) -> None:

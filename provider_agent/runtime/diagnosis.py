@@ -55,6 +55,11 @@ def tail(path: Path) -> str:
         return ""
 
 
+def criu_let_go(criu_log: Path) -> bool:
+    """Whether CRIU ended a dump by itself, well or not, or never began: then it left nothing in the tasks."""
+    return not criu_log.exists() or re.search(r"Dumping (?:FAILED|finished)", tail(criu_log)) is not None
+
+
 def errors(log: str) -> str:
     """CRIU's error lines alone, so that a harmless mention elsewhere is not taken for the cause."""
     return "\n".join(line for line in log.splitlines() if re.search(r"Error|rror:|Err\b|No space left", line))

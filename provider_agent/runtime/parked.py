@@ -1,10 +1,16 @@
-"""Dumps and frozen tasks: how a dump begins, and what becomes of one in whose middle the container was fenced.
+"""Dumps and frozen tasks: how a dump begins, and what becomes of one that was fenced or killed in its middle.
 
 CRIU runs code inside the tasks. When they are frozen from outside it waits, and a SIGKILL would leave that code in
-them. So such a dump is parked: it ends by itself after a thaw, or after the tasks were killed.
+them. So such a dump is parked: it ends by itself after a thaw, or after the tasks were killed. A task in whose place
+CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a container is
+broken, by its host, and begins again from its last checkpoint.
+
+  dump.session  {"session", "tasks"}: from the start of a dump until nothing is left of it and the tasks were seen to
+  broken        why the container must begin again
 """
 
 import fcntl
+import json
 import os
 import shutil
 import threading
@@ -14,11 +20,16 @@ from pathlib import Path
 
 import psutil
 
-from provider_agent import guards
+from provider_agent import guard, guards
 from provider_agent.guard import Freezer, find_freezer
+from provider_agent.runtime import diagnosis
 from provider_agent.runtime.errors import DumpFailed
+from provider_agent.runtime.everlease_runc import replace_file
 
 POLL_S = 0.2
+SEEN_TO_S = 0.5
+"""A task that CRIU left in its own code is dead as soon as it runs."""
+BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
 
 
 def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
@@ -26,6 +37,12 @@ def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
 
     Returns whether it is held. Raises DumpFailed, ContainerFault.
     """
+    if unsettled(folder):
+        if guards.stands_still(folder):
+            raise DumpFailed(container, "an earlier dump waits in its tasks", "", retryable=True)
+        settle(folder)
+        if (folder / "broken").exists():
+            raise DumpFailed(container, BROKEN, "", retryable=True)
     with guards.fence_lock(folder):
         held = (folder / "held").exists()
         if guards.fenced(folder) or (guards.stands_still(folder) and not held):
@@ -50,12 +67,14 @@ def let_go_on(folder: Path) -> None:
             inner.thaw()
 
 
-def reap_later(folder: Path, target: Path | None) -> None:
-    """Once the parked dump has ended: throw its output away, and let the tasks go on as far as guards let them."""
-    threading.Thread(target=_reap, args=(folder, target), daemon=True).start()
+def reap_later(folder: Path, leavings: tuple[Path, ...]) -> threading.Thread:
+    """Once the parked dump has ended: throw what it left away, and let the tasks go on as far as guards let them."""
+    thread = threading.Thread(target=_reap, args=(folder, leavings), daemon=True)
+    thread.start()
+    return thread
 
 
-def _reap(folder: Path, target: Path | None) -> None:
+def _reap(folder: Path, leavings: tuple[Path, ...]) -> None:
     """Wait until the tasks may run and no dump is under way: only then can what is left of one be ended safely."""
     done = False
     while folder.is_dir() and not done:
@@ -63,9 +82,8 @@ def _reap(folder: Path, target: Path | None) -> None:
             done = not guards.stands_still(folder) and _clean_up(folder)
         if not done:
             time.sleep(POLL_S)
-    if target is not None:
-        for name in ("criu", "files"):
-            shutil.rmtree(target / name, ignore_errors=True)
+    for path in leavings:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _clean_up(folder: Path) -> bool:
@@ -73,8 +91,7 @@ def _clean_up(folder: Path) -> bool:
     try:
         if not _try_lock(handle) or guards.stands_still(folder):
             return False
-        end_session(folder)
-        let_go_on(folder)
+        settle(folder)
         return True
     finally:
         os.close(handle)
@@ -88,11 +105,48 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
+def note_session(folder: Path, session: int) -> None:
+    """A dump begins: remember what it runs as and what it will stop."""
+    inner = find_freezer(folder)
+    record = {"session": session, "tasks": inner.pids() if inner is not None else ()}
+    replace_file(str(folder / "dump.session"), json.dumps(record))
+
+
+def forget_session(folder: Path) -> None:
+    """A dump ended by itself: CRIU let go of every task."""
+    (folder / "dump.session").unlink(missing_ok=True)
+
+
+def unsettled(folder: Path) -> bool:
+    """Whether a dump is under way, or was interrupted and it isn't known yet what became of the tasks."""
+    return (folder / "dump.session").exists()
+
+
+def fault(folder: Path, code: int) -> str:
+    """Why the host is to blame for an exit with this code; empty where no dump is."""
+    return BROKEN if code != 0 and (folder / "broken").exists() else ""
+
+
+def settle(folder: Path) -> None:
+    """After a dump that did not end by itself: end what is left of it, let the tasks go on, and see that all of them
+    do; else end the container, which is broken. Call it with the dump's lock held and the tasks free to run.
+    """
+    tasks = _session(folder)[1]
+    end_session(folder)
+    let_go_on(folder)
+    if tasks and not diagnosis.criu_let_go(folder / "target" / "work" / "dump.log"):
+        time.sleep(SEEN_TO_S)
+        inner = find_freezer(folder)
+        if not tasks <= frozenset(inner.pids() if inner is not None else ()):
+            guard.note(folder / "broken", "")
+            guards.kill(folder)
+    forget_session(folder)
+
+
 def end_session(folder: Path) -> None:
     """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
-    try:
-        session = int((folder / "dump.session").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    session = _session(folder)[0]
+    if session is None:
         return
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
@@ -101,3 +155,11 @@ def end_session(folder: Path) -> None:
                 process.kill()
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
+
+
+def _session(folder: Path) -> tuple[int | None, frozenset[int]]:
+    try:
+        record = json.loads((folder / "dump.session").read_text(encoding="ascii"))
+        return int(record["session"]), frozenset(record["tasks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, frozenset()

@@ -4,9 +4,7 @@ security.
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,18 +14,11 @@ import pytest
 
 from provider_agent import guard, guards
 from provider_agent.runtime import audit, restore
-from provider_agent.runtime.checkpoint import read_dump, sweep
+from provider_agent.runtime.checkpoint import read_dump
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault, DumpFailed, RestoreFailed
-from tests.integration.runtime.conftest import ROOT, Fleet, Host, until, until_steps
+from tests.integration.runtime.conftest import Fleet, until, until_steps
 
 SMALL = ("python", "train.py", "--samples", "8000", "--hidden", "256", "--pause", "0.02", "--steps")
-AGENT = """
-import sys
-from pathlib import Path
-from provider_agent.runtime.checkpoint import Checkpointer, HostTools
-runc, criu, state, container, target = sys.argv[1:]
-Checkpointer(HostTools(Path(runc), Path(criu)), Path(state)).dump(container, Path(target))
-"""
 
 
 def test_training_goes_on_bit_for_bit_on_another_host(fleet: Fleet) -> None:
@@ -96,64 +87,6 @@ def rights(pid: int) -> dict[str, str]:
 
 def cgroups(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-
-
-@pytest.mark.parametrize("victim", ["agent", "runc", "criu", "all"])
-def test_a_dump_killed_anywhere_leaves_the_job_running(fleet: Fleet, victim: str) -> None:
-    a, b = fleet.hosts["a"], fleet.hosts["b"]
-    spec = fleet.raw_spec(*SMALL, "100000")
-    container = a.launch(spec)
-    until(lambda: len(a.steps(container.id)) > 3)
-    target = fleet.dump_path()
-    for delay in (0.02, 0.06, 0.1, 0.14):
-        killed_dump(a, container.id, target.with_name(f"{target.name}-{delay}"), victim, delay)
-        reached = len(a.steps(container.id))
-        until(lambda reached=reached: len(a.steps(container.id)) > reached + 3)
-    # A dump whose agent alone died may have ended well for CRIU, but without its record it counts as aborted.
-    for path in sweep(target.parent):
-        assert not path.exists()
-    result = a.checkpointer.dump(container.id, target, stay_frozen=True)
-    done = len(a.settled(container.id))
-    assert done > 10
-    a.engine.remove(container.id)
-    moved = b.receive(replace(spec, fence=2), result.path)
-    until(lambda: len(b.steps(moved.id)) > 3)
-    assert int(b.steps(moved.id)[0].split()[0]) == done
-
-
-def killed_dump(host: Host, container: str, target: Path, victim: str, delay: float) -> None:
-    """Dump in an agent of its own and SIGKILL one of the processes at work some time after runc began."""
-    tools = host.checkpointer.tools
-    argv = [sys.executable, "-c", AGENT, str(tools.runc), str(tools.criu), str(host.state), container, str(target)]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as agent:
-        until(lambda: bool(workers(container)) or agent.poll() is not None)
-        time.sleep(delay)
-        victims = [agent.pid] if victim in {"agent", "all"} else []
-        victims += [pid for pid, name in workers(container) if victim in {name, "all"}]
-        for pid in victims:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        agent.wait()
-        until(lambda: not workers(container))
-    host.checkpointer.settle(container)
-
-
-def workers(container: str) -> list[tuple[int, str]]:
-    """(pid, "runc" or "criu") of the processes that dump this container."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (proc / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"checkpoint" in words and container.encode() in words and b"runc" in words[0]:
-            pid = int(proc.name)
-            found.append((pid, "runc"))
-            children = (proc / "task" / proc.name / "children").read_text().split()
-            found += [(int(child), "criu") for child in children]
-    return found
 
 
 def test_an_agent_killed_in_a_restore_starts_over(fleet: Fleet) -> None:

@@ -105,7 +105,7 @@ def test_a_fence_in_the_middle_of_a_dump_parks_it_and_the_job_goes_on(fleet: Fle
     with pytest.raises(ContainerFault, match="another dump is under way"):
         a.checkpointer.dump(container.id, fleet.dump_path(), timeout=15)
     # A new agent does not wait for the parked dump either.
-    Checkpointer(a.checkpointer.tools, a.state).settle(container.id)
+    Checkpointer(a.checkpointer.tools, a.state).settle_later(container.id)
     assert time.monotonic() - began < 2
     goes_on(a, container)
     until(lambda: not criu_of(container))

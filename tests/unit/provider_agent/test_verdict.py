@@ -13,7 +13,7 @@ from provider_agent import verdict
 from provider_agent.host import Host
 from provider_agent.journal import Journal
 from provider_agent.records import JobRecord
-from provider_agent.runtime import oci
+from provider_agent.runtime import oci, parked
 
 JOB, CONTAINER = "0x" + "ab" * 32, "c" * 64
 
@@ -30,21 +30,46 @@ class Engine:
         return SimpleNamespace(exit_code=3 if ended else None, status="running", oom_killed=False)
 
 
-def test_docker_is_spared_while_the_cgroup_holds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def host_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Host, Engine, Path]:
+    """A host whose container's cgroup.events is the file that is returned."""
     monkeypatch.setattr(verdict, "POLL_S", 0.001)
     monkeypatch.setattr(verdict, "MOMENT_S", 0.0)
     monkeypatch.setattr(verdict.daemon_identity, "shutting_down", lambda: False)
-    cgroup = tmp_path / "cgroup"
+    cgroup = root / "cgroup"
     cgroup.mkdir()
     events = cgroup / "cgroup.events"
     events.write_text("populated 1\nfrozen 0\n")
-    folder = oci.container_folder(tmp_path, CONTAINER)
+    folder = oci.container_folder(root, CONTAINER)
     folder.mkdir(parents=True)
     (folder / "outer.json").write_text(json.dumps({"path": str(cgroup), "version": 2, "name": "x"}))
-    engine, journal = Engine(tmp_path, events), Journal(tmp_path / "journal.db")
+    engine, journal = Engine(root, events), Journal(root / "journal.db")
     prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
     journal.put_job(JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare, container=CONTAINER, daemon="d"))
-    host = cast(Host, SimpleNamespace(engine=engine, journal=journal, daemon=lambda: "d"))
+    return cast(Host, SimpleNamespace(engine=engine, journal=journal, daemon=lambda: "d")), engine, events
+
+
+def test_an_exit_waits_for_what_a_killed_dump_left_and_is_then_the_hosts_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _, events = host_of(tmp_path, monkeypatch)
+    folder = oci.container_folder(tmp_path, CONTAINER)
+    (folder / "dump.session").write_text(json.dumps({"session": 1, "tasks": [2]}))
+    events.write_text("populated 0\nfrozen 0\n")
+
+    async def ends() -> verdict.End:
+        waiting = asyncio.create_task(verdict.wait(host, JOB))
+        await asyncio.sleep(0.1)
+        assert not waiting.done(), "whose doing it was isn't known yet"
+        (folder / "broken").write_text("")
+        parked.forget_session(folder)
+        return await waiting
+
+    end = asyncio.run(ends())
+    assert (end.code, end.fault) == (3, parked.BROKEN)
+
+
+def test_docker_is_spared_while_the_cgroup_holds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, engine, events = host_of(tmp_path, monkeypatch)
     looks = 0
     real = verdict._look
 

@@ -1,0 +1,175 @@
+"""Dumps that are killed in their middle, by anyone, or take too long: the job goes on, or begins again by the host's
+fault.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provider_agent.guard import find_freezer
+from provider_agent.runtime import parked
+from provider_agent.runtime.checkpoint import sweep
+from provider_agent.runtime.errors import DumpFailed
+from tests.integration.runtime.conftest import ROOT, Fleet, Host, until, until_steps
+
+SMALL = ("python", "train.py", "--samples", "8000", "--hidden", "256", "--pause", "0.02", "--steps")
+AGENT = """
+import sys
+from pathlib import Path
+from provider_agent.runtime.checkpoint import Checkpointer, HostTools
+runc, criu, state, container, target = sys.argv[1:]
+Checkpointer(HostTools(Path(runc), Path(criu)), Path(state)).dump(container, Path(target))
+"""
+
+
+@pytest.mark.parametrize("victim", ["agent", "runc", "criu", "all"])
+def test_a_dump_killed_anywhere_leaves_the_job_running_or_broken_by_its_host(fleet: Fleet, victim: str) -> None:
+    """A CRIU that is killed while it makes a system call in a task's place takes that task along."""
+    a, b = fleet.hosts["a"], fleet.hosts["b"]
+    spec = fleet.raw_spec(*SMALL, "100000")
+    container = a.launch(spec)
+    until(lambda: len(a.steps(container.id)) > 3)
+    target = fleet.dump_path()
+    for delay in (0.02, 0.06, 0.1, 0.14):
+        killed_dump(a, container.id, target.with_name(f"{target.name}-{delay}"), victim, delay)
+        if broken(a, container.id):
+            a.engine.remove(container.id)
+            container = a.launch(spec)
+        reached = len(a.steps(container.id))
+        until(lambda at=container.id, reached=reached: len(a.steps(at)) > reached + 3)
+    # A dump whose agent alone died may have ended well for CRIU, but without its record it counts as aborted.
+    for path in sweep(target.parent):
+        assert not path.exists()
+    result = a.checkpointer.dump(container.id, target, stay_frozen=True)
+    done = len(a.settled(container.id))
+    assert done > 10
+    a.engine.remove(container.id)
+    moved = b.receive(replace(spec, fence=2), result.path)
+    until(lambda: len(b.steps(moved.id)) > 3)
+    assert int(b.steps(moved.id)[0].split()[0]) == done
+
+
+def killed_dump(host: Host, container: str, target: Path, victim: str, delay: float) -> None:
+    """Dump in an agent of its own and SIGKILL one of the processes at work some time after runc began."""
+    tools = host.checkpointer.tools
+    argv = [sys.executable, "-c", AGENT, str(tools.runc), str(tools.criu), str(host.state), container, str(target)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as agent:
+        until(lambda: bool(workers(container)) or agent.poll() is not None)
+        time.sleep(delay)
+        victims = [agent.pid] if victim in {"agent", "all"} else []
+        victims += [pid for pid, name in workers(container) if victim in {name, "all"}]
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        agent.wait()
+        until(lambda: not workers(container))
+    settle(host, container)
+
+
+def settle(host: Host, container: str) -> None:
+    """What an agent does that is started after one was killed in a dump."""
+    thread = host.checkpointer.settle_later(container)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not parked.unsettled(host.folder(container))
+
+
+def broken(host: Host, container: str) -> bool:
+    """Whether the container ended by the fault of its host, and all of it did."""
+    if not parked.fault(host.folder(container), 137):
+        return False
+    assert host.engine.wait(container, timeout=20) in (128 + signal.SIGTRAP, 137)
+    return True
+
+
+@pytest.mark.parametrize("agent_lives", [True, False])
+def test_a_container_that_lost_a_process_to_a_killed_dump_is_ended_whole(fleet: Fleet, agent_lives: bool) -> None:
+    """The parent would wait for ever for its child, or take its death for a fault of the program."""
+    a = fleet.hosts["a"]
+    container = a.launch(fleet.spec("family"))
+    until_steps(a, container, 3)
+    child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
+    target = fleet.dump_path()
+    if agent_lives:
+        failed: list[DumpFailed] = []
+        dump = threading.Thread(target=lambda: failed.append(interrupted(a, container.id, target)))
+        dump.start()
+    else:
+        tools = a.checkpointer.tools
+        argv = [sys.executable, "-c", AGENT, str(tools.runc), str(tools.criu), str(a.state), container.id, str(target)]
+        agent = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (target / "work" / "dump.log").exists() and "Parasite" in (target / "work" / "dump.log").read_text())
+    os.kill(child, signal.SIGTRAP)  # it waits for its tracer's end, as a task does that was left in CRIU's code
+    if not agent_lives:
+        agent.kill()
+        agent.wait()
+    for pid, _ in workers(container.id):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if agent_lives:
+        dump.join(30)
+        assert failed[0].retryable
+    else:
+        until(lambda: not workers(container.id))
+        settle(a, container.id)
+    assert broken(a, container.id)
+    assert not parked.fault(a.folder(container.id), 0), "it ended well all the same"
+
+
+def test_a_dump_that_criu_ended_itself_breaks_nothing_though_a_process_ends_meanwhile(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    container = a.launch(fleet.spec("family"))
+    until_steps(a, container, 3)
+    child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
+    folder, target = a.folder(container.id), fleet.dump_path()
+    a.checkpointer.dump(container.id, target)
+    parked.note_session(folder, 0)
+    os.kill(child, signal.SIGKILL)
+    settle(a, container.id)
+    assert not broken(a, container.id)
+    reached = len(a.steps(container.id))
+    until(lambda: len(a.steps(container.id)) > reached + 3)
+
+
+def interrupted(host: Host, container: str, target: Path) -> DumpFailed:
+    with pytest.raises(DumpFailed) as caught:
+        host.checkpointer.dump(container, target)
+    return caught.value
+
+
+def workers(container: str) -> list[tuple[int, str]]:
+    """(pid, "runc" or "criu") of the processes that dump this container."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (proc / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"checkpoint" in words and container.encode() in words and b"runc" in words[0]:
+            pid = int(proc.name)
+            found.append((pid, "runc"))
+            children = (proc / "task" / proc.name / "children").read_text().split()
+            found += [(int(child), "criu") for child in children]
+    return found
+
+
+def test_a_snapshot_that_takes_too_long_leaves_the_job_running(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    spec = fleet.spec("counter", mode="files")
+    container = a.launch(spec)
+    (a.root / "checkpoints" / spec.name / "large").write_bytes(b"x" * (1 << 29))
+    until_steps(a, container, 3)
+    with pytest.raises(DumpFailed, match="too long"):
+        a.checkpointer.snapshot(container.id, fleet.dump_path(), timeout=0)
+    reached = len(a.steps(container.id))
+    until(lambda: len(a.steps(container.id)) > reached + 3)
