@@ -292,9 +292,10 @@ def _run_apart(
     env = dict(os.environ)
     if path is not None:
         env["PATH"] = os.pathsep.join([str(path), env.get("PATH", os.defpath)])
+    parked.note_session(folder)
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            argv,
+            parked.in_session(folder, argv),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -303,7 +304,6 @@ def _run_apart(
             env=env,
         )
     try:
-        parked.note_session(folder, process.pid)
         return _wait(process, timeout, folder)
     except BaseException as error:
         # Never in frozen tasks: they would be left broken, with CRIU's code in them.

@@ -5,7 +5,8 @@ them. So such a dump is parked: it ends by itself after a thaw, or after the tas
 CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a container is
 broken, by its host, and begins again from its last checkpoint.
 
-  dump.session  {"session", "tasks"}: from the start of a dump until nothing is left of it and the tasks were seen to
+  dump.session  the tasks that a dump stops; from before its start until nothing is left of it and they were seen to
+  dump.pid      the session it runs in, written by itself
   broken        why the container must begin again
 """
 
@@ -105,16 +106,22 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
-def note_session(folder: Path, session: int) -> None:
-    """A dump begins: remember what it runs as and what it will stop."""
+def note_session(folder: Path) -> None:
+    """A dump begins: remember what it will stop."""
+    (folder / "dump.pid").unlink(missing_ok=True)
     inner = find_freezer(folder)
-    record = {"session": session, "tasks": inner.pids() if inner is not None else ()}
-    replace_file(str(folder / "dump.session"), json.dumps(record))
+    replace_file(str(folder / "dump.session"), json.dumps(inner.pids() if inner is not None else ()))
+
+
+def in_session(folder: Path, argv: list[str]) -> list[str]:
+    """The command that becomes `argv` and has said before which session it leads, whoever is killed meanwhile."""
+    return ["/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"', str(folder / "dump.pid"), *argv]
 
 
 def forget_session(folder: Path) -> None:
     """A dump ended by itself: CRIU let go of every task."""
-    (folder / "dump.session").unlink(missing_ok=True)
+    for name in ("dump.pid", "dump.session"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def unsettled(folder: Path) -> bool:
@@ -131,7 +138,7 @@ def settle(folder: Path) -> None:
     """After a dump that did not end by itself: end what is left of it, let the tasks go on, and see that all of them
     do; else end the container, which is broken. Call it with the dump's lock held and the tasks free to run.
     """
-    tasks = _session(folder)[1]
+    tasks = _tasks(folder)
     end_session(folder)
     let_go_on(folder)
     if tasks and not diagnosis.criu_let_go(folder / "target" / "work" / "dump.log"):
@@ -145,8 +152,9 @@ def settle(folder: Path) -> None:
 
 def end_session(folder: Path) -> None:
     """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
-    session = _session(folder)[0]
-    if session is None:
+    try:
+        session = int((folder / "dump.pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
         return
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
@@ -157,9 +165,8 @@ def end_session(folder: Path) -> None:
             continue
 
 
-def _session(folder: Path) -> tuple[int | None, frozenset[int]]:
+def _tasks(folder: Path) -> frozenset[int]:
     try:
-        record = json.loads((folder / "dump.session").read_text(encoding="ascii"))
-        return int(record["session"]), frozenset(record["tasks"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, frozenset()
+        return frozenset(json.loads((folder / "dump.session").read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError):
+        return frozenset()

@@ -74,6 +74,17 @@ def killed_dump(host: Host, container: str, target: Path, victim: str, delay: fl
         agent.wait()
         until(lambda: not workers(container))
     settle(host, container)
+    until(lambda: not dumping(target))
+
+
+def dumping(target: Path) -> list[int]:
+    """The processes that CRIU left at work in the folder of a dump."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(proc.joinpath("cwd").readlink()).startswith(str(target)):
+                found.append(int(proc.name))
+    return found
 
 
 def settle(host: Host, container: str) -> None:
@@ -133,7 +144,7 @@ def test_a_dump_that_criu_ended_itself_breaks_nothing_though_a_process_ends_mean
     child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
     folder, target = a.folder(container.id), fleet.dump_path()
     a.checkpointer.dump(container.id, target)
-    parked.note_session(folder, 0)
+    parked.note_session(folder)
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
     assert not broken(a, container.id)
