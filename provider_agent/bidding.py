@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from everlease.chain.typed_data import Domain, bid_digest, job_id, order_digest, verify
 from everlease.domain import compat
+from everlease.domain.auction import LONGEST_BID_S
 from everlease.domain.jobspec import CheckpointMode, JobSpec, spec_hash
 from everlease.domain.manifest import CID
 from everlease.domain.terms import Bid
@@ -20,8 +21,6 @@ from provider_agent.runtime import network
 from provider_agent.settings import GIB, AgentSettings
 from provider_agent.terms import free_gpus, parse_spec, promised
 
-LONGEST_BID_S = 7200
-"""A bid binds for its whole validity: this host promises its price for no longer."""
 SLOT_BITS = 64
 """Enough that no two bids of a provider meet; zero bytes of call data are cheap."""
 UNKNOWN_IMAGE_BYTES = 256 << 20

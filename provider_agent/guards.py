@@ -110,11 +110,14 @@ def wait_frozen(freezer: Freezer, folder: Path, timeout: float = 10.0) -> None:
         time.sleep(0.002)
 
 
-def kill(folder: Path) -> None:
-    """SIGKILL every task of a container, frozen ones too: they die when thawed without running another instruction."""
+def kill(folder: Path) -> bool:
+    """SIGKILL every task of a container, frozen ones too: they die when thawed without running another instruction.
+
+    Returns whether none is left.
+    """
     found = outer_of(folder)
     if found is None or not found.exists():
-        return
+        return True
     # The lock keeps the guard from freezing them again before they are dead.
     with suppress(OSError), fence_lock(folder):
         give_up = time.monotonic() + KILL_S
@@ -130,6 +133,7 @@ def kill(folder: Path) -> None:
                 if freezer is not None and freezer.exists():
                     freezer.thaw()
             time.sleep(0.01)
+    return not found.exists() or not found.pids()
 
 
 def forget(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -66,10 +67,10 @@ class Job:
     def adopt(self) -> None:
         """After a restart of the agent: take up the job as the journal has it. Raises StepFailed."""
         record = self.record
-        dumps = tuple(self.host.folders.dumps(self.job_id).glob("*"))
+        shutil.rmtree(self.host.folders.dumps(self.job_id), ignore_errors=True)
         self.still.left = record.leaving
         if record.start is not None and record.container is not None and record.phase != "starting":
-            self.host.dumper.settle_later(record.container, dumps)
+            self.host.dumper.settle_later(record.container)
             self._live(record.start)
 
     def held(self) -> HeldContainer:

@@ -36,9 +36,9 @@ class RecoverySettings(ServiceSettings):
 
     auction_window: float = 1.0
     recovery_window: float = 0.3
-    prepare_timeout: float = 900
+    prepare_timeout: float = Field(default=900, gt=0, le=3000)
     start_timeout: float = 900
-    checkpoint_timeout: float = 900
+    checkpoint_timeout: float = Field(default=900, gt=0, le=3000)
     capacity_wait: float = 15
     reorg_grace: float = 30
     exhaust_margin: int = 30

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from everlease.domain.terms import Bid
 
+LONGEST_BID_S = 7200
+"""A bid binds its provider to its price: no call asks for one that is good for longer, and no node gives one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:

@@ -86,7 +86,7 @@ class HeartbeatAck(Message):
 
 
 class CallForBids(Message):
-    """``bids_until``: the unix second, by the chain's clock, until which a bid must be good."""
+    """``bids_until``: the unix second until which a bid must be good."""
 
     type: Literal["call_for_bids"] = "call_for_bids"
     seq: Count

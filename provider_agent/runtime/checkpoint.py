@@ -3,7 +3,7 @@
 A dump is a folder, made here and handed to the store as it is:
   criu/            CRIU's images
   files/NAME.tar   each capture (oci.Capture), archived by CRIU's post-dump script while the tasks were frozen
-  work/            logs, not part of the checkpoint
+  work/            logs, not part of the checkpoint; CRIU's are in the container's folder
   dump.json        written last and synced: a folder without it is an aborted dump and is deleted (`sweep`)
 """
 
@@ -92,7 +92,8 @@ class Checkpointer:
             started = time.monotonic()
             held = parked.begin(folder, freezer, container, hold=stay_frozen)
             try:
-                _make_folders(target, ("criu", "files", "work"))
+                _make_folders(target, ("criu", "files"))
+                _fresh_work(folder, target)
                 _point(folder / "target", target)
                 self._checkpoint(container, target, lock, timeout)
                 pause = 0.0 if held else frozen_seconds(target / "criu")
@@ -102,9 +103,11 @@ class Checkpointer:
                 parked.forget_session(folder)
                 parked.let_go_on(folder)
             except Parked:
+                parked.reap_later(folder, (target / "criu", target / "files"))
                 raise
             except BaseException:
-                parked.settle(folder)
+                if not parked.settle(folder):
+                    parked.reap_later(folder)
                 for name in ("criu", "files"):
                     shutil.rmtree(target / name, ignore_errors=True)
                 raise
@@ -139,13 +142,13 @@ class Checkpointer:
             script = oci.snapshot_script(target, source, freezer)
             paused = time.monotonic()
             try:
-                done = _run_apart(folder, ["/bin/sh", "-c", script], lock, target / "work" / "snapshot.log", timeout)
+                _archive(folder, container, target, script, lock, timeout)
             except BaseException:
-                parked.settle(folder)
+                if not parked.settle(folder):
+                    parked.reap_later(folder)
+                shutil.rmtree(target / "files", ignore_errors=True)
                 raise
             pause = time.monotonic() - paused if freezer is not None else 0.0
-            if done != 0:
-                _snapshot_failed(folder, container, target, done)
             parked.forget_session(folder)
             return _finish(target, "files", pause, started, frozen=False)
 
@@ -158,14 +161,14 @@ class Checkpointer:
         argv += ["--image-path", str(target / "criu"), "--work-path", str(target / "work"), container]
         log = target / "work" / "runc.log"
         for attempt in (1, 2):
-            code = _run_apart(
-                folder, argv, lock, log, timeout, path=self.tools.criu.parent if self.tools.criu else None
-            )
+            try:
+                code = _run_apart(
+                    folder, argv, lock, log, timeout, path=self.tools.criu.parent if self.tools.criu else None
+                )
+            except _Fenced as error:
+                raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True) from error
             if code == 0:
                 return
-            if code is None and guards.stands_still(folder):
-                parked.reap_later(folder, (target / "criu", target / "files"))
-                raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True)
             said = diagnosis.tail(log)
             if attempt == 1 and "unable to freeze" in said:
                 continue
@@ -175,14 +178,11 @@ class Checkpointer:
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
-    def settle_later(self, container: str, dumps: tuple[Path, ...] = ()) -> threading.Thread:
+    def settle_later(self, container: str) -> threading.Thread:
         """After an agent's restart: once the tasks may run and no dump is under way any more, end what a killed one
-        left, remove `dumps` and let the job go on. Does not wait; the thread ends when that is done.
+        left and let the job go on. Does not wait; the thread ends when that is done.
         """
-        for path in dumps:
-            for name in ("criu", "files"):
-                shutil.rmtree(path / name, ignore_errors=True)
-        return parked.reap_later(oci.container_folder(self._state, container), dumps)
+        return parked.reap_later(oci.container_folder(self._state, container))
 
     @contextmanager
     def exclusive(self, folder: Path) -> Iterator[int]:
@@ -231,6 +231,17 @@ def _make_folders(target: Path, names: tuple[str, ...]) -> None:
         raise ContainerFault("write a checkpoint to", str(target), last_line(str(error)), retryable=True) from error
 
 
+def _fresh_work(folder: Path, target: Path) -> None:
+    """`dumping` of the container, empty, as `work` of the dump: what CRIU said outlives a dump that is thrown away."""
+    work = folder / "dumping"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir(mode=0o700)
+        (target / "work").symlink_to(work.resolve())
+    except OSError as error:
+        raise ContainerFault("write a checkpoint to", str(target), last_line(str(error)), retryable=True) from error
+
+
 def _point(link: Path, target: Path) -> None:
     part = link.with_name("target.part")
     part.unlink(missing_ok=True)
@@ -246,20 +257,22 @@ def _finish(target: Path, mode: str, pause: float, started: float, *, frozen: bo
     return result
 
 
-def _snapshot_failed(folder: Path, container: str, target: Path, code: int | None) -> None:
-    """Let the job go on, now or once it may. Raises Parked, DumpFailed."""
-    log, full = diagnosis.tail(target / "work" / "snapshot.log"), diagnosis.disk_is_full(target)
-    if code is None and guards.stands_still(folder):
-        parked.reap_later(folder, (target / "files",))
-        raise Parked(container, "the job was fenced meanwhile", log, retryable=True)
-    parked.settle(folder)
-    shutil.rmtree(target / "files", ignore_errors=True)
-    reason = diagnosis.FULL if full else "it took too long" if code is None else last_line(log)
-    raise DumpFailed(container, reason, log, retryable=True)
+def _archive(folder: Path, container: str, target: Path, script: str, lock: int, timeout: float) -> None:
+    """Run the script of a snapshot; none of its code is in the tasks, so they may be frozen. Raises DumpFailed."""
+    log = target / "work" / "snapshot.log"
+    code = _run_apart(folder, ["/bin/sh", "-c", script], lock, log, timeout, in_tasks=False)
+    if code != 0:
+        said = diagnosis.tail(log)
+        why = diagnosis.FULL if diagnosis.disk_is_full(target) else last_line(said)
+        raise DumpFailed(container, "it took too long" if code is None else why, said, retryable=True)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path) -> int:
-    """The exit code. Raises TimeoutExpired past the limit, soon after CRIU was killed, and when the tasks stand still.
+class _Fenced(Exception):
+    """The container was fenced in the middle of a dump."""
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path, in_tasks: bool) -> int:
+    """The exit code. Raises TimeoutExpired past the limit and soon after CRIU was killed, and _Fenced.
 
     runc would wait for a CRIU that is gone, or for tasks that no longer answer CRIU.
     """
@@ -268,10 +281,12 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, folder: Path) -> int
         try:
             return process.wait(0.1)
         except subprocess.TimeoutExpired:
-            children = psutil.Process(process.pid).children()
+            children = psutil.Process(process.pid).children() if in_tasks else []
             dead = [child for child in children if _is_dead(child)]
             lost = lost + 1 if children and len(dead) == len(children) else 0
-            if time.monotonic() > give_up or lost > 10 or guards.stands_still(folder):
+            if in_tasks and guards.stands_still(folder):
+                raise _Fenced from None
+            if time.monotonic() > give_up or lost > 10:
                 raise
 
 
@@ -284,10 +299,18 @@ def _is_dead(child: psutil.Process) -> bool:
 
 
 def _run_apart(
-    folder: Path, argv: list[str], lock: int, log: Path, timeout: float, *, path: Path | None = None
+    folder: Path,
+    argv: list[str],
+    lock: int,
+    log: Path,
+    timeout: float,
+    *,
+    path: Path | None = None,
+    in_tasks: bool = True,
 ) -> int | None:
-    """Run in a session of its own, so that it ends by itself when the agent is killed; exit code, None past the
-    limit or when the container was fenced meanwhile: then it is left to wait in the frozen tasks.
+    """Run in a session of its own, so that it ends by itself when the agent is killed; exit code, None past the limit.
+
+    Raises _Fenced when the container was fenced meanwhile and the tool works in its tasks, where it is left to wait.
     """
     env = dict(os.environ)
     if path is not None:
@@ -304,15 +327,17 @@ def _run_apart(
             env=env,
         )
     try:
-        return _wait(process, timeout, folder)
+        return _wait(process, timeout, folder, in_tasks)
     except BaseException as error:
         # Never in frozen tasks: they would be left broken, with CRIU's code in them.
         with guards.fence_lock(folder):
-            if not guards.stands_still(folder):
+            still = in_tasks and guards.stands_still(folder)
+            if not still:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        if process.returncode is None:
+        if still:
             threading.Thread(target=process.wait, daemon=True).start()
-        if isinstance(error, subprocess.TimeoutExpired):
+            raise _Fenced from error
+        if isinstance(error, (subprocess.TimeoutExpired, _Fenced)):
             return None
         raise

@@ -55,9 +55,18 @@ def tail(path: Path) -> str:
         return ""
 
 
-def criu_let_go(criu_log: Path) -> bool:
-    """Whether CRIU ended a dump by itself, well or not, or never began: then it left nothing in the tasks."""
-    return not criu_log.exists() or re.search(r"Dumping (?:FAILED|finished)", tail(criu_log)) is not None
+def criu_held(criu_log: Path) -> int | None:
+    """The process that a dump's CRIU was last at work in, as the host numbers it; None when it ended the dump by
+    itself, well or not, or had not got to one.
+    """
+    try:
+        log = criu_log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    if re.search(r"Dumping (?:FAILED|finished)|Running post-dump scripts", log):
+        return None
+    found = re.findall(r"Dumping task \(pid: (\d+)", log)
+    return int(found[-1]) if found else None
 
 
 def errors(log: str) -> str:

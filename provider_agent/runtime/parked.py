@@ -1,17 +1,16 @@
 """Dumps and frozen tasks: how a dump begins, and what becomes of one that was fenced or killed in its middle.
 
 CRIU runs code inside the tasks. When they are frozen from outside it waits, and a SIGKILL would leave that code in
-them. So such a dump is parked: it ends by itself after a thaw, or after the tasks were killed. A task in whose place
-CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a container is
-broken, by its host, and begins again from its last checkpoint.
+them. So such a dump is parked: it ends by itself after a thaw, or after the tasks were killed. The process in whose
+place CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a
+container is broken, by its host, and begins again from its last checkpoint.
 
-  dump.session  the tasks that a dump stops; from before its start until nothing is left of it and they were seen to
-  dump.pid      the session it runs in, written by itself
-  broken        why the container must begin again
+  dump.session  the session a dump runs in; from before its start until nothing is left of it and the tasks were seen to
+  dumping       CRIU's and runc's logs of the last dump; it outlives the dump's own folder
+  broken        the container must begin again
 """
 
 import fcntl
-import json
 import os
 import shutil
 import threading
@@ -22,15 +21,18 @@ from pathlib import Path
 import psutil
 
 from provider_agent import guard, guards
-from provider_agent.guard import Freezer, find_freezer
+from provider_agent.guard import Freezer, find_freezer, outer_of
 from provider_agent.runtime import diagnosis
 from provider_agent.runtime.errors import DumpFailed
 from provider_agent.runtime.everlease_runc import replace_file
 
 POLL_S = 0.2
-SEEN_TO_S = 0.5
-"""A task that CRIU left in its own code is dead as soon as it runs."""
+SEEN_TO_S = 3.0
+"""A process that CRIU left in its own code is dead as soon as it runs."""
+PATIENCE_S = 300.0
+"""How long the dump of a killed agent may go on."""
 BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
+_WIDTH = 20
 
 
 def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
@@ -38,12 +40,10 @@ def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
 
     Returns whether it is held. Raises DumpFailed, ContainerFault.
     """
-    if unsettled(folder):
-        if guards.stands_still(folder):
-            raise DumpFailed(container, "an earlier dump waits in its tasks", "", retryable=True)
-        settle(folder)
-        if (folder / "broken").exists():
-            raise DumpFailed(container, BROKEN, "", retryable=True)
+    if unsettled(folder) and not settle(folder):
+        raise DumpFailed(container, "an earlier dump waits in its tasks", "", retryable=True)
+    if (folder / "broken").exists():
+        raise DumpFailed(container, BROKEN, "", retryable=True)
     with guards.fence_lock(folder):
         held = (folder / "held").exists()
         if guards.fenced(folder) or (guards.stands_still(folder) and not held):
@@ -56,7 +56,11 @@ def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
             outer = guards.outer(folder)
             (folder / "held").unlink()
             outer.thaw()
-    guards.wait_frozen(inner, folder)
+    try:
+        guards.wait_frozen(inner, folder)
+    except BaseException:
+        let_go_on(folder)
+        raise
     return True
 
 
@@ -68,7 +72,7 @@ def let_go_on(folder: Path) -> None:
             inner.thaw()
 
 
-def reap_later(folder: Path, leavings: tuple[Path, ...]) -> threading.Thread:
+def reap_later(folder: Path, leavings: tuple[Path, ...] = ()) -> threading.Thread:
     """Once the parked dump has ended: throw what it left away, and let the tasks go on as far as guards let them."""
     thread = threading.Thread(target=_reap, args=(folder, leavings), daemon=True)
     thread.start()
@@ -76,26 +80,39 @@ def reap_later(folder: Path, leavings: tuple[Path, ...]) -> threading.Thread:
 
 
 def _reap(folder: Path, leavings: tuple[Path, ...]) -> None:
-    """Wait until the tasks may run and no dump is under way: only then can what is left of one be ended safely."""
-    done = False
+    """Wait until the tasks may run and no dump is under way: only then can what is left of one be ended safely.
+
+    A dump that nobody waits for any more, and that goes on and on, is ended.
+    """
+    done, free = False, time.monotonic()
     while folder.is_dir() and not done:
         with suppress(OSError):
-            done = not guards.stands_still(folder) and _clean_up(folder)
+            empty = _empty(folder)
+            if guards.stands_still(folder) and not empty:
+                free = time.monotonic()
+            else:
+                done = _clean_up(folder, patient=time.monotonic() < free + PATIENCE_S and not empty)
         if not done:
             time.sleep(POLL_S)
     for path in leavings:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _clean_up(folder: Path) -> bool:
+def _clean_up(folder: Path, *, patient: bool) -> bool:
     handle = os.open(folder / "dump.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _try_lock(handle) or guards.stands_still(folder):
+        if not _try_lock(handle):
+            if not patient:
+                end_session(folder)
             return False
-        settle(folder)
-        return True
+        return settle(folder)
     finally:
         os.close(handle)
+
+
+def _empty(folder: Path) -> bool:
+    found = outer_of(folder)
+    return found is None or not found.populated()
 
 
 def _try_lock(handle: int) -> bool:
@@ -107,21 +124,18 @@ def _try_lock(handle: int) -> bool:
 
 
 def note_session(folder: Path) -> None:
-    """A dump begins: remember what it will stop."""
-    (folder / "dump.pid").unlink(missing_ok=True)
-    inner = find_freezer(folder)
-    replace_file(str(folder / "dump.session"), json.dumps(inner.pids() if inner is not None else ()))
+    """A dump begins. The file has its final size, so that the session can be put into it on a full disk, too."""
+    replace_file(str(folder / "dump.session"), " " * _WIDTH + "\n")
 
 
 def in_session(folder: Path, argv: list[str]) -> list[str]:
     """The command that becomes `argv` and has said before which session it leads, whoever is killed meanwhile."""
-    return ["/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"', str(folder / "dump.pid"), *argv]
+    return ["/bin/sh", "-c", 'echo $$ 1<>"$0"; exec "$@"', str(folder / "dump.session"), *argv]
 
 
 def forget_session(folder: Path) -> None:
     """A dump ended by itself: CRIU let go of every task."""
-    for name in ("dump.pid", "dump.session"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "dump.session").unlink(missing_ok=True)
 
 
 def unsettled(folder: Path) -> bool:
@@ -129,44 +143,60 @@ def unsettled(folder: Path) -> bool:
     return (folder / "dump.session").exists()
 
 
-def fault(folder: Path, code: int) -> str:
-    """Why the host is to blame for an exit with this code; empty where no dump is."""
-    return BROKEN if code != 0 and (folder / "broken").exists() else ""
+def fault(folder: Path) -> str:
+    """Why the host is to blame for the end of this container; empty where no dump is."""
+    return BROKEN if (folder / "broken").exists() else ""
 
 
-def settle(folder: Path) -> None:
-    """After a dump that did not end by itself: end what is left of it, let the tasks go on, and see that all of them
-    do; else end the container, which is broken. Call it with the dump's lock held and the tasks free to run.
+def settle(folder: Path) -> bool:
+    """After a dump that did not end by itself: end what is left of it, let the tasks go on, and see that they do; else
+    end the container, which is broken. Returns False when they stand still and it must be called again.
+
+    Call it with the dump's lock held.
     """
-    tasks = _tasks(folder)
+    if guards.stands_still(folder) and not _empty(folder):
+        return False
     end_session(folder)
     let_go_on(folder)
-    if tasks and not diagnosis.criu_let_go(folder / "target" / "work" / "dump.log"):
-        time.sleep(SEEN_TO_S)
-        inner = find_freezer(folder)
-        if not tasks <= frozenset(inner.pids() if inner is not None else ()):
-            guard.note(folder / "broken", "")
-            guards.kill(folder)
+    if (folder / "broken").exists() or _lost(folder, diagnosis.criu_held(folder / "dumping" / "dump.log")):
+        guard.note(folder / "broken", "")
+        if not guards.kill(folder):
+            return False
+    elif guards.stands_still(folder) and not _empty(folder):
+        return False
     forget_session(folder)
+    return True
+
+
+def _lost(folder: Path, pid: int | None) -> bool:
+    """Whether a process of the container (its pid as the host has it) died, looked at for a while."""
+    inner, give_up = find_freezer(folder), time.monotonic() + SEEN_TO_S
+    while pid is not None:
+        if inner is None or not inner.exists() or pid not in inner.pids() or _dumps_core(pid):
+            return True
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return False
+
+
+def _dumps_core(pid: int) -> bool:
+    try:
+        return "CoreDumping:\t1" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
 
 
 def end_session(folder: Path) -> None:
     """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
     try:
-        session = int((folder / "dump.pid").read_text(encoding="ascii"))
+        session = int((folder / "dump.session").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
         try:
-            if ("criu" in words or "runc" in words) and os.getsid(process.pid) == session:
+            if any(tool in words for tool in ("criu", "runc", "tar ")) and os.getsid(process.pid) == session:
                 process.kill()
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-
-
-def _tasks(folder: Path) -> frozenset[int]:
-    try:
-        return frozenset(json.loads((folder / "dump.session").read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError):
-        return frozenset()

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from everlease.domain.auction import AuctionTerms, run_auction
+from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, run_auction
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import CheckpointMode
 from everlease.domain.snapshot import Auction, Award, Snapshot
@@ -13,6 +13,8 @@ from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 from recovery.planner.leases import how_to_settle, left_over, silent_from
 
+CLOCKS_APART_S = 600
+"""How far a node's clock may be behind ours before it takes a call for one that binds it too long."""
 BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
 _REFUSED_STARTS = {
@@ -107,7 +109,7 @@ def _bids_until(draft: Draft, plan: str) -> int:
         at += policy.migration_window_s + policy.patience_s + policy.prepare_timeout_s + policy.checkpoint_timeout_s
     elif lease is not None and settle_with_open(draft.snapshot) == "suspend":
         at = max(at, silent_from(draft.snapshot, lease))
-    return int(at + policy.open_timeout_s)
+    return int(min(at + policy.open_timeout_s, draft.now + LONGEST_BID_S - CLOCKS_APART_S))
 
 
 def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerms:

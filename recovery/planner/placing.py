@@ -26,7 +26,8 @@ def allocating(draft: Draft) -> None:
         draft.event(JobEvent.OPENED, fence=award.fence, epoch=award.epoch, lease_id=award.lease_id)
         return
     txs = draft.snapshot.open_txs(award)
-    if not txs or (txs[-1].came_to_nothing and _too_early(txs[-1])):
+    may_wait = len(txs) < draft.policy.max_attempts
+    if not txs or (may_wait and txs[-1].came_to_nothing and _too_early(txs[-1])):
         _open(draft, award, txs)
     elif txs[-1].came_to_nothing:
         draft.end(award, "open_failed", final=False)

@@ -2,6 +2,7 @@
 fault.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from provider_agent.guard import find_freezer
+from provider_agent import guards
+from provider_agent.guard import Freezer, find_freezer
 from provider_agent.runtime import parked
 from provider_agent.runtime.checkpoint import sweep
-from provider_agent.runtime.errors import DumpFailed
+from provider_agent.runtime.errors import ContainerFault, DumpFailed
 from tests.integration.runtime.conftest import ROOT, Fleet, Host, until, until_steps
 
 SMALL = ("python", "train.py", "--samples", "8000", "--hidden", "256", "--pause", "0.02", "--steps")
@@ -97,7 +99,7 @@ def settle(host: Host, container: str) -> None:
 
 def broken(host: Host, container: str) -> bool:
     """Whether the container ended by the fault of its host, and all of it did."""
-    if not parked.fault(host.folder(container), 137):
+    if not parked.fault(host.folder(container)):
         return False
     assert host.engine.wait(container, timeout=20) in (128 + signal.SIGTRAP, 137)
     return True
@@ -119,14 +121,15 @@ def test_a_container_that_lost_a_process_to_a_killed_dump_is_ended_whole(fleet: 
         tools = a.checkpointer.tools
         argv = [sys.executable, "-c", AGENT, str(tools.runc), str(tools.criu), str(a.state), container.id, str(target)]
         agent = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: (target / "work" / "dump.log").exists() and "Parasite" in (target / "work" / "dump.log").read_text())
-    os.kill(child, signal.SIGTRAP)  # it waits for its tracer's end, as a task does that was left in CRIU's code
+    log = target / "work" / "dump.log"
+    until(lambda: log.exists() and f"Dumping task (pid: {child} " in log.read_text(), every=0.002)
     if not agent_lives:
         agent.kill()
         agent.wait()
     for pid, _ in workers(container.id):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)  # as if it had been left in CRIU's code
     if agent_lives:
         dump.join(30)
         assert failed[0].retryable
@@ -134,22 +137,93 @@ def test_a_container_that_lost_a_process_to_a_killed_dump_is_ended_whole(fleet: 
         until(lambda: not workers(container.id))
         settle(a, container.id)
     assert broken(a, container.id)
-    assert not parked.fault(a.folder(container.id), 0), "it ended well all the same"
 
 
-def test_a_dump_that_criu_ended_itself_breaks_nothing_though_a_process_ends_meanwhile(fleet: Fleet) -> None:
+@pytest.mark.parametrize("log", ["Dumping FAILED.", "Dumping finished successfully", "Running post-dump scripts"])
+def test_a_process_that_ends_after_criu_let_go_breaks_nothing(fleet: Fleet, log: str) -> None:
     a = fleet.hosts["a"]
     container = a.launch(fleet.spec("family"))
     until_steps(a, container, 3)
     child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
-    folder, target = a.folder(container.id), fleet.dump_path()
-    a.checkpointer.dump(container.id, target)
+    folder = a.folder(container.id)
+    (folder / "dumping").mkdir()
+    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {child} comm: python)\n(00.2) {log}\n")
     parked.note_session(folder)
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
     assert not broken(a, container.id)
     reached = len(a.steps(container.id))
     until(lambda: len(a.steps(container.id)) > reached + 3)
+
+
+def test_processes_that_come_and_go_are_none_that_criu_held(fleet: Fleet) -> None:
+    a = fleet.hosts["a"]
+    program = "i=0; while :; do i=$((i+1)); echo ok $i; sleep 0.02; done"
+    container = a.launch(fleet.raw_spec("sh", "-c", program))
+    until_steps(a, container, 3)
+    (inner,) = [find_freezer(a.folder(container.id))]
+    folder, shell = a.folder(container.id), min(inner.pids())  # type: ignore[union-attr]
+    (folder / "dumping").mkdir()
+    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {shell} comm: sh)\n")
+    parked.note_session(folder)
+    settle(a, container.id)
+    assert not broken(a, container.id)
+    reached = len(a.steps(container.id))
+    until(lambda: len(a.steps(container.id)) > reached + 3)
+
+
+def test_a_snapshot_of_a_job_that_stands_still_is_taken(fleet: Fleet) -> None:
+    """The last one before an agent leaves."""
+    a = fleet.hosts["a"]
+    spec = fleet.spec("counter", mode="files")
+    container = a.launch(spec)
+    (a.root / "checkpoints" / spec.name / "large").write_bytes(b"x" * (1 << 29))
+    until_steps(a, container, 3)
+    guards.freeze(a.folder(container.id))
+    assert a.checkpointer.snapshot(container.id, fleet.dump_path()).bytes > 1 << 29
+    assert guards.stands_still(a.folder(container.id))
+
+
+def test_a_dump_whose_tasks_do_not_stop_leaves_the_job_running(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = fleet.hosts["a"]
+    container = a.launch(fleet.spec("counter"))
+    until_steps(a, container, 3)
+
+    def never(freezer: Freezer, folder: Path, timeout: float = 10.0) -> None:
+        raise ContainerFault("freeze", folder.name[:12], "its tasks did not stop in time", retryable=True)
+
+    monkeypatch.setattr(guards, "wait_frozen", never)
+    with pytest.raises(ContainerFault, match="did not stop"):
+        a.checkpointer.dump(container.id, fleet.dump_path(), stay_frozen=True)
+    reached = a.last(container.id)
+    until(lambda: a.last(container.id) > reached)
+
+
+def test_a_dump_that_hangs_after_its_agent_was_killed_is_ended(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = fleet.hosts["a"]
+    container = a.launch(fleet.spec("counter"))
+    until_steps(a, container, 3)
+    folder = a.folder(container.id)
+    parked.note_session(folder)
+    lock = folder / "dump.lock"
+    lock.touch()
+    command = ["bash", "-c", f'exec 9>{lock}; flock 9; exec -a "tar --file x" sleep 600']
+    with lock.open("rb") as handle, subprocess.Popen(parked.in_session(folder, command), start_new_session=True) as tar:
+        until(lambda: held(handle.fileno()))
+        monkeypatch.setattr(parked, "PATIENCE_S", 0.5)
+        settle(a, container.id)
+        assert tar.wait(10) == -signal.SIGKILL
+    reached = a.last(container.id)
+    until(lambda: a.last(container.id) > reached)
+
+
+def held(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return False
 
 
 def interrupted(host: Host, container: str, target: Path) -> DumpFailed:
@@ -169,8 +243,8 @@ def workers(container: str) -> list[tuple[int, str]]:
         if b"checkpoint" in words and container.encode() in words and b"runc" in words[0]:
             pid = int(proc.name)
             found.append((pid, "runc"))
-            children = (proc / "task" / proc.name / "children").read_text().split()
-            found += [(int(child), "criu") for child in children]
+            for children in proc.glob("task/*/children"):
+                found += [(int(child), "criu") for child in children.read_text().split()]
     return found
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from everlease.chain.keys import Key
 from everlease.chain.typed_data import Domain, bid_digest, job_id, order_digest, recover
+from everlease.domain.auction import LONGEST_BID_S
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources, spec_hash
 from everlease.domain.terms import Order
 from everlease.wire.node import CallForBids
@@ -113,7 +114,7 @@ def test_a_bid_is_signed_remembered_and_used_once(host: Host) -> None:
 
 
 def test_a_bid_is_good_for_as_long_as_the_call_asks_but_binds_no_longer_than_the_host_allows(host: Host) -> None:
-    until = int(time.time()) + bidding.LONGEST_BID_S
+    until = int(time.time()) + LONGEST_BID_S
     assert bidding.consider(host, call(bids_until=until)).signed.bid.deadline == until
     with pytest.raises(bidding.Declined, match="would have to be good for"):
         bidding.consider(host, call(bids_until=until + 60))

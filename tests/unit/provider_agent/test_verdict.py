@@ -53,7 +53,7 @@ def test_an_exit_waits_for_what_a_killed_dump_left_and_is_then_the_hosts_doing(
 ) -> None:
     host, _, events = host_of(tmp_path, monkeypatch)
     folder = oci.container_folder(tmp_path, CONTAINER)
-    (folder / "dump.session").write_text("[2]")
+    (folder / "dump.session").write_text("1")
     events.write_text("populated 0\nfrozen 0\n")
 
     async def ends() -> verdict.End:

@@ -147,6 +147,16 @@ def test_an_open_that_came_too_early_for_the_chains_clock_is_sent_again() -> Non
     assert world.job.state == "PREPARING"
 
 
+def test_a_chain_that_stands_still_does_not_keep_the_job_in_allocating_for_ever() -> None:
+    world = awarded()
+    for _ in range(POLICY.max_attempts):
+        world.mine(ok=False, error="the contract reverted: NotSilent(seenAt=1, maxSilence=5)")
+        world.now += 2.0**POLICY.max_attempts
+        world.settle()
+    assert len(opens(world)) == POLICY.max_attempts
+    assert world.job.state == "AUCTIONING", "by another auction, with bids that are good for longer"
+
+
 def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
     world = World(policy=replace(POLICY, max_refused_starts=2))
     for node in (A, B):
