@@ -174,7 +174,7 @@ class Checkpointer:
                 continue
             why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
             reason = "it took too long, or CRIU was killed" if code is None else why.sentence
-            if diagnosis.disk_is_full(log.parent):
+            if diagnosis.disk_is_full(target) or diagnosis.disk_is_full(folder):
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 
