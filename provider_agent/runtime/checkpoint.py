@@ -139,6 +139,7 @@ class Checkpointer:
         with self.exclusive(folder) as lock:
             started = time.monotonic()
             _make_folders(target, ("files", "work"))
+            shutil.rmtree(folder / "dumping", ignore_errors=True)
             script = oci.snapshot_script(target, source, freezer)
             paused = time.monotonic()
             try:

@@ -156,9 +156,10 @@ def settle(folder: Path) -> bool:
     """
     if guards.stands_still(folder) and not _empty(folder):
         return False
+    suspect = diagnosis.criu_held(folder / "dumping" / "dump.log") if unsettled(folder) else None
     end_session(folder)
     let_go_on(folder)
-    if (folder / "broken").exists() or _lost(folder, diagnosis.criu_held(folder / "dumping" / "dump.log")):
+    if (folder / "broken").exists() or _lost(folder, suspect):
         guard.note(folder / "broken", "")
         if not guards.kill(folder):
             return False
@@ -172,12 +173,19 @@ def _lost(folder: Path, pid: int | None) -> bool:
     """Whether a process of the container (its pid as the host has it) died, looked at for a while."""
     inner, give_up = find_freezer(folder), time.monotonic() + SEEN_TO_S
     while pid is not None:
-        if inner is None or not inner.exists() or pid not in inner.pids() or _dumps_core(pid):
+        if inner is None or not _holds(inner, pid) or _dumps_core(pid):
             return True
         if time.monotonic() > give_up:
             return False
         time.sleep(0.05)
     return False
+
+
+def _holds(inner: Freezer, pid: int) -> bool:
+    try:
+        return pid in inner.pids()
+    except OSError:
+        return False  # the cgroup went away meanwhile
 
 
 def _dumps_core(pid: int) -> bool:

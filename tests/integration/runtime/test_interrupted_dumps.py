@@ -156,6 +156,20 @@ def test_a_process_that_ends_after_criu_let_go_breaks_nothing(fleet: Fleet, log:
     until(lambda: len(a.steps(container.id)) > reached + 3)
 
 
+def test_the_log_of_a_dump_that_was_settled_is_not_looked_at_again(fleet: Fleet) -> None:
+    """An agent's restart, long after one of its dumps was interrupted and nothing had come of it."""
+    a = fleet.hosts["a"]
+    container = a.launch(fleet.spec("family"))
+    until_steps(a, container, 3)
+    folder = a.folder(container.id)
+    child = max(find_freezer(folder).pids())  # type: ignore[union-attr]
+    (folder / "dumping").mkdir()
+    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {child} comm: python)\n")
+    os.kill(child, signal.SIGKILL)
+    settle(a, container.id)
+    assert not broken(a, container.id)
+
+
 def test_processes_that_come_and_go_are_none_that_criu_held(fleet: Fleet) -> None:
     a = fleet.hosts["a"]
     program = "i=0; while :; do i=$((i+1)); echo ok $i; sleep 0.02; done"
