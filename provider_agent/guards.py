@@ -133,7 +133,9 @@ def kill(folder: Path) -> bool:
                 if freezer is not None and freezer.exists():
                     freezer.thaw()
             time.sleep(0.01)
-    return not found.exists() or not found.pids()
+    with suppress(OSError):
+        return not found.exists() or not found.pids()
+    return False
 
 
 def forget(folder: Path) -> None:

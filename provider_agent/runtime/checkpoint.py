@@ -106,8 +106,7 @@ class Checkpointer:
                 parked.reap_later(folder, (target / "criu", target / "files"))
                 raise
             except BaseException:
-                if not parked.settle(folder):
-                    parked.reap_later(folder)
+                parked.settle_now_or_later(folder)
                 for name in ("criu", "files"):
                     shutil.rmtree(target / name, ignore_errors=True)
                 raise
@@ -145,8 +144,7 @@ class Checkpointer:
             try:
                 _archive(folder, container, target, script, lock, timeout)
             except BaseException:
-                if not parked.settle(folder):
-                    parked.reap_later(folder)
+                parked.settle_now_or_later(folder)
                 shutil.rmtree(target / "files", ignore_errors=True)
                 raise
             pause = time.monotonic() - paused if freezer is not None else 0.0

@@ -65,8 +65,10 @@ def criu_held(criu_log: Path) -> int | None:
         return None
     if re.search(r"Dumping (?:FAILED|finished)|Running post-dump scripts", log):
         return None
-    found = re.findall(r"Dumping task \(pid: (\d+)", log)
-    return int(found[-1]) if found else None
+    _, begun, after = log.rpartition("Dumping task (pid: ")
+    pid = re.match(r"\d+", after)
+    # CRIU names a zombie, too, and does nothing to it.
+    return int(pid[0]) if begun and pid and "Obtaining task stat" in after else None
 
 
 def errors(log: str) -> str:

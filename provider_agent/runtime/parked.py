@@ -84,25 +84,26 @@ def _reap(folder: Path, leavings: tuple[Path, ...]) -> None:
 
     A dump that nobody waits for any more, and that goes on and on, is ended.
     """
-    done, free = False, time.monotonic()
+    done, free, nobodys = False, time.monotonic(), _session(folder)
     while folder.is_dir() and not done:
-        with suppress(OSError):
+        with suppress(OSError, psutil.Error):
             empty = _empty(folder)
             if guards.stands_still(folder) and not empty:
                 free = time.monotonic()
             else:
-                done = _clean_up(folder, patient=time.monotonic() < free + PATIENCE_S and not empty)
+                impatient = empty or time.monotonic() > free + PATIENCE_S
+                done = _clean_up(folder, end=impatient and _session(folder) == nobodys)
         if not done:
             time.sleep(POLL_S)
     for path in leavings:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _clean_up(folder: Path, *, patient: bool) -> bool:
+def _clean_up(folder: Path, *, end: bool) -> bool:
     handle = os.open(folder / "dump.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(handle):
-            if not patient:
+            if end:
                 end_session(folder)
             return False
         return settle(folder)
@@ -146,6 +147,17 @@ def unsettled(folder: Path) -> bool:
 def fault(folder: Path) -> str:
     """Why the host is to blame for the end of this container; empty where no dump is."""
     return BROKEN if (folder / "broken").exists() else ""
+
+
+def settle_now_or_later(folder: Path) -> None:
+    """`settle` at the end of a dump that failed, without hiding its error; by a thread when it can't be done now."""
+    done = False
+    try:
+        with suppress(OSError, psutil.Error):
+            done = settle(folder)
+    finally:
+        if not done:
+            reap_later(folder)
 
 
 def settle(folder: Path) -> bool:
@@ -197,9 +209,8 @@ def _dumps_core(pid: int) -> bool:
 
 def end_session(folder: Path) -> None:
     """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
-    try:
-        session = int((folder / "dump.session").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    session = _session(folder)
+    if session is None:
         return
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
@@ -208,3 +219,10 @@ def end_session(folder: Path) -> None:
                 process.kill()
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
+
+
+def _session(folder: Path) -> int | None:
+    try:
+        return int((folder / "dump.session").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

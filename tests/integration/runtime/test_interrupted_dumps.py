@@ -17,7 +17,7 @@ import pytest
 
 from provider_agent import guards
 from provider_agent.guard import Freezer, find_freezer
-from provider_agent.runtime import parked
+from provider_agent.runtime import diagnosis, parked
 from provider_agent.runtime.checkpoint import sweep
 from provider_agent.runtime.errors import ContainerFault, DumpFailed
 from tests.integration.runtime.conftest import ROOT, Fleet, Host, until, until_steps
@@ -122,7 +122,7 @@ def test_a_container_that_lost_a_process_to_a_killed_dump_is_ended_whole(fleet: 
         argv = [sys.executable, "-c", AGENT, str(tools.runc), str(tools.criu), str(a.state), container.id, str(target)]
         agent = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = target / "work" / "dump.log"
-    until(lambda: log.exists() and f"Dumping task (pid: {child} " in log.read_text(), every=0.002)
+    until(lambda: log.exists() and diagnosis.criu_held(log) == child, every=0.002)
     if not agent_lives:
         agent.kill()
         agent.wait()
@@ -147,7 +147,7 @@ def test_a_process_that_ends_after_criu_let_go_breaks_nothing(fleet: Fleet, log:
     child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
     folder = a.folder(container.id)
     (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {child} comm: python)\n(00.2) {log}\n")
+    (folder / "dumping" / "dump.log").write_text(f"{at_work_in(child)}(00.2) {log}\n")
     parked.note_session(folder)
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
@@ -164,7 +164,7 @@ def test_the_log_of_a_dump_that_was_settled_is_not_looked_at_again(fleet: Fleet)
     folder = a.folder(container.id)
     child = max(find_freezer(folder).pids())  # type: ignore[union-attr]
     (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {child} comm: python)\n")
+    (folder / "dumping" / "dump.log").write_text(at_work_in(child))
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
     assert not broken(a, container.id)
@@ -178,7 +178,7 @@ def test_processes_that_come_and_go_are_none_that_criu_held(fleet: Fleet) -> Non
     (inner,) = [find_freezer(a.folder(container.id))]
     folder, shell = a.folder(container.id), min(inner.pids())  # type: ignore[union-attr]
     (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(f"(00.1) Dumping task (pid: {shell} comm: sh)\n")
+    (folder / "dumping" / "dump.log").write_text(at_work_in(shell))
     parked.note_session(folder)
     settle(a, container.id)
     assert not broken(a, container.id)
@@ -238,6 +238,18 @@ def held(handle: int) -> bool:
         return True
     fcntl.flock(handle, fcntl.LOCK_UN)
     return False
+
+
+def test_a_zombie_is_none_that_criu_held(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(at_work_in(7))
+    assert diagnosis.criu_held(log) == 7
+    log.write_text(at_work_in(7) + "(00.2) Dumping task (pid: 8 comm: sh)\n(00.2) ====\n")
+    assert diagnosis.criu_held(log) is None
+
+
+def at_work_in(pid: int) -> str:
+    return f"(00.1) Dumping task (pid: {pid} comm: x)\n(00.1) ====\n(00.1) Obtaining task stat ...\n"
 
 
 def interrupted(host: Host, container: str, target: Path) -> DumpFailed:
