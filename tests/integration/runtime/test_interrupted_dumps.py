@@ -45,8 +45,7 @@ def test_a_dump_killed_anywhere_leaves_the_job_running_or_broken_by_its_host(fle
         if broken(a, container.id):
             a.engine.remove(container.id)
             container = a.launch(spec)
-        reached = len(a.steps(container.id))
-        until(lambda at=container.id, reached=reached: len(a.steps(at)) > reached + 3)
+        goes_on(a, container.id)
     # A dump whose agent alone died may have ended well for CRIU, but without its record it counts as aborted.
     for path in sweep(target.parent):
         assert not path.exists()
@@ -146,14 +145,12 @@ def test_a_process_that_ends_after_criu_let_go_breaks_nothing(fleet: Fleet, log:
     until_steps(a, container, 3)
     child = max(find_freezer(a.folder(container.id)).pids())  # type: ignore[union-attr]
     folder = a.folder(container.id)
-    (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(f"{at_work_in(child)}(00.2) {log}\n")
+    leave_log(folder, f"{at_work_in(child)}(00.2) {log}\n")
     parked.note_session(folder)
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
     assert not broken(a, container.id)
-    reached = len(a.steps(container.id))
-    until(lambda: len(a.steps(container.id)) > reached + 3)
+    goes_on(a, container.id)
 
 
 def test_the_log_of_a_dump_that_was_settled_is_not_looked_at_again(fleet: Fleet) -> None:
@@ -163,8 +160,7 @@ def test_the_log_of_a_dump_that_was_settled_is_not_looked_at_again(fleet: Fleet)
     until_steps(a, container, 3)
     folder = a.folder(container.id)
     child = max(find_freezer(folder).pids())  # type: ignore[union-attr]
-    (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(at_work_in(child))
+    leave_log(folder, at_work_in(child))
     os.kill(child, signal.SIGKILL)
     settle(a, container.id)
     assert not broken(a, container.id)
@@ -175,15 +171,13 @@ def test_processes_that_come_and_go_are_none_that_criu_held(fleet: Fleet) -> Non
     program = "i=0; while :; do i=$((i+1)); echo ok $i; sleep 0.02; done"
     container = a.launch(fleet.raw_spec("sh", "-c", program))
     until_steps(a, container, 3)
-    (inner,) = [find_freezer(a.folder(container.id))]
-    folder, shell = a.folder(container.id), min(inner.pids())  # type: ignore[union-attr]
-    (folder / "dumping").mkdir()
-    (folder / "dumping" / "dump.log").write_text(at_work_in(shell))
+    folder = a.folder(container.id)
+    shell = min(find_freezer(folder).pids())  # type: ignore[union-attr]
+    leave_log(folder, at_work_in(shell))
     parked.note_session(folder)
     settle(a, container.id)
     assert not broken(a, container.id)
-    reached = len(a.steps(container.id))
-    until(lambda: len(a.steps(container.id)) > reached + 3)
+    goes_on(a, container.id)
 
 
 def test_a_snapshot_of_a_job_that_stands_still_is_taken(fleet: Fleet) -> None:
@@ -248,6 +242,17 @@ def test_a_zombie_is_none_that_criu_held(tmp_path: Path) -> None:
     assert diagnosis.criu_held(log) is None
 
 
+def goes_on(host: Host, container: str) -> None:
+    reached = len(host.steps(container))
+    until(lambda: len(host.steps(container)) > reached + 3)
+
+
+def leave_log(folder: Path, text: str) -> None:
+    """CRIU's log of the container's last dump."""
+    (folder / "dumping").mkdir()
+    (folder / "dumping" / "dump.log").write_text(text)
+
+
 def at_work_in(pid: int) -> str:
     return f"(00.1) Dumping task (pid: {pid} comm: x)\n(00.1) ====\n(00.1) Obtaining task stat ...\n"
 
@@ -282,5 +287,4 @@ def test_a_snapshot_that_takes_too_long_leaves_the_job_running(fleet: Fleet) -> 
     until_steps(a, container, 3)
     with pytest.raises(DumpFailed, match="too long"):
         a.checkpointer.snapshot(container.id, fleet.dump_path(), timeout=0)
-    reached = len(a.steps(container.id))
-    until(lambda: len(a.steps(container.id)) > reached + 3)
+    goes_on(a, container.id)

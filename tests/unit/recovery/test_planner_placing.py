@@ -374,20 +374,25 @@ def test_a_late_preparation_is_no_failure_and_others_are_asked_first() -> None:
     assert "failed" not in reason
 
 
+def begin_restore(world: World, node: str) -> None:
+    """From AUCTIONING to RESTORING on the node."""
+    world.settle()
+    for _ in range(8):
+        world.offer(node)
+        world.now += 1
+        world.settle()
+        world.answer("prepare")
+        world.mine()
+        world.settle()
+
+
 def test_a_late_start_waits_out_the_fencing_time_and_says_nothing_about_the_checkpoint() -> None:
     world = World()
     world.run(A)
     world.commit()
     world.lose()
     for node in (B, NODES[2]):
-        world.settle()
-        for _ in range(8):
-            world.offer(node)
-            world.now += 1
-            world.settle()
-            world.answer("prepare")
-            world.mine()
-            world.settle()
+        begin_restore(world, node)
         assert world.job.state == "RESTORING"
         sent = tuple(replace(c, sent_at=world.now) if c.kind == "start" else c for c in world.snapshot.commands)
         world.snapshot = replace(world.snapshot, commands=sent)
@@ -422,14 +427,7 @@ def test_a_node_that_cannot_hold_the_checkpoint_does_not_damage_it() -> None:
     world.commit()
     world.lose()
     for node in (B, NODES[2]):
-        world.settle()
-        for _ in range(8):
-            world.offer(node)
-            world.now += 1
-            world.settle()
-            world.answer("prepare")
-            world.mine()
-            world.settle()
+        begin_restore(world, node)
         world.answer("start", ok=False, error="the host's kernel is older", unfit="the host's kernel is older")
         world.settle()
         assert world.snapshot.awards[-1].outcome == "unfit"

@@ -1,4 +1,4 @@
-"""While it runs and as it ends: exits, failed restores, money, migrate, hibernate, cancel."""
+"""While it runs and as it ends: exits, failed restores, money, hibernate, cancel."""
 
 from dataclasses import replace
 
@@ -148,60 +148,6 @@ def test_more_recoveries_than_the_order_allows_end_the_job() -> None:
     world.lose()
     world.settle()
     assert world.job.state == "FAILED"
-
-
-def test_migration_prepares_first_holds_then_moves_and_nothing_is_redone() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    assert world.job.state == "MIGRATING"
-    assert A in world.snapshot.auctions[-1].excluded
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    assert not issued(world, "checkpoint"), "the old host goes on while the new one prepares"
-    world.answer("preload")
-    world.settle()
-    assert [move.payload for move in issued(world, "checkpoint")] == [{"hold": True}]
-    world.commit()
-    world.answer("hold", ok=True, manifest=world.job.head_manifest)
-    world.settle()
-    old, new = world.snapshot.awards
-    assert (old.outcome, new.node, new.restore_seq) == ("migrated", B, 2)
-    world.answer("prepare")
-    world.mine()
-    world.settle()
-    assert world.job.state == "RESTORING", "no fencing time: the old host is held"
-    world.answer("start")
-    world.settle()
-    assert world.job.state == "RUNNING"
-    opened = [move for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)]
-    assert (opened[-1].settle_lease, opened[-1].settle_how) == ("lease-1", "close")
-
-
-def test_a_migration_that_nobody_wants_leaves_the_job_running() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.now += 2 + POLICY.patience_s
-    world.settle()
-    assert world.job.state == "RUNNING"
-    assert not issued(world, "checkpoint")
-
-
-def test_a_failed_last_checkpoint_thaws_the_job_where_it_is() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    world.answer("preload")
-    world.settle()
-    world.answer("hold", ok=False, error="disk full")
-    world.settle()
-    assert (world.job.state, world.job.reason) == ("RUNNING", "disk full")
-    assert [move.payload for move in issued(world, "thaw")] == [{"new_fence": 1}]
 
 
 def test_a_drained_node_is_left_and_tried_again_later() -> None:
@@ -368,19 +314,6 @@ def test_a_failing_close_is_tried_again_later_each_time() -> None:
         assert len(settles(world)) == attempt + 1
 
 
-def test_a_new_host_that_is_lost_while_it_prepares_ends_the_migration_at_once() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    world.snapshot = replace(world.snapshot, gone_nodes=frozenset({B}))
-    world.settle()
-    assert world.job.state == "RUNNING"
-    assert "was lost while it prepared" in world.job.reason
-
-
 def test_hosts_that_die_before_the_job_ran_there_are_not_held_against_it() -> None:
     world = running()
     for node in (B, C, B, C):
@@ -391,73 +324,6 @@ def test_hosts_that_die_before_the_job_ran_there_are_not_held_against_it() -> No
         world.settle()
     assert world.job.state == "ALLOCATING"
     assert world.job.recoveries == 1
-
-
-def test_a_winner_that_cannot_hold_the_checkpoint_just_taken_ends_the_migration_and_the_job_goes_on() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    world.answer("preload")
-    world.settle()
-    world.commit()
-    world.snapshot = replace(world.snapshot, winner_unfit="the host's kernel 6.1 is older")
-    world.answer("hold", ok=True, manifest=world.job.head_manifest)
-    world.settle()
-    assert (world.job.state, len(world.snapshot.awards)) == ("RUNNING", 1)
-    assert len(issued(world, "thaw")) == 1
-    assert "older" in world.job.reason
-
-
-def test_a_migration_may_take_as_long_as_its_steps_and_the_bid_is_still_good() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.now += POLICY.migration_window_s
-    world.offer(B)
-    world.settle()
-    world.now += POLICY.prepare_timeout_s - 1
-    world.answer("preload")
-    world.settle()
-    world.now += POLICY.checkpoint_timeout_s - 1
-    world.commit()
-    world.answer("hold", ok=True, manifest=world.job.head_manifest)
-    world.settle()
-    assert (world.snapshot.awards[-1].node, world.job.state) == (B, "ALLOCATING")
-    assert world.snapshot.awards[-1].bid["deadline"] >= world.now + POLICY.open_timeout_s
-
-
-def test_a_job_does_not_stand_still_for_a_move_whose_bid_ends_before_the_hold_could() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    # Recovery was away: only now does it see that the target is ready.
-    world.now = float(world.snapshot.auctions[-1].bids_until) - POLICY.checkpoint_timeout_s
-    world.answer("preload")
-    world.settle()
-    assert (world.job.state, len(world.snapshot.awards)) == ("RUNNING", 1)
-    assert not issued(world, "checkpoint")
-    assert not issued(world, "thaw")
-    assert "expires before the job could be held" in world.job.reason
-
-
-def test_a_winner_that_became_unfit_while_it_prepared_does_not_stop_the_job() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
-    world.snapshot = replace(world.snapshot, winner_unfit="the host's kernel 6.1 is older")
-    world.answer("preload")
-    world.settle()
-    assert world.job.state == "RUNNING"
-    assert not issued(world, "checkpoint")
 
 
 def test_a_recovery_asks_for_bids_that_outlive_the_silence_of_the_lost_lease() -> None:
