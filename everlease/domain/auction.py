@@ -6,8 +6,8 @@ there, valued at the tenant's own ceiling. The winner is paid the highest rate a
 (Vickrey 1961, with scores in the place of bare bids), never above the order's ceiling and never below its own bid.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from everlease.domain.terms import Bid
 
@@ -34,7 +34,7 @@ class Offer:
 class AuctionTerms:
     """What the order and the marketplace set: ceilings in base units, seconds, and the epoch the bids must name.
 
-    ``bids_until``: the unix second until which a bid must be good.
+    ``bids_until``: the unix second until which a bid must be good; ``excluded_nodes``: why each of them is not asked.
     """
 
     order_hash: str
@@ -44,7 +44,7 @@ class AuctionTerms:
     bids_until: int
     horizon_s: int = 6 * 3600
     loss_per_failure_s: int = 180
-    excluded_nodes: frozenset[str] = frozenset()
+    excluded_nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,7 @@ def refusal(offer: Offer, terms: AuctionTerms) -> str | None:
         return f"the provider has {offer.available_collateral} of free stake, the bid promises {bid.collateral}"
     if bid.deadline < terms.bids_until:
         return f"the bid expires {terms.bids_until - bid.deadline} s before a lease on it may have to be opened"
-    if bid.node in terms.excluded_nodes:
-        return "the job already failed on this node"
-    return None
+    return terms.excluded_nodes.get(bid.node)
 
 
 def served_seconds(offer: Offer, terms: AuctionTerms) -> int:

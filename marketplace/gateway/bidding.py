@@ -121,7 +121,7 @@ def _terms(item: OpenAuction, now: int) -> AuctionTerms:
         max_rate_per_hour=int(order["max_rate_per_hour"]),
         min_collateral=int(order["min_collateral"]),
         bids_until=max(int(item.auction.bids_until.timestamp()), now),
-        excluded_nodes=frozenset(item.auction.excluded),
+        excluded_nodes=item.auction.excluded,
     )
 
 

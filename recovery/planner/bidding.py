@@ -122,7 +122,7 @@ def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerm
         max_rate_per_hour=maximum,
         min_collateral=order.min_collateral,
         bids_until=max(auction.bids_until, int(now) + BID_SLACK_S),
-        excluded_nodes=frozenset(auction.excluded),
+        excluded_nodes=auction.excluded,
     )
 
 

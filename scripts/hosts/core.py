@@ -15,10 +15,9 @@ def run(stage: Stage) -> str:
     steps = 900
     job = stage.launch(steps, 100)
     stage.await_checkpoint()
-    reached = stage.last_step()
     # The job's init is killed as the kernel's OOM killer would: exit 137, restored from the checkpoint in place.
     stage.holder().guest.must("pkill -KILL -x chain")
-    stage.await_steps(0, 20, MOVE_S, beyond=reached)
+    stage.await_since(stage.mark(), 20)
     job.wait("the job's end", lambda: job.state() is JobState.SUCCEEDED, 3 * MOVE_S)
     note = stage.verdict()
     with tempfile.TemporaryDirectory(prefix="everlease-bench-") as folder:
@@ -78,21 +77,26 @@ def link_cut(stage: Stage) -> str:
 def agent_unit(stage: Stage) -> str:
     """The agent's unit is killed, restarted and stopped with a job alive."""
     stage.steady()
-    host, fence = stage.holder(), stage.fence()
+    stayed = {}
     for verb in ("kill -s KILL", "restart"):
-        reached = stage.last_step()
+        host, fence = stage.holder(), stage.fence()
+        stage.look()
         stage.unit(host, verb)
+        mark = stage.mark()
         stage.await_connected(host)
-        stage.await_steps(0, 5, MOVE_S, beyond=reached)
-    kept = stage.fence() == fence
+        stage.await_since(mark, 5)
+        stayed[verb] = stage.fence() == fence
+    if not stayed["restart"]:
+        raise Broken("a restart of the agent cost the host its job")
     fence, host = stage.fence(), stage.holder()
     stage.look()
     stage.unit(host, "stop")
     took = stage.await_moved(fence)
+    how = stage.left_in_order(fence)
     stage.unit(host, "start")
     stage.await_connected(host)
-    stayed = "stayed through kill and restart" if kept else "moved at kill or restart"
-    return f"{stage.verdict()}, {stayed}; after stop on {stage.holder().name} in {took:.0f} s"
+    killed = "stayed" if stayed["kill -s KILL"] else "moved"
+    return f"{stage.verdict()}, {killed} at kill, stayed at restart; {how} at stop in {took:.0f} s"
 
 
 @scenario(core=True)
@@ -103,6 +107,7 @@ def reboot(stage: Stage) -> str:
     stage.look()
     host.guest.must("systemctl reboot --no-block; true")
     took = stage.await_moved(fence)
+    how = stage.left_in_order(fence)
     host.guest.await_ssh()
     stage.await_connected(host)
-    return f"{stage.verdict()}, on {stage.holder().name} after {took:.0f} s, agent back by itself"
+    return f"{stage.verdict()}, {how} for {stage.holder().name} in {took:.0f} s, agent back by itself"

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def _make(kind: Kind, folder: Path) -> None:
 def _build(kind: Kind, folder: Path) -> None:
     log, root = folder / "log", folder / "root"
     run(log, _mmdebstrap(kind, root), env={"INITRD": "No"})
-    _customise(root)
+    _customise(root, kind.files)
     release = next(path.name for path in (root / "lib" / "modules").iterdir())
     run(log, ["chroot", str(root), "depmod", release])
     shutil.copyfile(root / "boot" / f"vmlinuz-{release}", folder / "vmlinuz")
@@ -146,8 +147,8 @@ def _mmdebstrap(kind: Kind, root: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _customise(root: Path) -> None:
-    for name, text in FILES.items():
+def _customise(root: Path, files: Mapping[str, str]) -> None:
+    for name, text in {**FILES, **files}.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -19,7 +19,6 @@ from hosts.images import BUILD, ROOT, BuildFailed
 from hosts.kinds import KINDS
 from hosts.market import BenchMarket, Stuck
 from hosts.mirror import Mirror
-from hosts.qmp import MonitorError
 from hosts.reference import reference
 from hosts.registry import SCENARIOS, Scenario
 from hosts.report import Report
@@ -29,7 +28,6 @@ from hosts.wheels import digest, wheelhouse
 HOME = ROOT / ".everlease" / "hosts"
 USUAL = ("debian12-6.1", "debian12-6.12", "debian13")
 FULL_ON = ("debian12-6.1",)
-FAULTS = (Broken, Stuck, GuestError, MonitorError, BuildFailed, AssertionError, OSError, ValueError, KeyError)
 
 
 def plan(*, everything: bool) -> list[tuple[str, list[Scenario]]]:
@@ -57,14 +55,16 @@ def play(stage: Stage, item: Scenario) -> tuple[bool, str]:
         note = item.play(stage)
         ok = True
         return True, note
-    except FAULTS as error:
-        if not isinstance(error, Broken | Stuck | GuestError):
+    except Broken as error:
+        return False, str(error)
+    except Exception as error:  # the next scenario is played whatever became of this one
+        if not isinstance(error, Stuck | GuestError):
             traceback.print_exc()
-        return False, f"{type(error).__name__}: {error}" if not isinstance(error, Broken) else str(error)
+        return False, f"{type(error).__name__}: {error}"
     finally:
         try:
             stage.end(ok=ok)
-        except FAULTS as error:
+        except Exception as error:
             print(f"  (the job could not be cancelled: {error})", flush=True)
 
 
@@ -132,7 +132,7 @@ def _column(
                 if not (keep and item is scenarios[-1]):
                     stage.close()  # what a broken scenario left behind must not break the next one
     finally:
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):
             stage.finish()
         if not keep:
             stage.close()

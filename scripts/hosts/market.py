@@ -21,7 +21,7 @@ from everlease.stack.accounts import Accounts, ProviderKeys
 from everlease.stack.local import LocalStack
 from everlease.stack.network import free_subnet, tag_of
 from everlease.stack.plan import StackPlan
-from everlease.wire.http import JobOut, NodeList, WishRequest
+from everlease.wire.http import JobList, JobOut, NodeList, WishRequest
 from everlease.wire.jobfile import JobFile
 from hosts.payload import REFERENCE, ArchiveImage
 
@@ -75,6 +75,13 @@ class BenchMarket:
         self.wallet = Wallet(load_keystore(self.stack.keys.path("tenant"), self.password), chain, deployment)
         self.client = Market(self.state.market_url, self.wallet.key, TokenCache(self.stack.home / "tokens.json"))
         self._image = ArchiveImage()
+        self._end_jobs()
+
+    def _end_jobs(self) -> None:
+        """Cancel what an earlier call that was killed left running."""
+        for job in self.client.get("/v1/jobs", JobList, params={"limit": 200}).items:
+            if JobState(job.state) not in ENDED:
+                BenchJob(self, job.id).ask("cancel", "the bench was started anew")
 
     def _alive(self) -> bool:
         processes = self.stack.status()
@@ -138,14 +145,17 @@ class BenchJob:
 
     def node(self) -> str:
         """The node of the newest award."""
-        with self.market.database.transaction() as tx:
-            awards = evidence.awards(tx, self.id)
+        awards = self.awards()
         return str(awards[-1]["node"]).lower() if awards else ""
+
+    def awards(self) -> list[dict[str, Any]]:
+        """All tenures, by fence."""
+        with self.market.database.transaction() as tx:
+            return evidence.awards(tx, self.id)
 
     def restarts(self) -> int:
         """How many restarts of the program were counted, over all awards."""
-        with self.market.database.transaction() as tx:
-            return sum(int(award["restarts"]) for award in evidence.awards(tx, self.id))
+        return sum(int(award["restarts"]) for award in self.awards())
 
     def checkpoints(self) -> list[dict[str, Any]]:
         with self.market.database.transaction() as tx:

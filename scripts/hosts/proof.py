@@ -10,6 +10,9 @@ from hosts.guest import Guest
 from hosts.payload import Step, parse
 
 _SAMPLES = 5
+LOST_STEPS = 480
+"""The most steps that a copy may do again: the job's 120 s of lost work at half a second a step, and as many for a
+checkpoint that an emulated host was at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,15 @@ class Witness:
                     f"{one.container[:8]} on {one.guest} ran {one.last - other.first:.2f} s into "
                     f"{other.container[:8]} on {other.guest} (clocks: ±{allowed:.2f} s)"
                 )
+        return found
+
+    def begun_anew(self) -> list[str]:
+        """Copies that began before the checkpoint that they should have gone on from."""
+        found = []
+        for before, after in itertools.pairwise(sorted(self.runs.values(), key=lambda run: run.first)):
+            first, reached = after.steps[0].number, before.steps[-1].number
+            if first == 1 or reached - first + 1 > LOST_STEPS:
+                found.append(f"{after.container[:8]} on {after.guest} began at step {first}, after step {reached}")
         return found
 
     def wrong(self, reference: dict[int, str]) -> list[str]:

@@ -77,10 +77,9 @@ def installed(kind: Kind, mirror: Mirror) -> Image:
     return replace(base, disk=folder / "disk.raw")
 
 
-def join(guest: Guest, market: BenchMarket, identity: HostIdentity, mirror: Mirror, kind: Kind) -> None:
+def join(guest: Guest, market: BenchMarket, identity: HostIdentity) -> None:
     """Give the guest its place in the market by `provider install`, which starts the agent."""
     state = market.state
-    mirror.configure(guest, kind)
     for name, content in (
         ("node.json", identity.keystore.read_bytes()),
         ("node.password", market.password.encode()),

@@ -3,10 +3,12 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+from everlease.cli.errors import CliError
 from everlease.cli.outputs import fetch_outputs
 from everlease.domain.job import ENDED, JobState
 from hosts.guest import Guest, GuestError
@@ -25,10 +27,22 @@ START_S = 420
 MOVE_S = 600
 """How long guests may take under emulation: until an agent has made its trial and connects, until one is back, until a
 job begins, until it goes on elsewhere."""
+IN_ORDER = ("stopped", "left", "migrated")
+"""Outcomes of an award that nobody is to blame for."""
+LEFT_STEPS = 2000
+"""A job that is nearer to its end than this is not taken along into another scenario."""
 
 
 class Broken(Exception):
     """A promise that a scenario found broken; the message is what the report says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An instant in a job's life: the fence it had, and its host's boot clock in seconds."""
+
+    fence: int
+    boot: float
 
 
 class Host:
@@ -42,6 +56,11 @@ class Host:
         return self.guest.name
 
 
+def made_since(mark: Mark, fence: int, step: Step) -> bool:
+    """Whether a step was made after the mark: under a later fence, or under its own and later by that host's clock."""
+    return fence > mark.fence or (fence == mark.fence and step.boot > mark.boot)
+
+
 class Stage:
     """The hosts of one column of the table, kept booted from one scenario to the next."""
 
@@ -50,6 +69,7 @@ class Stage:
         self.witness = Witness(since=time.monotonic())
         self.job: BenchJob | None = None
         self._steady: BenchJob | None = None
+        self._told: set[Guest] = set()
         self.hosts = [
             Host(Guest(f"{kind.name}-{letter}", BUILD / "guests" / f"{kind.name}-{letter}"), kind, identity)
             for letter, kind, identity in zip(
@@ -70,8 +90,11 @@ class Stage:
         if fresh:
             host.guest.start(wait=False)
         host.guest.await_ssh()
+        if host.guest not in self._told:
+            self.mirror.configure(host.guest, host.kind)  # it has another port at each call of the bench
+            self._told.add(host.guest)
         if fresh or not self.market.connected(host.identity.node):
-            join(host.guest, self.market, host.identity, self.mirror, host.kind)
+            join(host.guest, self.market, host.identity)
         self.await_connected(host, FIRST_S)
 
     def close(self) -> None:
@@ -108,14 +131,16 @@ class Stage:
     def _cancel(self, job: BenchJob) -> None:
         self._steady = None if job is self._steady else self._steady
         if job.state() not in ENDED:
-            job.ask("cancel")
-            self._poll("the job's cancellation", lambda: job.state() is JobState.CANCELLED, 60)
+            with contextlib.suppress(CliError):  # it may end by itself meanwhile
+                job.ask("cancel")
+            self._poll("the job's cancellation", lambda: job.state() in ENDED, 60)
 
     def steady(self) -> BenchJob:
         """The job that lives through scenario after scenario; where there is none, a new one and its checkpoint."""
         if self._steady is not None and self._steady.state() is JobState.RUNNING:
             self.job = self._steady
-            return self.job
+            if self.last_step() < STEPS - LEFT_STEPS:
+                return self.job
         self._steady = self.launch()
         self.await_checkpoint()
         return self._steady
@@ -137,13 +162,30 @@ class Stage:
 
     def steps(self, after_fence: int = 0) -> list[Step]:
         """Steps that the marketplace has seen under fences above ``after_fence``."""
+        return [step for fence, step in self._printed() if fence > after_fence]
+
+    def _printed(self) -> Iterator[tuple[int, Step]]:
+        """(fence, step) in the order of printing."""
         assert self.job is not None
         text: dict[int, str] = {}
         for piece in self.job.output():
-            if piece["fence"] > after_fence and piece["stream"] == "stdout":
+            if piece["stream"] == "stdout":
                 text[piece["fence"]] = text.get(piece["fence"], "") + piece["text"]
-        lines = [line for fence in sorted(text) for line in text[fence].splitlines()]
-        return [step for step in map(parse, lines) if step is not None]
+        for fence in sorted(text):
+            yield from ((fence, step) for step in map(parse, text[fence].splitlines()) if step is not None)
+
+    def mark(self) -> Mark:
+        """Now, in the job's life. Raises GuestError."""
+        return Mark(self.fence(), float(self.holder().guest.must("cat /proc/uptime").split()[0]))
+
+    def await_since(self, mark: Mark, count: int, timeout_s: float = MOVE_S) -> float:
+        """Until so many steps were made after the mark, wherever the job runs by then; seconds. Raises Stuck."""
+        assert self.job is not None
+
+        def enough() -> bool:
+            return sum(made_since(mark, fence, step) for fence, step in self._printed()) >= count
+
+        return self.job.wait(f"{count} steps more", enough, timeout_s)
 
     def await_steps(self, after_fence: int, count: int, timeout_s: float, beyond: int = 0) -> float:
         """Until so many steps above number ``beyond`` came under a fence above ``after_fence``; seconds."""
@@ -173,7 +215,10 @@ class Stage:
         """The host of the newest award."""
         assert self.job is not None
         node = self.job.node()
-        return next(host for host in self.hosts if host.identity.node == node)
+        for host in self.hosts:
+            if host.identity.node == node:
+                return host
+        raise Broken(f"the job is at {node}, which is none of this column's hosts")
 
     def other(self, host: Host) -> Host:
         return next(item for item in self.hosts if item is not host)
@@ -185,6 +230,32 @@ class Stage:
     def await_moved(self, fence: int, timeout_s: float = MOVE_S) -> float:
         """Until the job prints new steps under a later fence; seconds."""
         return self.await_steps(fence, 3, timeout_s)
+
+    def left_in_order(self, fence: int) -> str:
+        """How the award under this fence ended. Raises Broken where the host was punished or blamed for its end."""
+        assert self.job is not None
+        outcome = str(next(award for award in self.job.awards() if award["fence"] == fence)["outcome"])
+        if outcome not in IN_ORDER:
+            raise Broken(f"an announced stop ended the award as {outcome!r}")
+        return outcome
+
+    def await_abandoned(self, word: str) -> float:
+        """Until a planned move is given up for a reason with this word in it; seconds. Raises Stuck, Broken."""
+        assert self.job is not None
+        job, fence = self.job, self.fence()
+
+        def reason() -> str:
+            told = [event for event in job.history() if event["kind"] == "job.migrate_abandoned"]
+            return str(told[-1]["data"]["reason"]) if len(told) > before else ""
+
+        before = sum(event["kind"] == "job.migrate_abandoned" for event in job.history())
+        job.ask("migrate")
+        took = job.wait("the move to be refused", lambda: bool(reason()) or self.fence() != fence, MOVE_S)
+        if self.fence() != fence:
+            raise Broken("the job was moved to a host that must not have it")
+        if word not in reason():
+            raise Broken(f"the move was given up for another reason: {reason()}")
+        return took
 
     def unit(self, host: Host, verb: str) -> None:
         """systemctl VERB of the agent's unit."""
@@ -205,13 +276,16 @@ class Stage:
             if host.guest.running():
                 self.witness.look(host.guest)
 
+    def copies(self) -> int:
+        """How many copies of the job the witness has seen at work."""
+        return len(self.witness.runs)
+
     def verdict(self) -> str:
         """Check all copies; a sentence for the report. Raises Broken."""
         self.look()
-        wrong = self.witness.wrong(reference())
-        overlaps = self.witness.overlaps()
-        if wrong or overlaps:
-            raise Broken("; ".join([*overlaps, *wrong])[:600])
+        found = [*self.witness.overlaps(), *self.witness.begun_anew(), *self.witness.wrong(reference())]
+        if found:
+            raise Broken("; ".join(found)[:600])
         runs = self.witness.runs.values()
         error = max((run.error for run in runs), default=0.0)
         return f"{len(runs)} copies, {sum(len(run.steps) for run in runs)} steps exact, clocks ±{error:.2f} s"

@@ -15,7 +15,7 @@ from pathlib import Path
 from hosts.images import BUILD, ROOT, BuildFailed
 
 CRIU = ROOT / "scripts" / "criu_wheel.py"
-PYTHONS = ("3.11", "3.13", "3.14")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64")
 PINS = ROOT / "requirements" / "services.txt"
 PROJECT = ROOT / "pyproject.toml"

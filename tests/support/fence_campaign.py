@@ -156,27 +156,25 @@ class Campaign:
 
     def _kill(self, target: str) -> None:
         if target == "agent":
-            self._note(target)
+            if self._agent is not None:
+                self.tally.kills[target] += 1
             self._stop_agent()
             if self._random.random() < 0.5:
                 self._pause(0, 2.5)
         elif target == "guard":
             self._kill_guard()
         elif target == "host guard":
-            self._note(target)
-            _sigkill(_pid(self._state / "hostguard.pid"))
+            self._hit(target, [_pid(self._state / "hostguard.pid")])
         else:
             kinds = ("shim", "containerd", "dockerd") if target == "all" else (target,)
             pids = [pid for kind in kinds for pid in self._daemon.pids(kind)]
-            if target == "shim":
+            if target == "shim" and pids:
                 pids = self._random.sample(pids, max(1, len(pids) // 2))
             if target == "all":
                 self._stop_agent()
                 pids += [_pid(self._state / "hostguard.pid")]
                 pids += [_pid(self._folder(name) / "guard.pid") for name in self._containers]
-            self._note(target)
-            for pid in pids:
-                _sigkill(pid)
+            self._hit(target, pids)
             return
         if self._agent is None and target != "agent":
             self._start_agent()
@@ -184,8 +182,8 @@ class Campaign:
     def _kill_guard(self) -> None:
         folder = self._folder(self._random.choice(sorted(self._containers)))
         ran = not guards.stands_still(folder)
-        self._note("guard")
-        _sigkill(_pid(folder / "guard.pid"))
+        if not self._hit("guard", [_pid(folder / "guard.pid")]):
+            return
         killed = time.monotonic()
         while ran and not guards.stands_still(folder):
             if time.monotonic() - killed > self._pace:
@@ -257,8 +255,11 @@ class Campaign:
     def _folder(self, container: str) -> Path:
         return oci.container_folder(self._state, container)
 
-    def _note(self, target: str) -> None:
-        self.tally.kills[target] += 1
+    def _hit(self, target: str, pids: Sequence[int]) -> bool:
+        """Kill them; a kill counts where there was somebody to kill."""
+        hit = sum([_sigkill(pid) for pid in pids])
+        self.tally.kills[target] += hit > 0
+        return hit > 0
 
     def _wrong(self, sentence: str) -> None:
         self.tally.wrong.append(f"round {self.tally.rounds}: {sentence}")
@@ -292,7 +293,11 @@ def _pid(path: Path) -> int:
         return 0
 
 
-def _sigkill(pid: int) -> None:
-    if pid > 1:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _sigkill(pid: int) -> bool:
+    if pid <= 1:
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

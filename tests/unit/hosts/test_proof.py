@@ -71,3 +71,13 @@ def test_what_another_job_printed_before_is_no_copy_of_this_one() -> None:
     seen.look(Guest({"a": [now - 100, now - 20], "b": [now - 40, now - 30]}))  # type: ignore[arg-type]
     assert list(seen.runs) == ["b" * 64]
     assert seen.overlaps() == []
+
+
+def test_a_copy_that_begins_at_the_first_step_was_not_restored() -> None:
+    (found,) = witness(ran("a", 0.0, 9.0, 1, 2, 3), ran("b", 20.0, 30.0, 1, 2)).begun_anew()
+    assert "began at step 1, after step 3" in found
+
+
+def test_a_copy_may_repeat_what_was_made_since_the_checkpoint_but_no_more() -> None:
+    assert witness(ran("a", 0.0, 9.0, 1, 800), ran("b", 20.0, 30.0, 400, 500)).begun_anew() == []
+    assert witness(ran("a", 0.0, 9.0, 1, 900), ran("b", 20.0, 30.0, 400, 500)).begun_anew() != []
