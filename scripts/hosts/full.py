@@ -22,32 +22,38 @@ _REACH = "timeout 20 bash -c '</dev/tcp/{place}'"
 @scenario()
 def docker_restart(stage: Stage) -> str:
     """`systemctl restart docker` kills containers: the job goes on from its checkpoint, and no restart is counted."""
-    return _docker_anew(stage, "systemctl restart docker")
+    job = stage.steady()
+    fence, restarts = stage.fence(), job.restarts()
+    stage.look()
+    copies = stage.copies()
+    stage.holder().guest.must("systemctl restart docker", timeout_s=300)
+    stage.await_since(stage.mark(), 10)
+    note = stage.verdict()
+    if stage.copies() == copies:
+        raise Broken(f"the restart was to end the container, and the same copy runs on; {note}")
+    if job.restarts() != restarts:
+        raise Broken(f"{job.restarts() - restarts} restarts of the program were counted; {note}")
+    return f"{note}, {'in place' if stage.fence() == fence else 'moved'}"
 
 
 @scenario()
 def docker_reinstall(stage: Stage) -> str:
-    """`apt-get install --reinstall docker.io`, as an upgrade would."""
-    install = "apt-get update -q && apt-get install -q -y --reinstall docker.io"
-    return _docker_anew(stage, f"export DEBIAN_FRONTEND=noninteractive; {install}")
-
-
-def _docker_anew(stage: Stage, command: str) -> str:
+    """`apt-get install --reinstall docker.io`: Debian does not restart Docker for it, so the job must not notice."""
     job = stage.steady()
-    fence, restarts, host = stage.fence(), job.restarts(), stage.holder()
-    stage.look()
-    daemon = host.guest.must("pgrep -x dockerd")
-    host.guest.must(command, timeout_s=900)
-    if host.guest.must("pgrep -x dockerd") == daemon:
-        raise Broken("Docker was not started anew")
-    copies = stage.copies()
+    fence, host = stage.fence(), stage.holder()
+    configured = "grep -c ' configure docker.io' /var/log/dpkg.log; true"
+    before = host.guest.must(configured)
+    host.guest.must(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && apt-get install -q -y --reinstall docker.io",
+        timeout_s=900,
+    )
+    if host.guest.must(configured) == before:
+        raise Broken("apt did not install it again")
     stage.await_since(stage.mark(), 10)
-    note = stage.verdict()
-    if stage.copies() == copies:
-        raise Broken(f"Docker's restart was to end the container, and the same copy runs on; {note}")
-    if job.restarts() != restarts:
-        raise Broken(f"{job.restarts() - restarts} restarts of the program were counted; {note}")
-    return f"{note}, {'in place' if stage.fence() == fence else 'moved'}"
+    stage.await_checkpoint(len(job.checkpoints()))
+    if stage.fence() != fence:
+        raise Broken(f"the job moved; {stage.verdict()}")
+    return f"{stage.verdict()}, job stayed, a checkpoint after it"
 
 
 @scenario()
