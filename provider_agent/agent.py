@@ -13,7 +13,7 @@ from typing import Any
 
 from everlease.chain.deployment import Deployment
 from everlease.chain.rpc import RpcChain
-from provider_agent import cgroups, guards, hardware, trial
+from provider_agent import cgroups, guards
 from provider_agent.clock import SystemClock
 from provider_agent.control import control_socket, lock_folder, stop_terms
 from provider_agent.crash import CrashPoints
@@ -25,7 +25,6 @@ from provider_agent.journal import Journal
 from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.runtime import oci
-from provider_agent.runtime.capability import capabilities
 from provider_agent.runtime.checkpoint import Checkpointer, HostTools
 from provider_agent.runtime.container import ContainerEngine
 from provider_agent.runtime.daemon import DaemonPaths, HostDocker, use_existing
@@ -35,6 +34,7 @@ from provider_agent.runtime.network import Firewall
 from provider_agent.settings import AgentSettings
 from provider_agent.settlement import TICK_S, Settlement
 from provider_agent.supervisor import Supervisor
+from provider_agent.survey import Survey, follow
 
 log = logging.getLogger(__name__)
 THREADS = 32
@@ -72,10 +72,9 @@ class Agent:
             self.firewall.install()
         self.engine = ContainerEngine(client, state)
         guards.sweep(state)
-        dumper, found = Checkpointer(tools, state), capabilities(client, tools)
-        if settings.prove_runtime:
-            found = trial.proved(found, self.engine, dumper)
-        measured = hardware.measure(found, settings.data_dir)
+        dumper, daemon = Checkpointer(tools, state), partial(daemon_identity, self._socket)
+        self.survey = Survey(settings, client, self.engine, dumper, daemon)
+        facts = self.survey.first()
         self.journal = Journal(settings.data_dir / "journal.db", self.clock.unix)
         self.link = Link(settings.gateway_url, identity, self.deployment.escrow_domain, self.journal, self.clock)
         self.mail, self.heartbeats = Mail(self.link), Heartbeats(self.clock)
@@ -89,13 +88,11 @@ class Agent:
             crash=crash,
             engine=self.engine,
             dumper=dumper,
-            facts=offered(measured.to_dict(), settings),
+            facts=facts,
             messenger=self.mail,
             deadline=self.heartbeats.deadline,
-            daemon=partial(daemon_identity, self._socket),
+            daemon=daemon,
         )
-        if measured.runtime.reason:
-            log.warning("%s", measured.runtime.reason)
 
     @property
     def _socket(self) -> Path:
@@ -129,6 +126,7 @@ class Agent:
 
         async with control_socket(self.settings.data_dir / "agent.sock", answer):
             works = [self.link.run(supervisor), supervisor.beat_for_ever(), stop.wait(), supervisor.empty.wait()]
+            works.append(follow(self.survey, self.host.facts, supervisor.idle, supervisor.tell_facts))
             tasks = [asyncio.ensure_future(work) for work in works]
             if self.firewall is not None:
                 tasks.append(asyncio.ensure_future(self._keep_firewall(self.firewall)))
@@ -197,15 +195,6 @@ class Agent:
                 guards.teardown(self.settings.data_dir / "runtime")
         self.journal.close()
         os.close(self._lock)
-
-
-def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
-    """The measured facts, with less to offer where the provider says so."""
-    if settings.cpu_millis is not None:
-        facts = facts | {"cores": max(settings.cpu_millis // 1000, 1)}
-    if settings.memory_bytes is not None:
-        facts = facts | {"memory_bytes": min(settings.memory_bytes, int(facts["memory_bytes"]))}
-    return facts
 
 
 def _own_daemon(settings: AgentSettings, wrapper: Path) -> HostDocker | None:

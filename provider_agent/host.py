@@ -75,6 +75,7 @@ class Folders:
 class Host:
     """One per agent. ``deadline``: until when (CLOCK_BOOTTIME) containers may run by the last answered heartbeat.
     ``daemon``: which Docker daemon answers now (see runtime.daemon_identity); blocks for some seconds at most.
+    ``facts``: kept true in place by survey.follow, value by value.
     """
 
     settings: AgentSettings

@@ -139,6 +139,14 @@ class Supervisor:
         except LinkDown:
             log.info("the drain is announced once the link is back")
 
+    def idle(self) -> bool:
+        """Whether there are no jobs on this host, and it isn't about to leave."""
+        return not self.draining and not self._host.journal.jobs()
+
+    async def tell_facts(self) -> None:
+        """Tell the marketplace that the host's facts are others than it was told; returns once it knows."""
+        await self._link.deliver({"type": "facts", "facts": self.facts()})
+
     def status(self) -> dict[str, Any]:
         """For people: who this is and what it runs."""
         records = self._host.journal.jobs()
@@ -158,7 +166,7 @@ class Supervisor:
     # --- the link's listener ---
 
     def facts(self) -> dict[str, Any]:
-        """The host's facts for Hello, with the disk as it is now."""
+        """The host's facts, with the disk as it is now."""
         return {**self._host.facts, "disk_free_bytes": max(self._host.free_disk(), 0)}
 
     def held(self) -> list[HeldContainer]:

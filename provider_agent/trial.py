@@ -48,21 +48,33 @@ class TrialStep:
     restore_s: float = 0.0
 
 
-def proved(caps: RuntimeCapabilities, engine: ContainerEngine, dumper: Checkpointer) -> RuntimeCapabilities:
-    """The capabilities with what a trial on this host shows; the last one counts while nothing has changed since.
+def recalled(caps: RuntimeCapabilities, engine: ContainerEngine) -> tuple[RuntimeCapabilities, bool]:
+    """The capabilities with what the last trial on this host showed, and whether these tools have still to be tried.
 
-    With jobs on this host no trial is made, which would delay their heartbeats: then an earlier one counts, if any.
+    With jobs running on this host no trial is made, which would delay their heartbeats: then an earlier one counts, if
+    any, though Docker, runc or CRIU are others by now. Without jobs nothing is claimed that these tools have not shown.
     """
     if not caps.process_mode:
-        return caps
+        return caps, False
     kept = _recall(engine.state)
-    busy = any(job.status == "running" and job.job_id not in map(job_id, USERS) for job in engine.list())
-    if kept is not None and (kept["key"] == _key(caps) or busy):
-        return replace(caps, reason=str(kept["note"]))
-    if busy:
-        return replace(caps, process_mode=False, reason="no trial could be made yet: there are jobs on this host")
+    due = kept is None or kept["key"] != _key(caps)
+    if kept is not None and (not due or busy(engine)):
+        return replace(caps, reason=str(kept["note"])), due
+    reason = "no trial of this Docker, runc and CRIU was made yet: one is as soon as there are no jobs on this host"
+    return replace(caps, process_mode=False, reason=reason), True
+
+
+def busy(engine: ContainerEngine) -> bool:
+    """Whether containers of jobs run on this host, the trial's own left out."""
+    return any(job.status == "running" and job.job_id not in map(job_id, USERS) for job in engine.list())
+
+
+def tried(caps: RuntimeCapabilities, engine: ContainerEngine, dumper: Checkpointer) -> RuntimeCapabilities:
+    """The capabilities with what a trial shows that is made now; it is kept. Blocks as ``attempt`` does."""
     failed = {step.user: step.reason for step in attempt(engine, dumper) if step.reason}
     if "root" in failed:
+        # Nor does an earlier verdict, of other tools, count any more.
+        (engine.state / "trial.json").unlink(missing_ok=True)
         reason = f"a small container was not dumped and restored ({failed['root']}): only files mode is offered"
         return replace(caps, process_mode=False, reason=reason)
     note = "".join(f"programs run by {user} can't be checkpointed here: {reason}" for user, reason in failed.items())

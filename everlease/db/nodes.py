@@ -42,6 +42,12 @@ def admit(
     return tx.get_one(NodeRow, node, populate_existing=True)
 
 
+def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> None:
+    """The facts of a node are others by now; a session that was replaced has no say in that."""
+    current = (NodeRow.address == node, NodeRow.session == session)
+    tx.execute(update(NodeRow).where(*current).values(facts=facts))
+
+
 def seen(tx: Tx, node: str, session: str) -> bool:
     """Note a heartbeat of the current session; False where the session was replaced."""
     found = tx.execute(

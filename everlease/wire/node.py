@@ -38,6 +38,14 @@ class Hello(Message):
     signature: Signature
 
 
+class FactsMessage(Message):
+    """The host's facts are others than Hello said: its Docker was exchanged, or a trial showed what that is worth."""
+
+    type: Literal["facts"] = "facts"
+    seq: Count
+    facts: Open
+
+
 class HeldContainer(Message):
     """A container the node holds: the gateway confirms its fence or tells the node to drop it."""
 
@@ -292,6 +300,7 @@ class Refusal(Message):
 
 FromNode = Annotated[
     Heartbeat
+    | FactsMessage
     | BidMessage
     | Decline
     | ResultMessage

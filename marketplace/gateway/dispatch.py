@@ -15,6 +15,7 @@ from everlease.wire.node import (
     Decline,
     Drain,
     DrainStatus,
+    FactsMessage,
     FromNode,
     Goodbye,
     Heartbeat,
@@ -36,12 +37,22 @@ _log = structlog.get_logger("marketplace.gateway")
 
 
 class Dispatcher:
-    """Handles the messages of one session, in order; ``commit_queue`` runs beside."""
+    """Handles the messages of one session, in order; ``commit_queue`` runs beside.
 
-    def __init__(self, parts: Parts, session: NodeSession, beat_threads: CapacityLimiter) -> None:
+    ``catch_up`` sends it what it was not sent yet: the node may fit by now what it didn't fit before.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        session: NodeSession,
+        beat_threads: CapacityLimiter,
+        catch_up: Callable[[NodeSession], None],
+    ) -> None:
         self._parts = parts
         self._session = session
         self._beat_threads = beat_threads
+        self._catch_up = catch_up
         self._commits: asyncio.Queue[CommitCheckpoint] = asyncio.Queue(MAX_COMMITS_WAITING)
         self._bids: set[asyncio.Task[None]] = set()
 
@@ -50,6 +61,9 @@ class Dispatcher:
         match message:
             case Heartbeat():
                 await self._heartbeat(message)
+            case FactsMessage():
+                await self._thread(reports.take_facts, self._session.id, message)
+                self._catch_up(self._session)
             case Pong():
                 await self._pong()
             case CommitCheckpoint():

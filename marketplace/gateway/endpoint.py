@@ -120,7 +120,7 @@ class Gateway:
 
     async def _run(self, session: NodeSession) -> SessionOver:
         """Serve until the socket, the node or the hub ends it; returns why."""
-        dispatcher = Dispatcher(self._parts, session, self._beat_threads)
+        dispatcher = Dispatcher(self._parts, session, self._beat_threads, self.hub.catch_up)
         self.hub.add(session)
         tasks = [
             asyncio.create_task(work)

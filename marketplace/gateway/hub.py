@@ -42,6 +42,10 @@ class Hub:
             older.end(REPLACED, "a newer connection of this node took over")
         self._sessions[session.node] = session
         self._parts.metrics.nodes.set(len(self._sessions))
+        self.catch_up(session)
+
+    def catch_up(self, session: NodeSession) -> None:
+        """Send a node what waits for it and was not sent in this session yet."""
         self._spawn(self._catch_up(session))
 
     def remove(self, session: NodeSession) -> None:
@@ -64,7 +68,7 @@ class Hub:
         """Notifications may have been lost: look at everything."""
         self._parts.followers.wake_all()
         for session in list(self._sessions.values()):
-            self._spawn(self._catch_up(session))
+            self.catch_up(session)
 
     async def listen(self) -> None:
         """Turn PostgreSQL's notifications into work, until cancelled."""

@@ -1,15 +1,31 @@
-"""What else a node says about its jobs: logs, notices, a drain, and what it asks for: tokens and receipts."""
+"""What else a node says: its facts anew, logs, notices, a drain; and what it asks for: tokens and receipts."""
 
 from everlease.db import Tx, awards, jobs, logs, nodes, queries
 from everlease.db.models.jobs import ReceiptRow
 from everlease.db.outbox import emit
-from everlease.wire.node import Drain, Goodbye, JobNotice, LogChunk, ReceiptRequest, Receipts, TokenGrant, TokenRequest
+from everlease.wire.node import (
+    Drain,
+    FactsMessage,
+    Goodbye,
+    JobNotice,
+    LogChunk,
+    ReceiptRequest,
+    Receipts,
+    TokenGrant,
+    TokenRequest,
+)
 from everlease.wire.terms import ReceiptModel, SignedReceipt
 from marketplace.parts import Parts
 
 _TRIM_EVERY = 64
 _AFTER_THE_FENCE = frozenset({"fenced"})
 """Notices that a host may still give under a stale fence: it says that it froze itself."""
+
+
+def take_facts(parts: Parts, node: str, session: str, message: FactsMessage) -> None:
+    """Keep what a node now says of its host."""
+    with parts.db.transaction() as tx:
+        nodes.restate(tx, node, session, message.facts)
 
 
 def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:

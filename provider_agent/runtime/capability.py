@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException
+from requests.exceptions import RequestException
 
 from provider_agent.runtime.checkpoint import HostTools
 from provider_agent.runtime.commands import last_line, run
@@ -44,7 +45,7 @@ def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabi
     try:
         info = client.info()
         engine = str(client.version()["Version"])
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise DaemonUnavailable("its socket", last_line(str(error))) from error
     criu = version_of(tools.criu, r"Version: (\S+)") if tools.criu else ""
     reason = refusal(criu, platform.release(), str(info["Driver"]), secured(info, "seccomp"))

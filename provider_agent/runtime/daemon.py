@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 import psutil
 from docker.errors import DockerException
 from requests.exceptions import RequestException
@@ -33,7 +32,7 @@ API_TIMEOUT_S = 660  # `start` answers only when a restore has ended
 LONGEST_EXEC_ROOT = 107 - len("/containerd/containerd-debug.sock")
 
 
-def connect(socket: Path) -> docker.DockerClient:
+def connect(socket: Path) -> docker_api.Client:
     """A client of the daemon at this unix socket. Raises DaemonUnavailable, DaemonUnsupported."""
     try:
         # Docker's client leaks its socket when nobody listens, so knock first.
@@ -50,7 +49,7 @@ def connect(socket: Path) -> docker.DockerClient:
         raise DaemonUnavailable(str(socket), last_line(str(error))) from error
 
 
-def use_existing(socket: Path, wrapper: Path) -> docker.DockerClient:
+def use_existing(socket: Path, wrapper: Path) -> docker_api.Client:
     """A client of the host's own daemon, after a check that it runs our wrapper as runtime `everlease`.
 
     Raises DockerMissing, DaemonUnavailable, DaemonUnsupported, RuntimeNotRegistered (whose text is the line for
@@ -106,7 +105,7 @@ class HostDocker:
         self._wrapper, self._binary = wrapper, binary
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> docker.DockerClient:
+    def start(self) -> docker_api.Client:
         """Start the daemon, or find the one an earlier agent left running. Raises DockerMissing, DaemonUnavailable."""
         if self.pid() is not None:
             return self._wait_ready()
@@ -208,7 +207,7 @@ class HostDocker:
             "runtimes": {RUNTIME_NAME: {"path": str(self._wrapper)}},
         }
 
-    def _wait_ready(self) -> docker.DockerClient:
+    def _wait_ready(self) -> docker_api.Client:
         give_up = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import APIError
 
 from everlease import docker_api
 from everlease.cli.errors import CliError
@@ -21,6 +22,7 @@ from everlease.cli.images import LocalImages
 from provider_agent.runtime import daemon
 from provider_agent.runtime.errors import DaemonUnsupported
 
+ENGINE_20 = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
 ENGINE_29 = {"Version": "29.0.1", "ApiVersion": "1.52", "MinAPIVersion": "1.44"}
 
 
@@ -43,6 +45,11 @@ class Answers(BaseHTTPRequestHandler):
                 400, {"message": f"client version {asked and asked[1]} is too {age} supported API version is …"}
             )
 
+    def do_POST(self) -> None:
+        engine: Any = self.server
+        engine.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self.do_GET()
+
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
@@ -64,6 +71,7 @@ class Engine(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, version: dict[str, str]) -> None:
         super().__init__(str(path), Answers)
         self.path, self.version, self.asked = path, version, set[str]()
+        self.bodies: list[bytes] = []
 
 
 @pytest.fixture
@@ -85,14 +93,51 @@ def test_an_engine_that_refuses_older_apis_is_spoken_to_in_its_own(engine: Engin
     assert engine.asked == {docker_api.NEWEST_API}
 
 
-@pytest.mark.parametrize(
-    "engine", [{"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}], indirect=True
-)
+@pytest.mark.parametrize("engine", [ENGINE_20], indirect=True)
 def test_the_oldest_engine_is_spoken_to_in_its_newest(engine: Engine) -> None:
     client = daemon.connect(engine.path)
     client.info()
     client.close()
     assert engine.asked == {"1.41"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "other", "spoken"),
+    [(ENGINE_20, ENGINE_29, docker_api.NEWEST_API), (ENGINE_29, ENGINE_20, "1.41")],
+    indirect=["engine"],
+)
+def test_an_engine_that_was_exchanged_is_spoken_to_in_its_own(
+    engine: Engine, other: dict[str, str], spoken: str
+) -> None:
+    client = daemon.connect(engine.path)
+    engine.version = other
+    assert client.api.create_volume("x") == {"Runtimes": {}}, "the refused request is repeated, its body too"
+    assert len(set(engine.bodies)) == 1
+    assert len(engine.bodies) == 2
+    engine.asked.clear()
+    assert client.info() == {"Runtimes": {}}
+    assert engine.asked == {spoken}, "and no other is asked in the old version"
+    client.close()
+
+
+@pytest.mark.parametrize("engine", [ENGINE_20], indirect=True)
+def test_a_version_is_agreed_upon_anew_though_the_old_one_is_served(engine: Engine) -> None:
+    client = daemon.connect(engine.path)
+    engine.version = {**ENGINE_29, "MinAPIVersion": "1.24"}
+    client.negotiate()
+    engine.asked.clear()
+    client.info()
+    client.close()
+    assert engine.asked == {docker_api.NEWEST_API}
+
+
+@pytest.mark.parametrize("engine", [ENGINE_20], indirect=True)
+def test_an_engine_that_came_and_has_no_common_version_says_so_itself(engine: Engine) -> None:
+    client = daemon.connect(engine.path)
+    engine.version = TOO_NEW
+    with pytest.raises(APIError, match=r"client version 1\.41 is too old"):
+        client.info()
+    client.close()
 
 
 TOO_OLD = {"Version": "19.03.15", "ApiVersion": "1.40", "MinAPIVersion": "1.12"}

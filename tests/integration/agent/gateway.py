@@ -30,6 +30,7 @@ from everlease.wire.node import (
     CommitCheckpoint,
     Decline,
     Drain,
+    FactsMessage,
     Goodbye,
     Heartbeat,
     Hello,
@@ -73,6 +74,7 @@ class Gateway:
     notices: list[JobNotice] = field(default_factory=list)
     bids: dict[int, BidMessage | Decline] = field(default_factory=dict)
     beats: dict[str, Heartbeat] = field(default_factory=dict)
+    facts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     output: dict[tuple[str, int], bytearray] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     draining: set[str] = field(default_factory=set)
@@ -267,6 +269,8 @@ class Gateway:
                         "job_id": message.job_id,
                         "reason": "stale fence",
                     }
+            case FactsMessage(facts=facts):
+                self.facts.setdefault(address, []).append(facts)
             case Drain():
                 self.draining.add(address)
             case Goodbye():

@@ -1,5 +1,6 @@
 """Docker stopped, killed and started anew under a job: the host's fault, never an exit of the program."""
 
+import json
 import sqlite3
 import time
 import uuid
@@ -91,6 +92,24 @@ def test_agent_and_docker_started_anew_together(world: World, what: str) -> None
     assert what in ended(world, job).data["host_fault"]
     restarted(world, agent, job)
     job.stop(agent)
+
+
+def test_the_facts_follow_the_tools_beneath_a_running_agent(world: World) -> None:
+    """The trial's record is made to be of another Docker, as after an update; no job is here."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    session = world.gateway.nodes[agent.address]
+    assert session.hello.facts["runtime"]["process_mode"]
+    record = agent.root / "runtime" / "trial.json"
+    kept = json.loads(record.read_text())
+    agent.docker.stop()
+    record.write_text(json.dumps(kept | {"key": kept["key"] | {"docker": "19.03.1"}}))
+    agent.docker.start().close()
+    told = world.gateway.until(lambda g: len(found := g.facts.get(agent.address, [])) > 1 and found, 120)
+    assert [facts["runtime"]["process_mode"] for facts in told] == [False, True]
+    assert "no trial" in told[0]["runtime"]["reason"]
+    assert json.loads(record.read_text())["key"] == kept["key"]
+    assert world.gateway.nodes[agent.address] is session, "the connection lived on"
 
 
 def test_an_agent_killed_once_it_has_judged_keeps_its_verdict(world: World) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from everlease.db import nodes
 from everlease.db.models.jobs import BidRow
+from everlease.db.models.nodes import NodeRow
 from tests.support.deployed import key
 from tests.support.gateway import auction_row, open_auction, topics
 from tests.support.marketplace import FakeNode, Service
@@ -78,3 +80,24 @@ def test_a_node_that_connects_during_an_auction_is_asked(service: Service, node:
     auction_id = open_auction(service, job_id)
     node.connect()
     assert node.expect("call_for_bids").auction_id == auction_id
+
+
+def test_facts_that_are_said_anew_count_at_once(service: Service, node: FakeNode, job_id: str) -> None:
+    """As when a host's trial is over: it fits by now, and the auction is still open. The connection lives on."""
+    proved = node.facts
+    node.facts = {**proved, "runtime": {**proved["runtime"], "process_mode": False, "reason": "no trial yet"}}
+    node.connect()
+    auction_id = open_auction(service, job_id)
+    until = time.monotonic() + 10
+    while not auction_row(service, auction_id).unfit and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "no trial yet" in auction_row(service, auction_id).unfit[node.key.address]
+    node.send("facts", facts=proved)
+    assert node.expect("call_for_bids").auction_id == auction_id
+    with service.db.transaction() as tx:
+        row = nodes.get(tx, node.key.address)
+        assert row is not None
+        assert row.facts == proved
+        nodes.restate(tx, node.key.address, "another session", {})
+    with service.db.transaction() as tx:
+        assert tx.get_one(NodeRow, node.key.address).facts == proved, "a session that was replaced has no say"

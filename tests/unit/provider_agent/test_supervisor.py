@@ -59,3 +59,15 @@ def test_calls_for_bids_that_hang_leave_room_for_heartbeats(tmp_path: Path, monk
         assert wire.sent[-1]["reason"] == "no", "and it looks at calls again"
 
     asyncio.run(scenario())
+
+
+def test_a_host_with_a_job_or_about_to_leave_is_not_idle() -> None:
+    held: list[object] = []
+    host = SimpleNamespace(journal=SimpleNamespace(jobs=lambda: held))
+    centre = Supervisor(cast(Host, host), cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
+    assert centre.idle()
+    held.append(object())
+    assert not centre.idle()
+    held.clear()
+    centre.draining = True
+    assert not centre.idle()

@@ -1,0 +1,115 @@
+"""What this host says of itself, measured again whenever another Docker daemon answers: an update may have brought it.
+
+While nothing has changed a look costs one ping of the daemon. What is said claims only what a trial has shown with
+these very tools (trial.recalled has the one exception); the trial is made once there are no jobs on this host.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from everlease.docker_api import Client, EngineUnsupported
+from provider_agent import hardware, trial
+from provider_agent.runtime.capability import RuntimeCapabilities, capabilities
+from provider_agent.runtime.checkpoint import Checkpointer
+from provider_agent.runtime.container import FAILURES, ContainerEngine
+from provider_agent.runtime.errors import DaemonUnsupported, RuntimeFault
+from provider_agent.settings import AgentSettings
+
+log = logging.getLogger(__name__)
+EVERY_S = 5.0
+
+
+class Survey:
+    """The facts of this host. Methods block; call them from one thread at a time. ``daemon``: see host.Host."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        client: Client,
+        engine: ContainerEngine,
+        dumper: Checkpointer,
+        daemon: Callable[[], str | None],
+    ) -> None:
+        self._settings, self._client, self._engine, self._dumper = settings, client, engine, dumper
+        self._daemon = daemon
+        self._measured: str | None = None
+        self._found: RuntimeCapabilities | None = None
+        self._due = False
+
+    def first(self) -> dict[str, Any]:
+        """The facts at the agent's start, when no heartbeat is due yet: a trial is made unless jobs run on this host.
+
+        Raises RuntimeFault, DockerException, RequestException, OSError.
+        """
+        facts = self._measure()
+        return self._try_out() if self._due and not trial.busy(self._engine) else facts
+
+    def again(self, *, idle: bool) -> dict[str, Any] | None:
+        """The facts anew, where another daemon answers or a trial is due and the host ``idle``; else None.
+
+        Raises what ``first`` does; a daemon that could not be measured is tried again by the next call.
+        """
+        now = self._daemon()
+        if now is not None and now != self._measured:
+            return self._measure()
+        return self._try_out() if self._due and idle else None
+
+    def _measure(self) -> dict[str, Any]:
+        """Versions as they are now, worth what an earlier trial showed."""
+        daemon = self._daemon()
+        try:
+            self._client.negotiate()
+        except EngineUnsupported as error:
+            raise DaemonUnsupported("its socket", str(error)) from error
+        found, due = capabilities(self._client, self._dumper.tools), False
+        self._found = found
+        if self._settings.prove_runtime:
+            found, due = trial.recalled(found, self._engine)
+        facts = self._facts(found)
+        self._measured, self._due = daemon, due
+        return facts
+
+    def _try_out(self) -> dict[str, Any]:
+        assert self._found is not None
+        self._due = False
+        return self._facts(trial.tried(self._found, self._engine, self._dumper))
+
+    def _facts(self, found: RuntimeCapabilities) -> dict[str, Any]:
+        if found.reason:
+            log.warning("%s", found.reason)
+        return offered(hardware.measure(found, self._settings.data_dir).to_dict(), self._settings)
+
+
+async def follow(
+    survey: Survey, facts: dict[str, Any], idle: Callable[[], bool], tell: Callable[[], Awaitable[None]]
+) -> None:
+    """Keep ``facts`` true, and ``tell`` whenever they are others than before; for ever."""
+    while True:
+        await asyncio.sleep(EVERY_S)
+        try:
+            news = await asyncio.to_thread(survey.again, idle=idle())
+        except DaemonUnsupported as error:
+            news = {"runtime": {**facts["runtime"], "process_mode": False, "reason": str(error)}}
+        except (RuntimeFault, *FAILURES, OSError) as error:
+            log.warning("this host's facts can't be measured, which is tried again: %s", error)
+            continue
+        if news is not None and _others(facts, news):
+            facts.update(news)
+            log.warning("this host's facts have changed: %s", facts["runtime"])
+            await tell()
+
+
+def _others(facts: dict[str, Any], news: dict[str, Any]) -> bool:
+    """Whether there is news beside the free disk, which each heartbeat tells."""
+    return any(facts[name] != value for name, value in news.items() if name != "disk_free_bytes")
+
+
+def offered(facts: dict[str, Any], settings: AgentSettings) -> dict[str, Any]:
+    """The measured facts, with less to offer where the provider says so."""
+    if settings.cpu_millis is not None:
+        facts = facts | {"cores": max(settings.cpu_millis // 1000, 1)}
+    if settings.memory_bytes is not None:
+        facts = facts | {"memory_bytes": min(settings.memory_bytes, int(facts["memory_bytes"]))}
+    return facts
