@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from everlease.chain.typed_data import Domain, bid_digest, job_id, order_digest, verify
 from everlease.domain import compat
 from everlease.domain.auction import LONGEST_BID_S
-from everlease.domain.jobspec import CheckpointMode, JobSpec, spec_hash
+from everlease.domain.jobspec import JobSpec, spec_hash
 from everlease.domain.manifest import CID
 from everlease.domain.terms import Bid
 from everlease.store.errors import StoreError
@@ -119,14 +119,10 @@ def _room(host: Host, call: CallForBids, spec: JobSpec) -> None:
 
 def _capable(host: Host, call: CallForBids, spec: JobSpec) -> None:
     """Process checkpoints where the order insists on them, and hardware that its checkpoint can live on."""
-    runtime = host.facts["runtime"]
-    policy = spec.checkpoint
-    strict = policy.mode is CheckpointMode.PROCESS or (
-        policy.mode is CheckpointMode.AUTO and not policy.fall_back_to_files
-    )
-    if strict and not runtime["process_mode"]:
-        raise Declined(str(runtime["reason"])[:500] or "this host can't checkpoint processes")
-    if runtime["process_mode"] and (reason := compat.why_not(call.checkpoint_requirements, host.facts)) is not None:
+    if spec.checkpoint.strict and (reason := compat.unproved(host.facts, spec)) is not None:
+        raise Declined(reason[:500])
+    process_mode = host.facts["runtime"]["process_mode"]
+    if process_mode and (reason := compat.why_not(call.checkpoint_requirements, host.facts)) is not None:
         raise Declined(reason)
 
 

@@ -91,7 +91,7 @@ async def follow(
         try:
             news = await asyncio.to_thread(survey.again, idle=idle())
         except DaemonUnsupported as error:
-            news = {"runtime": {**facts["runtime"], "process_mode": False, "reason": str(error)}}
+            news = {"runtime": {**facts["runtime"], "process_mode": False, "other_users": False, "reason": str(error)}}
         except (RuntimeFault, *FAILURES, OSError) as error:
             log.warning("this host's facts can't be measured, which is tried again: %s", error)
             continue

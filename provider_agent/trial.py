@@ -3,7 +3,7 @@
 The verdict is kept in STATE/trial.json for as long as the kernel, its command line and security modules, Docker, runc,
 CRIU and the cgroup version stay what they were: a host that was booted anew bids again at once. That nothing works is
 not kept: the next start tries again. Where root's works and a user's doesn't (a kernel that keeps CAP_SYS_RESOURCE from
-us), process checkpoints are offered with a note.
+us), process checkpoints are offered for root's programs alone, with a note.
 """
 
 import fcntl
@@ -59,9 +59,9 @@ def recalled(caps: RuntimeCapabilities, engine: ContainerEngine) -> tuple[Runtim
     kept = _recall(engine.state)
     due = kept is None or kept["key"] != _key(caps)
     if kept is not None and (not due or busy(engine)):
-        return replace(caps, reason=str(kept["note"])), due
+        return replace(caps, other_users=bool(kept["other_users"]), reason=str(kept["note"])), due
     reason = "no trial of this Docker, runc and CRIU was made yet: one is as soon as there are no jobs on this host"
-    return replace(caps, process_mode=False, reason=reason), True
+    return replace(caps, process_mode=False, other_users=False, reason=reason), True
 
 
 def busy(engine: ContainerEngine) -> bool:
@@ -76,10 +76,11 @@ def tried(caps: RuntimeCapabilities, engine: ContainerEngine, dumper: Checkpoint
         # Nor does an earlier verdict, of other tools, count any more.
         (engine.state / "trial.json").unlink(missing_ok=True)
         reason = f"a small container was not dumped and restored ({failed['root']}): only files mode is offered"
-        return replace(caps, process_mode=False, reason=reason)
+        return replace(caps, process_mode=False, other_users=False, reason=reason)
     note = "".join(f"programs run by {user} can't be checkpointed here: {reason}" for user, reason in failed.items())
-    replace_file(str(engine.state / "trial.json"), json.dumps({"key": _key(caps), "note": note}))
-    return replace(caps, reason=note)
+    kept = {"key": _key(caps), "note": note, "other_users": not failed}
+    replace_file(str(engine.state / "trial.json"), json.dumps(kept))
+    return replace(caps, other_users=not failed, reason=note)
 
 
 def attempt(engine: ContainerEngine, dumper: Checkpointer) -> list[TrialStep]:
@@ -184,7 +185,7 @@ def _recall(state: Path) -> dict[str, object] | None:
         kept = json.loads((state / "trial.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return kept if isinstance(kept, dict) and kept.keys() == {"key", "note"} else None
+    return kept if isinstance(kept, dict) and kept.keys() == {"key", "note", "other_users"} else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which hosts a process checkpoint can go on living on: what a restore depends on, matched against a host's facts.
+"""Whose processes a host can checkpoint, and which hosts a checkpoint can go on living on, by the host's facts.
 
 docs/checkpoint-format.md, "Where a checkpoint can live", has these rules as a table.
 """
@@ -6,6 +6,8 @@ docs/checkpoint-format.md, "Where a checkpoint can live", has these rules as a t
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from everlease.domain.jobspec import JobSpec
 
 # arch/x86/include/asm/cpufeatures.h: the Linux-defined words, and what only a kernel can use
 _WORDS = """
@@ -133,3 +135,24 @@ def why_not(requirements: Mapping[str, Any] | None, facts: Mapping[str, Any]) ->
         return mismatch(traits_from(requirements), host_traits(facts))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"the host's facts or the checkpoint's requirements are incomplete ({error})"
+
+
+def unproved(facts: Mapping[str, Any], spec: JobSpec) -> str | None:
+    """Why a host with these facts can't checkpoint this job's processes, in one clause, or None.
+
+    A user that only the image names may be root; a job that insists on process checkpoints doesn't try its luck.
+    Raises KeyError or TypeError where the facts lack it.
+    """
+    runtime = facts["runtime"]
+    if not runtime["process_mode"]:
+        return str(runtime["reason"] or "the host can't checkpoint processes")
+    if _is_root(spec.user) or (not spec.user and not spec.checkpoint.strict) or runtime["other_users"]:
+        return None
+    reason = str(runtime["reason"] or "the host can checkpoint processes of root alone")
+    return reason if spec.user else f"the order names no user, and the image's may be another than root: {reason}"
+
+
+def _is_root(user: str) -> bool:
+    """Whether it is root with root's group, as the trial's: to a host without all rights a group matters as a user."""
+    name, _, group = user.partition(":")
+    return name in {"root", "0"} and group in {"", "root", "0"}

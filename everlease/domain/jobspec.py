@@ -35,10 +35,19 @@ class CheckpointPolicy:
     min_interval_s: int
     fall_back_to_files: bool = False
 
+    @property
+    def strict(self) -> bool:
+        """Whether nothing but process checkpoints will do."""
+        if self.mode is CheckpointMode.AUTO:
+            return not self.fall_back_to_files
+        return self.mode is CheckpointMode.PROCESS
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """Everything a node needs to run the job. ``image_digest`` is the image's config digest."""
+    """Everything a node needs to run the job. ``image_digest`` is the image's config digest; ``user`` is USER or
+    USER:GROUP by name or number, "" for the image's own, which is known only where the image is.
+    """
 
     name: str
     image: str

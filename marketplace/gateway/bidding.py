@@ -66,12 +66,12 @@ def take_decline(parts: Parts, node: str, message: Decline) -> None:
 
 def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Calling:
     auction, job, head = item.auction, item.job, item.checkpoint
-    resources = jobspec.from_dict(job.spec).resources
+    spec = jobspec.from_dict(job.spec)
     requirements = restores.requirements(tx, job, auction.plan, auction.mode)
     reasons: dict[str, str] = {}
     fit: set[str] = set()
     for row in connected:
-        reason = _not_now(row, auction.excluded, now) or unfit(row.facts, resources, auction.mode, requirements)
+        reason = _not_now(row, auction.excluded, now) or unfit(row.facts, spec, auction.mode, requirements)
         if reason is None:
             fit.add(row.address)
         else:

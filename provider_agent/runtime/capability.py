@@ -22,8 +22,9 @@ OLDEST_KERNEL = (5, 9)  # CAP_CHECKPOINT_RESTORE and clone3 with set_tid, which 
 
 @dataclass(frozen=True)
 class RuntimeCapabilities:
-    """Versions ("" where missing) and whether process checkpoints work here; `reason` is one sentence when they don't,
-    or not for every program. `apparmor`: whether Docker confines containers by it.
+    """Versions ("" where missing) and whose processes can be checkpointed here: root's with `process_mode`, and with
+    `other_users` those of any other user too; `reason` is one sentence when they can't, or not for every program.
+    `apparmor`: whether Docker confines containers by it.
     """
 
     docker: str
@@ -34,6 +35,7 @@ class RuntimeCapabilities:
     kernel: str
     storage_driver: str
     process_mode: bool
+    other_users: bool
     reason: str
 
 
@@ -58,6 +60,7 @@ def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabi
         kernel=platform.release(),
         storage_driver=str(info["Driver"]),
         process_mode=not reason,
+        other_users=not reason,
         reason=reason,
     )
 

@@ -57,7 +57,10 @@ FACTS: dict[str, Any] = {
     "gpus": [],
     "gpu_driver": "",
     "gpu_note": "no GPU",
-    "runtime": {"criu": "4.2.1", "runc": "1.3.0", "cgroup": "v2", "apparmor": True, "process_mode": True, "reason": ""},
+    "runtime": {
+        **{"criu": "4.2.1", "runc": "1.3.0", "cgroup": "v2", "apparmor": True},
+        **{"process_mode": True, "other_users": True, "reason": ""},
+    },
 }
 REQUIREMENTS = {
     "cpu_vendor": "GenuineIntel",

@@ -222,6 +222,7 @@ class World:
             resources=Resources(gpus=0, cpu_millis=500, memory_bytes=512 << 20, disk_bytes=256 << 20),
             checkpoint=CheckpointPolicy(**terms),
             max_recoveries=10,
+            user="0",  # a machine that keeps CAP_SYS_RESOURCE from us proves no other
         )
         order = Order(
             tenant=TENANT.address,

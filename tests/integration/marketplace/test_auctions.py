@@ -85,13 +85,13 @@ def test_a_node_that_connects_during_an_auction_is_asked(service: Service, node:
 def test_facts_that_are_said_anew_count_at_once(service: Service, node: FakeNode, job_id: str) -> None:
     """As when a host's trial is over: it fits by now, and the auction is still open. The connection lives on."""
     proved = node.facts
-    node.facts = {**proved, "runtime": {**proved["runtime"], "process_mode": False, "reason": "no trial yet"}}
+    node.facts = {**proved, "runtime": {**proved["runtime"], "other_users": False, "reason": "root's alone"}}
     node.connect()
     auction_id = open_auction(service, job_id)
     until = time.monotonic() + 10
     while not auction_row(service, auction_id).unfit and time.monotonic() < until:
         time.sleep(0.05)
-    assert "no trial yet" in auction_row(service, auction_id).unfit[node.key.address]
+    assert "root's alone" in auction_row(service, auction_id).unfit[node.key.address]
     node.send("facts", facts=proved)
     assert node.expect("call_for_bids").auction_id == auction_id
     with service.db.transaction() as tx:

@@ -42,7 +42,7 @@ def test_a_verdict_counts_until_something_changes_and_a_failure_is_tried_again(
     assert trial.recalled(found, host.engine)[1], "that nothing works is not kept"
     proved = trial.tried(found, host.engine, host.checkpointer)
     assert proved.process_mode
-    assert bool(proved.reason) == (not _may_read_limits())
+    assert proved.other_users == _may_read_limits() == (not proved.reason)
     assert trial.recalled(found, host.engine) == (proved, False)
 
 

@@ -70,7 +70,8 @@ def host(tmp_path: Path) -> Host:
         watchers=[WATCHER.address],
         disk_reserve_bytes=0,
     )
-    facts = {"cores": 2, "memory_bytes": 4 << 30, "gpus": [], "runtime": {"process_mode": True, "reason": ""}}
+    runtime = {"process_mode": True, "other_users": True, "reason": ""}
+    facts = {"cores": 2, "memory_bytes": 4 << 30, "gpus": [], "runtime": runtime}
     engine = SimpleNamespace(client=SimpleNamespace(networks=Networks([])), images=SimpleNamespace(find=lambda _: None))
     found = SimpleNamespace(
         settings=settings,
@@ -171,6 +172,20 @@ def test_a_host_without_criu_declines_what_insists_on_processes(host: Host) -> N
     policy = CheckpointPolicy(CheckpointMode.AUTO, 300, 10, fall_back_to_files=True)
     spec = replace(SPEC, checkpoint=policy)
     assert bidding.consider(host, call(replace(ORDER, job_spec=spec_hash(spec)), spec))
+
+
+@pytest.mark.parametrize(("user", "taken"), [("1000", False), ("", False), ("root", True), ("0:0", True)])
+def test_a_host_that_was_proved_for_root_alone_declines_what_another_user_may_run(
+    host: Host, user: str, taken: bool
+) -> None:
+    host.facts["runtime"].update(other_users=False, reason="programs run by another user can't be checkpointed here")
+    spec = replace(SPEC, user=user)
+    asked = call(replace(ORDER, job_spec=spec_hash(spec)), spec)
+    if taken:
+        assert bidding.consider(host, asked)
+    else:
+        with pytest.raises(bidding.Declined, match="another"):
+            bidding.consider(host, asked)
 
 
 def test_a_taken_subnet_is_declined(host: Host) -> None:

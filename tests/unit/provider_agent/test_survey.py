@@ -17,7 +17,7 @@ from provider_agent.runtime.errors import DaemonUnavailable
 from provider_agent.settings import AgentSettings
 from provider_agent.survey import Survey, follow
 
-CAPS = RuntimeCapabilities("20.10.24", "1.1.5", "4.2", "v2", True, "6.1.0", "overlay2", True, "")
+CAPS = RuntimeCapabilities("20.10.24", "1.1.5", "4.2", "v2", True, "6.1.0", "overlay2", True, True, "")
 
 
 class Docker:
@@ -45,12 +45,12 @@ class Docker:
     def recalled(self, caps: RuntimeCapabilities, _: object) -> tuple[RuntimeCapabilities, bool]:
         if self.proved == caps:
             return caps, False
-        return replace(caps, process_mode=False, reason="no trial yet"), True
+        return replace(caps, process_mode=False, other_users=False, reason="no trial yet"), True
 
     def tried(self, caps: RuntimeCapabilities, *_: object) -> RuntimeCapabilities:
         self.calls.append("try")
         self.proved = caps if self.works else None
-        return caps if self.works else replace(caps, process_mode=False, reason="broken")
+        return caps if self.works else replace(caps, process_mode=False, other_users=False, reason="broken")
 
 
 @pytest.fixture
