@@ -4,6 +4,8 @@ import logging
 from collections.abc import Awaitable
 from typing import Any
 
+from requests.exceptions import RequestException
+
 from everlease.store.errors import StoreError
 from everlease.wire.commands import Command, CommandResult
 from provider_agent.errors import AgentError, StepFailed
@@ -11,6 +13,7 @@ from provider_agent.runtime.errors import RuntimeFault
 
 log = logging.getLogger(__name__)
 SENTENCE, LOG_TAIL = 2000, 4000
+AWAY = "the host's Docker daemon does not answer"
 
 
 async def answer(command: Command, work: Awaitable[dict[str, Any]]) -> CommandResult:
@@ -23,6 +26,10 @@ async def answer(command: Command, work: Awaitable[dict[str, Any]]) -> CommandRe
         tail = str(getattr(error, "log_tail", ""))[-LOG_TAIL:]
         retryable = bool(getattr(error, "retryable", False))
         return _result(command, error=str(error), retryable=retryable, result={"log_tail": tail} if tail else {})
+    except RequestException as error:
+        # Of Docker's client: it went away, or hangs. That says nothing about the job or its checkpoint.
+        log.warning("step %s of job %s: %s: %s", command.step, command.job_id[:10], AWAY, error)
+        return _result(command, error=AWAY, retryable=True, result={"host_fault": AWAY})
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return _result(command, error=f"this host failed: {reason}", retryable=True)

@@ -139,6 +139,7 @@ class Life:
             memory_bytes=self._usage.memory_bytes if sample.running else 0,
             disk_bytes=self._usage.disk_bytes,
             loss_bound_s=bound,
+            storing=record.phase == "exited" and record.exit_code == 0 and not record.host_fault,
         )
 
     def _sample(self, record: JobRecord) -> Sample:

@@ -15,6 +15,7 @@ class AgentSettings(BaseSettings):
     sockets in ``docker_run_dir`` (a short path). ``docker_network``: the path of the network namespace it lives in.
     ``slice``: the root of the agent's cgroups; ``everlease`` with the host's own daemon, else derived from
     ``data_dir``, since agents on one machine must not share one.
+    ``docker_away_s``: how long Docker is waited for once no task of a container is left; then its job is given up here.
     ``node_key`` (hex) is accepted on development chains only; else ``keystore`` and its password, itself or in a
     file. ``prove_runtime``: dump and restore a small container before process checkpoints are offered. ``teardown``: at
     SIGTERM remove the jobs and stop a daemon of our own, instead of leaving them for the next start. ``crash_at`` is
@@ -53,6 +54,7 @@ class AgentSettings(BaseSettings):
     docker_run_dir: Path | None = None
     docker_network: Path | None = None
     slice: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9]{0,31}$")
+    docker_away_s: float = Field(default=120.0, gt=0)
     runc: Path = Path("/usr/sbin/runc")
     criu: Path | None = None
     firewall: bool = True

@@ -30,10 +30,14 @@ from provider_agent.jobs import Job
 from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.orphans import sweep_host
+from provider_agent.runtime.container import FAILURES
+from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.threads import BEATING, BIDDING, run_in
 
 log = logging.getLogger(__name__)
 DROP_AFTER_S = 10.0
+DROP_AGAIN_S = 5.0
+"""A job that can't be removed, since Docker is away, is tried again after this time."""
 PREPARED_FOR_S = 1800.0
 MOST_CALLS = 8
 """Calls for bids that are looked at or wait to be, at once: with a Docker that hangs none of them ends."""
@@ -257,6 +261,10 @@ class Supervisor:
         self._dropping.add(job)
         try:
             await job.refused()
+        except (RuntimeFault, *FAILURES) as error:
+            log.warning("job %s can't be removed yet: %s", job.job_id[:10], error)
+            await asyncio.sleep(DROP_AGAIN_S)
+            return
         finally:
             self._dropping.discard(job)
         if self.jobs.get(job.job_id) is job:
@@ -326,6 +334,9 @@ class Supervisor:
             await self._decline(head, str(reason))
         except LinkDown:
             return
+        except (RuntimeFault, *FAILURES) as error:
+            log.warning("no bid: %s", error)
+            await self._decline(head, "this node could not ask its Docker daemon what a bid depends on")
         except Exception as error:
             log.exception("a call for bids failed")
             await self._decline(head, f"this node failed to look at the call ({type(error).__name__})")

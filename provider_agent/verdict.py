@@ -1,7 +1,8 @@
 """How a job's container ended, and whose doing it was: the program's, or that of a host whose Docker went away.
 
 A daemon that stops, restarts or dies takes its containers along, with exit codes that a program has too (0, 137, 143).
-So an exit counts as the program's only if the daemon that ran the container still answers a moment later.
+So an exit counts as the program's only if the daemon that ran the container still answers a moment later. A daemon that
+stays away from a container without tasks is the host's fault, too: the job is better off elsewhere.
 """
 
 import asyncio
@@ -19,6 +20,11 @@ MOMENT_S = 1.0
 """Docker ceases to answer before it stops containers: an exit it still tells of a moment later is none of its doing."""
 SAME_EVERY = 10
 KILLED = 137
+AWAY = "the host's Docker daemon does not come back"
+
+
+class _NoAnswer(Exception):
+    """Docker did not say what became of the container."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,37 @@ class End:
 
 
 async def wait(host: Host, job_id: str) -> End:
-    """Wait for the end of the job's container. While Docker is away nothing has ended: it is asked again."""
-    polls = 0
+    """Wait for the end of the job's container. While Docker is away nothing has ended: it is asked again, without end
+    while the container has tasks, else for the setting ``docker_away_s``.
+    """
+    polls, away_since = 0, None
     while True:
         record = _record(host, job_id)
-        end = await _look(host, record, refresh=polls % SAME_EVERY == 0)
+        try:
+            end, away_since = await _look(host, record, refresh=polls % SAME_EVERY == 0), None
+        except _NoAnswer:
+            away_since = await _still_away(host, record, away_since)
+            end = await _given_up(host, record, away_since)
         if end is not None:
             return end
         polls += 1
         await asyncio.sleep(POLL_S)
+
+
+async def _still_away(host: Host, record: JobRecord, since: float | None) -> float | None:
+    """Since when Docker is away from a container without tasks; None while it has some: it goes on without Docker."""
+    if await asyncio.to_thread(_holds_tasks, host, record):
+        return None
+    return host.clock.boottime() if since is None else since
+
+
+async def _given_up(host: Host, record: JobRecord, away_since: float | None) -> End | None:
+    if away_since is None or host.clock.boottime() - away_since < host.settings.docker_away_s:
+        return None
+    if record.container:
+        # Nothing may begin to run in it any more, whenever Docker is back.
+        await asyncio.to_thread(host.engine.kill, record.container)
+    return End(KILLED, fault=AWAY)
 
 
 async def recall(host: Host, record: JobRecord) -> End:
@@ -51,13 +79,14 @@ async def recall(host: Host, record: JobRecord) -> End:
 
 
 async def _look(host: Host, record: JobRecord, *, refresh: bool) -> End | None:
+    """One look at the container; None while it has not ended. Raises _NoAnswer."""
     if not refresh and await asyncio.to_thread(_holds_tasks, host, record):
         return None  # nothing has ended, and Docker is spared the question
     try:
         found = await asyncio.to_thread(host.engine.inspect, record.container or "")
     except ContainerFault as error:
         if error.retryable:
-            return None
+            raise _NoAnswer from error
         if record.container:
             # Docker does not know it any more; that none of its tasks runs on is seen to here.
             await asyncio.to_thread(host.engine.kill, record.container)
@@ -87,7 +116,7 @@ async def _note_daemon(host: Host, record: JobRecord) -> None:
 
 
 async def _fault(host: Host, record: JobRecord) -> str | None:
-    """Why an exit was the host's doing, or "" for the program's; None while that can't be told."""
+    """Why an exit was the host's doing, or "" for the program's; None while that can't be told. Raises _NoAnswer."""
     folder = oci.container_folder(host.engine.state, record.container or "")
     if parked.unsettled(folder):
         return None
@@ -95,7 +124,7 @@ async def _fault(host: Host, record: JobRecord) -> str | None:
         return broken
     before = await asyncio.to_thread(host.daemon)
     if before is None:
-        return None
+        raise _NoAnswer
     if record.daemon and before != record.daemon:
         return _anew(record.daemon, before)
     await asyncio.sleep(MOMENT_S)

@@ -5,7 +5,6 @@ from typing import Any
 from everlease.db import Tx, awards, jobs
 from everlease.db.outbox import OutboxEvent
 
-TOPIC = "node.notice"
 QUIET_S = 20.0
 """A node that says the same again sooner than this is not written down again: the history stays short."""
 _TOLD = {
@@ -19,7 +18,7 @@ _TOLD = {
 
 
 def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
-    """Write a ``node.notice`` event down; a repeat or one under an older fence changes nothing that counts."""
+    """Write an event of the topic ``NOTICE`` down; a repeat or one under an older fence changes nothing that counts."""
     payload = event.payload
     job_id, fence, kind = str(payload["job_id"]), int(payload["fence"]), str(payload["kind"])
     detail = str(payload.get("detail", ""))[:2000]

@@ -69,7 +69,7 @@ class Relay:
         with self._database.transaction() as tx:
             events = outbox.claim_unsent(tx, _BATCH)
             for event in events:
-                if event.topic == facts.TOPIC:
+                if event.topic == outbox.NOTICE:
                     _keep(tx, event, self._clock())
         for task in unique(task for event in events for task in self._route(event)):
             self._outlet.send(task)

@@ -41,6 +41,8 @@ class RecoverySettings(ServiceSettings):
     checkpoint_timeout: float = Field(default=900, gt=0, le=3000)
     capacity_wait: float = 15
     reorg_grace: float = 30
+    final_timeout: float = Field(default=900, gt=0)
+    idle_after: float = Field(default=300, gt=0)
     exhaust_margin: int = 30
 
     receipt_every: float = Field(default=2.0, gt=0)
@@ -83,6 +85,8 @@ class RecoverySettings(ServiceSettings):
             checkpoint_timeout_s=self.checkpoint_timeout,
             capacity_wait_s=self.capacity_wait,
             reorg_grace_s=self.reorg_grace,
+            final_timeout_s=self.final_timeout,
+            idle_after_s=self.idle_after,
             exhaust_margin_s=self.exhaust_margin,
         )
 

@@ -24,13 +24,18 @@ class Beat:
     fence: int
     serving: bool
     loss_bound_s: float | None
+    storing: bool = False
+
+
+UNHEARD_S = 30.0
+"""A longer silence between two heartbeats is no time that a node said to be idle: we may have been away ourselves."""
 
 
 def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
     """Credit a node's heartbeat to its current awards; returns the beats whose fence is stale or was never its own.
 
     Service is counted by the database's clock, from the award's start on, and never over a gap longer than the
-    order's ``max_silence``.
+    order's ``max_silence``. By the same clock: since when a node has been saying that it does not serve.
     """
     held = current(tx, node, [beat.job_id for beat in beats])
     now = tx.scalar(select(func.clock_timestamp()))
@@ -43,8 +48,12 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
         elif award.started_at is not None:
             before = Accrual(award.earned_s, (award.last_beat_at or award.started_at).timestamp())
             after = accrue(before, now.timestamp(), line.serving, float(job.order["max_silence"]))
+            if line.serving:
+                award.idle_since = None
+            elif award.idle_since is None or now.timestamp() - before.seen_at > UNHEARD_S:
+                award.idle_since = now
             award.earned_s, award.last_beat_at = after.earned, now
-            award.serving, award.loss_bound_s = line.serving, line.loss_bound_s
+            award.serving, award.storing, award.loss_bound_s = line.serving, line.storing, line.loss_bound_s
     return refused
 
 

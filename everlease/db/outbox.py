@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, text, update
@@ -12,6 +12,10 @@ from everlease.db.engine import Tx
 from everlease.db.models.outbox import OutboxRow
 
 CHANNEL = "everlease_outbox"
+NOTICE = "node.notice"
+"""The topic of what nodes tell of their containers."""
+_WAITS_S = 5.0
+"""A relay that is there has sent an event by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,17 @@ def mark_sent(tx: Tx, ids: Sequence[int]) -> None:
     """Record that the broker took these events."""
     if ids:
         tx.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(sent_at=func.clock_timestamp()))
+
+
+def waits(tx: Tx, topic: str, job_id: str) -> bool:
+    """Whether an event of this topic about the job waits for a relay that is away: no node can keep that up at will."""
+    unsent = select(OutboxRow.id).where(
+        OutboxRow.sent_at.is_(None),
+        OutboxRow.created_at < func.clock_timestamp() - timedelta(seconds=_WAITS_S),
+        OutboxRow.topic == topic,
+        OutboxRow.payload["job_id"].as_string() == job_id,
+    )
+    return tx.scalar(unsent.limit(1)) is not None
 
 
 def purge_sent(tx: Tx, before: datetime) -> int:

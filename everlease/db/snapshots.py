@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
-from everlease.db import restores
+from everlease.db import outbox, restores
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
 from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
@@ -75,6 +75,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         gone_nodes=frozenset(gone),
         newest_node_at=unix(newest),
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
+        unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 
 
@@ -154,6 +155,8 @@ def _award(tx: Tx, row: AwardRow) -> Award:
         outcome=row.outcome,
         last_beat_at=unix(row.last_beat_at),
         last_seen_at=facts.get("last_seen_at"),
+        idle_since=unix(row.idle_since),
+        storing=row.storing,
         earned_s=row.earned_s,
         mtbf_s=float(facts.get("mtbf_s", 86_400.0)),
         restarts=row.restarts,

@@ -57,6 +57,8 @@ class Award:
     """A node's tenure. ``exit_code``: the container ended and nobody has acted on it yet; ``exited_at`` when.
 
     ``host_fault``: why that end was the host's doing, where it was; ``host_faults``: how many of them were made up for.
+    ``idle_since``: since when its heartbeats say that the workload does not run; ``storing``: the last said that it
+    ended well and its outputs are being stored.
     """
 
     fence: int
@@ -83,6 +85,8 @@ class Award:
     last_beat_at: float | None = None
     last_seen_at: float | None = None
     silent: bool = False
+    idle_since: float | None = None
+    storing: bool = False
     earned_s: float = 0.0
     mtbf_s: float = 86_400.0
     restarts: int = 0
@@ -228,6 +232,7 @@ class Snapshot:
     """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq.
 
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
+    ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     """
 
     job: Job
@@ -244,6 +249,7 @@ class Snapshot:
     gone_nodes: frozenset[str] = frozenset()
     newest_node_at: float | None = None
     winner_unfit: str = ""
+    unread: bool = False
 
     @property
     def award(self) -> Award | None:

@@ -65,7 +65,10 @@ class Welcome(Message):
 
 
 class JobBeat(Message):
-    """One job in a heartbeat. ``serving``: the workload ran, unfrozen, since the last heartbeat."""
+    """One job in a heartbeat. ``serving``: the workload ran, unfrozen, since the last heartbeat.
+
+    ``storing``: its program ended well, and its end is told once the outputs are stored.
+    """
 
     job_id: Hex32
     fence: Count
@@ -74,6 +77,7 @@ class JobBeat(Message):
     memory_bytes: Count = 0
     disk_bytes: Count = 0
     loss_bound_s: float | None = None
+    storing: bool = False
 
 
 class Heartbeat(Message):

@@ -23,7 +23,7 @@ class _Replaced(Exception):
 
 def take_heartbeat(parts: Parts, node: str, session: str, message: Heartbeat) -> BeatOutcome:
     """Record one heartbeat in one transaction; raises DatabaseUnavailable, and then nothing is acknowledged."""
-    beats = [Beat(line.job_id, line.fence, line.serving, line.loss_bound_s) for line in message.jobs]
+    beats = [Beat(line.job_id, line.fence, line.serving, line.loss_bound_s, line.storing) for line in message.jobs]
     try:
         with parts.metrics.beat_seconds.time(), parts.beats_db.transaction() as tx:
             # Awards are locked before the node, as recovery does when it ends one.

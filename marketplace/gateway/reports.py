@@ -2,7 +2,7 @@
 
 from everlease.db import Tx, awards, jobs, logs, nodes, queries
 from everlease.db.models.jobs import ReceiptRow
-from everlease.db.outbox import emit
+from everlease.db.outbox import NOTICE, emit
 from everlease.wire.node import (
     Drain,
     FactsMessage,
@@ -51,7 +51,7 @@ def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
             if refusal is not None:
                 return refusal
         facts = {"node": node, "fence": message.fence, "kind": message.kind, "detail": message.detail}
-        emit(tx, "node.notice", {"job_id": message.job_id, **facts, "data": {**message.data, "node": node}})
+        emit(tx, NOTICE, {"job_id": message.job_id, **facts, "data": {**message.data, "node": node}})
     return None
 
 

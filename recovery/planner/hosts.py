@@ -1,7 +1,9 @@
-"""What hosts say of themselves: that they stop in order, or that their own Docker ended the container."""
+"""What hosts say of themselves: that they stop in order, that their own Docker ended the container, or that it does not
+run.
+"""
 
 from everlease.domain.job import PLACED, JobEvent, JobState
-from everlease.domain.snapshot import Award, Snapshot
+from everlease.domain.snapshot import Award, Command, Snapshot
 from recovery.moves import CloseAuction, CountRestart, IssueCommand, NoteAward, Record
 from recovery.planner.draft import Draft
 
@@ -28,6 +30,38 @@ def host_failed(draft: Draft, award: Award) -> None:
     else:
         draft.end(award, HOST_FAULT)
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {award.host_fault}")
+
+
+def idle_too_long(draft: Draft, award: Award) -> str:
+    """Why to leave a host whose heartbeats say, without a break, that the job does not run there; else nothing.
+
+    Only what was heard counts, by the database's clock: neither our own absence nor that of the gateway. A command that
+    is out explains a pause, and so does one that was just answered, and an end that waits to be written down; outputs
+    that are being stored have their own time.
+    """
+    policy, asked = draft.policy, [c for c in draft.snapshot.commands if _is_of(c, award)]
+    if award.idle_since is None or draft.snapshot.unread or any(c.ok is None for c in asked):
+        return ""
+    since = max(award.idle_since, *(c.finished_at or 0.0 for c in asked), award.started_at or 0.0)
+    bound = policy.final_timeout_s if award.storing else policy.idle_after_s
+    idle = (award.last_beat_at or 0.0) - since
+    if idle < bound:
+        draft.wait_until(since + bound)
+        return ""
+    return f"the job did not run there for {idle:.0f} s"
+
+
+def leave_idle(draft: Draft, award: Award) -> bool:
+    """A host that keeps the job from running fails it, whatever the cause. True where it does."""
+    why = idle_too_long(draft, award)
+    if why:
+        draft.end(award, HOST_FAULT)
+        draft.event(JobEvent.MOVED, f"{award.node} failed the job: {why}")
+    return bool(why)
+
+
+def _is_of(command: Command, award: Award) -> bool:
+    return command.fence == award.fence and command.node == award.node
 
 
 def said_goodbye(draft: Draft) -> bool:

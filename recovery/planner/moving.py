@@ -5,6 +5,7 @@ from everlease.domain.snapshot import Auction, Award
 from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
 from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_terms, undecided, winner_of
 from recovery.planner.draft import Draft
+from recovery.planner.hosts import idle_too_long
 from recovery.planner.leases import watch_lease
 from recovery.planner.placing import prepare_payload
 from recovery.planner.running import exited, held, hold, holding, thaw
@@ -54,11 +55,16 @@ def hibernating(draft: Draft) -> None:
 
 
 def _ended(draft: Draft, award: Award, abandoned: JobEvent) -> bool:
-    """An exit ends the move: the job succeeded, or RUNNING deals with its failure."""
+    """An exit ends the move: the job succeeded, or RUNNING deals with its failure, or with that of an idle host."""
     if award.exit_code or award.host_fault:
         draft.event(abandoned, award.host_fault or f"the job ended with exit code {award.exit_code}")
         return True
-    return exited(draft, award)
+    if exited(draft, award):
+        return True
+    why = idle_too_long(draft, award)
+    if why:
+        draft.event(abandoned, why)
+    return bool(why)
 
 
 def _hibernations(draft: Draft, award: Award) -> int:

@@ -14,7 +14,7 @@ from recovery.moves import (
 from recovery.planner.bidding import out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
-from recovery.planner.hosts import host_failed
+from recovery.planner.hosts import host_failed, leave_idle
 from recovery.planner.leases import watch_lease
 
 
@@ -24,9 +24,9 @@ def running(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.VOIDED, "the award is gone")
         return
-    if watch_lease(draft, award) or exited(draft, award) or _undumpable(draft, award) or _exhausting(draft, award):
-        return
-    _wishes(draft, award)
+    deciding = (watch_lease, exited, _undumpable, _exhausting, leave_idle)
+    if not any(decides(draft, award) for decides in deciding):
+        _wishes(draft, award)
 
 
 def exited(draft: Draft, award: Award) -> bool:

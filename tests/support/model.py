@@ -360,12 +360,14 @@ class World:
             ),
         )
 
-    def beat(self) -> None:
+    def beat(self, *, serving: bool = True, storing: bool = False) -> None:
         """A heartbeat of the node that runs the job."""
         award = self.snapshot.award
         if award is not None and award.started_at is not None:
             earned = award.earned_s + max(self.now - (award.last_beat_at or award.started_at), 0)
-            self.set_award(award.fence, last_beat_at=self.now, earned_s=earned)
+            idle = None if serving else award.idle_since or self.now
+            earned = earned if serving else award.earned_s
+            self.set_award(award.fence, last_beat_at=self.now, earned_s=earned, idle_since=idle, storing=storing)
 
     def commit(self, *, final: bool = False, mode: str = "process") -> bool:
         """The node that runs the job commits a checkpoint."""

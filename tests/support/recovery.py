@@ -146,14 +146,14 @@ class Stage:
         self.answer(job, "start", restore_s=0.2)
         self.reach(job, "RUNNING", timeout_s)
 
-    def beat(self, job: str, times: int = 1, pause_s: float = 0.0) -> None:
+    def beat(self, job: str, times: int = 1, pause_s: float = 0.0, *, serving: bool = True) -> None:
         """Heartbeats of the node that holds the job."""
         for _ in range(times):
             with self.database.transaction() as tx:
                 award = self._award(tx, job)
                 row = tx.get_one(NodeRow, award.node)
                 assert nodes.seen(tx, award.node, row.session or "")
-                assert not awards.beat(tx, award.node, [Beat(job, award.fence, True, None)])
+                assert not awards.beat(tx, award.node, [Beat(job, award.fence, serving, None)])
             time.sleep(pause_s)
 
     def checkpoint(self, job: str, *, final: bool = False) -> str:
@@ -239,6 +239,10 @@ class Stage:
             )
             return tx.scalars(found).first() is not None
 
+    def commands(self, tx: Tx, job: str) -> list[CommandRow]:
+        """All commands of a job, oldest first."""
+        return list(tx.scalars(select(CommandRow).where(CommandRow.job_id == job).order_by(CommandRow.id)))
+
     def mirror(self) -> None:
         """Let the indexer catch up; a block counts as final as soon as two are above it."""
         assert self.follower.catch_up() is Step.IDLE
@@ -251,7 +255,7 @@ class Stage:
         with self.database.transaction() as tx:
             row = jobs.get(tx, job)
             held = tx.scalars(select(AwardRow).where(AwardRow.job_id == job).order_by(AwardRow.fence)).all()
-            told = tx.scalars(select(CommandRow).where(CommandRow.job_id == job).order_by(CommandRow.id)).all()
+            told = self.commands(tx, job)
             sent = tx.scalars(select(TxRow).where(TxRow.job_id == job).order_by(TxRow.id)).all()
             return (
                 f"{row.state} ({row.reason}) awards={[(a.fence, a.outcome or 'current') for a in held]} "

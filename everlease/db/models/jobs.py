@@ -100,7 +100,8 @@ class AwardRow(Base):
     """A node's tenure over a job under one fence. Facts with their times; the phase is derived from them.
 
     ``lease_id`` repeats where a node is reinstated under the same lease. ``settle`` says how the lease before this one
-    ends in the same transaction as this one's open (suspend, close or nothing).
+    ends in the same transaction as this one's open (suspend, close or nothing). ``idle_since``: the first of the
+    heartbeats in a row that say that the workload does not run; ``storing``: the last said that its outputs are stored.
     """
 
     __tablename__ = "award"
@@ -133,6 +134,8 @@ class AwardRow(Base):
     last_beat_at: Mapped[Instant | None]
     earned_s: Mapped[float] = mapped_column(default=0.0)
     serving: Mapped[bool] = mapped_column(default=False)
+    idle_since: Mapped[Instant | None]
+    storing: Mapped[bool] = mapped_column(default=False)
     loss_bound_s: Mapped[float | None]
     restarts: Mapped[int] = mapped_column(default=0)
     facts: Mapped[Json] = mapped_column(default=dict)

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from everlease.wire.commands import Restart, TakeCheckpoint
-from everlease.wire.node import JobNotice
+from everlease.wire.commands import Restart, Stop, TakeCheckpoint
+from everlease.wire.node import Decline, JobNotice
 from provider_agent.runtime.daemon import connect
 from provider_agent.runtime.daemon_identity import boot_id
 from tests.integration.agent.conftest import Agent, Launch, World
@@ -156,3 +156,40 @@ def test_a_container_that_somebody_removed_leaves_no_guard_against_the_next(worl
     (new,) = [path.parent for path in folders.glob("*/outer.json")]
     assert new != old
     job.stop(agent)
+
+
+def test_docker_that_does_not_come_back_gives_the_job_up_and_cleans_up_once_it_does(world: World) -> None:
+    """A restart in place fails, the job moves, and no second copy of it runs, whenever Docker is back."""
+    agent, other = world.agents["a"], world.agents["b"]
+    agent.environment["EVERLEASE_AGENT_DOCKER_AWAY_S"] = "4"
+    connected(world, agent)
+    connected(world, other)
+    job = world.job(QUIT_AT_SIGTERM)
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    taken = TakeCheckpoint(job_id=job.id, fence=job.fence, step=job.step("checkpoint"))
+    assert world.gateway.do(agent.address, taken).ok
+    agent.docker.stop()
+    assert ended(world, job).data["host_fault"] == "the host's Docker daemon does not come back"
+    fence, head = job.fence, world.gateway.heads[job.id]
+    restart = Restart(job_id=job.id, fence=fence, step="restart", checkpoint=head[1], checkpoint_seq=head[0])
+    failed = world.gateway.do(agent.address, restart)
+    assert not failed.ok
+    assert failed.result["host_fault"]
+    refused = world.gateway.call(agent.address, job.call(agent))
+    assert isinstance(refused, Decline), "a host without Docker takes no job"
+    stop = Stop(job_id=job.id, fence=fence, step="stop", grace_s=0)
+    assert not world.gateway.do(agent.address, stop).ok
+    before = numbers(job.lines())
+    job.run_on(other)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    assert 1 < numbers(job.lines())[0] <= before[-1] + 1, "it goes on from the checkpoint"
+    client = agent.docker.start()
+    world.gateway.until(lambda g: not client.containers.list(all=True, filters={"label": "io.everlease.job"}))
+    world.gateway.until(lambda g: not (agent.root / "jobs" / job.id).exists())
+    client.close()
+    assert len(job.lines(fence)) == len(before), "nothing ran there meanwhile"
+    seen = len(job.lines())
+    world.gateway.until(lambda g: len(job.lines()) > seen + 5)
+    assert agent.log().count("Traceback") == 0
+    job.stop(other)

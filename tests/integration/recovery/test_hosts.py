@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from everlease.db import awards
-from everlease.db.outbox import OutboxEvent
+from everlease.db.outbox import NOTICE, OutboxEvent
 from recovery import apply, facts
 from tests.support.recovery import Stage
 
@@ -26,7 +26,7 @@ def exits(stage: Stage, job: str, container: str, **data: Any) -> None:
     award = stage.award(job)
     told = {"job_id": job, "fence": award.fence, "kind": "exited", "node": award.node}
     with stage.database.transaction() as tx:
-        event = OutboxEvent(1, facts.TOPIC, {**told, "data": {"container": container, **data}})
+        event = OutboxEvent(1, NOTICE, {**told, "data": {"container": container, **data}})
         facts.keep(tx, event, time.time())
 
 

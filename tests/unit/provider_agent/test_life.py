@@ -1,16 +1,19 @@
 """What looks after a running job begins again when it fails, and costs the same for any number of processes."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from everlease.wire.commands import Prepare
 from provider_agent import life as module
 from provider_agent.checkpointer import Checkpoints
 from provider_agent.errors import JobGone, LinkDown
 from provider_agent.host import Host
 from provider_agent.life import Life, Owner
+from provider_agent.records import JobRecord
 
 JOB = "0x" + "ab" * 32
 
@@ -46,3 +49,20 @@ def test_a_job_that_is_gone_is_left_alone(life: Life) -> None:
 
     asyncio.run(life._keep_up(work))
     assert tries == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "fault", "storing"),
+    [("exited", 0, "", True), ("exited", 3, "", False), ("exited", 0, "Docker", False), ("running", None, "", False)],
+)
+def test_a_heartbeat_tells_that_outputs_are_being_stored_from_a_job_that_only_stands_still(
+    tmp_path: Path, phase: str, code: int | None, fault: str, storing: bool
+) -> None:
+    prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+    record = JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare, container="c" * 64)
+    record = record.model_copy(update={"phase": phase, "exit_code": code, "host_fault": fault})
+    host = cast(Host, SimpleNamespace(engine=SimpleNamespace(state=tmp_path)))
+    checkpoints = cast(Checkpoints, SimpleNamespace(job_id=JOB, dumping=False))
+    watched = Life(host, cast(Owner, SimpleNamespace(frozen=False)), checkpoints)
+    beat = asyncio.run(watched.beat(record))
+    assert (beat.serving, beat.storing) == (False, storing)

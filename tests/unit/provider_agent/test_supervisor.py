@@ -7,16 +7,22 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from requests.exceptions import ConnectionError
 
+from everlease.wire.commands import Stop
 from everlease.wire.node import CallForBids
+from provider_agent import answers
 from provider_agent import supervisor as module
 from provider_agent.bidding import Declined
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
+from provider_agent.jobs import Job
 from provider_agent.journal import Journal
 from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.supervisor import MOST_CALLS, Supervisor
+
+JOB = "0x" + "ab" * 32
 
 
 class Wire:
@@ -71,3 +77,46 @@ def test_a_host_with_a_job_or_about_to_leave_is_not_idle() -> None:
     held.clear()
     centre.draining = True
     assert not centre.idle()
+
+
+def test_a_job_that_cannot_be_removed_while_docker_is_away_is_removed_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The marketplace refuses its heartbeats all the while: each refusal is a try, and no try is a fault of ours."""
+    monkeypatch.setattr(module, "DROP_AGAIN_S", 0.0)
+    away, tries = True, 0
+
+    class Stuck:
+        job_id = JOB
+
+        async def refused(self) -> None:
+            nonlocal tries
+            tries += 1
+            if away:
+                raise ConnectionError("refused")
+
+    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"))
+    centre = Supervisor(cast(Host, host), cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
+    job = cast(Job, Stuck())
+    centre.jobs[JOB] = job
+
+    async def scenario() -> None:
+        nonlocal away
+        for _ in range(3):
+            await centre._drop(job, "it moved")
+            assert centre.jobs == {JOB: job}, "it stays, and so do its heartbeats"
+        away = False
+        await centre._drop(job, "it moved")
+
+    asyncio.run(scenario())
+    assert (tries, centre.jobs) == (4, {})
+    assert "can't be removed yet" in caplog.text
+
+
+def test_a_step_that_fails_for_want_of_docker_says_so_and_blames_no_checkpoint() -> None:
+    async def fails() -> dict[str, Any]:
+        raise ConnectionError("Connection aborted.")
+
+    command = Stop(job_id=JOB, fence=1, step="stop/1", grace_s=0)
+    said = asyncio.run(answers.answer(command, fails()))
+    assert (said.ok, said.retryable, said.result) == (False, True, {"host_fault": answers.AWAY})

@@ -61,9 +61,9 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.turn_round()
         self.world.settle()
 
-    @rule()
-    def beat(self) -> None:
-        self.world.beat()
+    @rule(serving=st.booleans(), storing=st.booleans())
+    def beat(self, serving: bool, storing: bool) -> None:
+        self.world.beat(serving=serving, storing=storing)
         self.world.settle()
 
     @rule()

@@ -556,6 +556,8 @@ def upgrade() -> None:
         sa.Column("last_beat_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("earned_s", sa.Double(), nullable=False),
         sa.Column("serving", sa.Boolean(), nullable=False),
+        sa.Column("idle_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("storing", sa.Boolean(), nullable=False),
         sa.Column("loss_bound_s", sa.Double(), nullable=True),
         sa.Column("restarts", sa.Integer(), nullable=False),
         sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),

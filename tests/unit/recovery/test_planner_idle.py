@@ -1,0 +1,147 @@
+"""A host that keeps a job from running, as its own heartbeats say, is left; what the market asked for is no fault."""
+
+from dataclasses import replace
+
+import pytest
+
+from everlease.domain.liveness import fenced_at
+from recovery.planner.leases import fencing_time
+from tests.support.model import NODES, POLICY, World
+from tests.unit.recovery.test_planner_running import issued, recover, running, settles
+
+A, B = NODES[:2]
+
+
+def idle(world: World, seconds: float, *, storing: bool = False) -> None:
+    """The node beats on, and does not serve, for this long; recovery looks now and then."""
+    end = world.now + seconds
+    world.beat(serving=False, storing=storing)
+    while world.now < end:
+        world.now = min(world.now + 10, end)
+        world.expire()
+        world.beat(serving=False, storing=storing)
+        world.settle()
+
+
+def outcome(world: World) -> str:
+    return world.snapshot.awards[0].outcome
+
+
+def test_a_host_that_does_not_serve_for_too_long_is_left_without_penalty_or_count() -> None:
+    world = running()
+    idle(world, POLICY.idle_after_s - 1)
+    assert (world.job.state, world.job.due_at) == ("RUNNING", world.now + 1), "it is looked at again in time"
+    idle(world, 1)
+    assert (world.job.state, outcome(world)) == ("AUCTIONING", "host_fault")
+    assert "did not run there for 300 s" in world.job.reason
+    assert "host failed" in world.snapshot.auctions[-1].excluded[A]
+    assert [move.step for move in issued(world, "stop")] == ["stop/1"]
+    recover(world, B)
+    assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("RUNNING", 0, 0)
+    assert world.snapshot.receipts["lease-1"].final
+    ended = world.snapshot.awards[0].ended_at or 0
+    assert fencing_time(world.snapshot, world.snapshot.awards[-1], POLICY.liveness) == fenced_at(ended, POLICY.liveness)
+
+
+def test_service_in_between_begins_the_count_anew() -> None:
+    world = running()
+    for _ in range(3):
+        idle(world, POLICY.idle_after_s - 1)
+        world.beat()
+        world.settle()
+    assert world.job.state == "RUNNING"
+    assert world.job.due_at is None or world.job.due_at > world.now + POLICY.idle_after_s
+
+
+def test_time_in_which_nothing_was_heard_does_not_count() -> None:
+    world = running()
+    idle(world, 10)
+    world.now += 10 * POLICY.idle_after_s
+    world.settle()
+    assert world.job.state == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("wish", "step", "answered"),
+    [("migrate", "hold", False), ("hibernate", "hold", False), ("checkpoint", "checkpoint", True)],
+)
+def test_a_command_that_is_out_explains_a_pause_and_a_while_after_its_answer(
+    wish: str, step: str, answered: bool
+) -> None:
+    world = running()
+    world.set_job(wish=wish)
+    world.settle()
+    if wish == "migrate":
+        world.offer(B)
+        world.now += 2
+        world.settle()
+        world.answer("preload")
+        world.settle()
+    idle(world, 2 * POLICY.idle_after_s)
+    assert outcome(world) == ""
+    world.answer(step, ok=answered, error="" if answered else "the disk is full")
+    world.settle()
+    assert world.job.state == "RUNNING"
+    world.answer("thaw")
+    idle(world, POLICY.idle_after_s - 1)
+    assert outcome(world) == ""
+    idle(world, 1)
+    assert outcome(world) == "host_fault"
+
+
+def test_a_restart_in_place_is_waited_for() -> None:
+    world = running()
+    world.exit(137, "the host's Docker daemon does not come back")
+    world.settle()
+    idle(world, POLICY.start_timeout_s - 1)
+    assert (world.job.state, outcome(world)) == ("RUNNING", "")
+    world.answer("restart", ok=False, error="Docker is away", host_fault="Docker is away")
+    world.settle()
+    assert (world.job.state, outcome(world)) == ("AUCTIONING", "host_fault")
+
+
+def test_outputs_that_are_being_stored_have_the_time_they_always_had() -> None:
+    world = running()
+    idle(world, POLICY.final_timeout_s - 1, storing=True)
+    assert outcome(world) == ""
+    idle(world, 1, storing=True)
+    assert outcome(world) == "host_fault", "the word of a host is no reason to wait for ever"
+
+
+def test_an_end_that_waits_to_be_written_down_is_no_fault() -> None:
+    world = running()
+    world.snapshot = replace(world.snapshot, unread=True)
+    idle(world, 2 * POLICY.idle_after_s)
+    assert outcome(world) == ""
+    world.snapshot = replace(world.snapshot, unread=False)
+    world.exit(3)
+    world.settle()
+    assert [move.step for move in issued(world, "restart")] == ["restart/1/1"]
+
+
+def test_a_host_that_freezes_the_job_while_a_move_is_prepared_is_left_and_the_move_abandoned() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    assert world.job.state == "MIGRATING"
+    assert issued(world, "prepare")[-1].node == B, "a command to another node explains nothing"
+    idle(world, POLICY.idle_after_s)
+    assert (world.job.state, outcome(world)) == ("AUCTIONING", "host_fault")
+    recover(world, B)
+    assert world.job.state == "RUNNING"
+
+
+def test_money_that_runs_out_is_no_fault_of_the_host() -> None:
+    world = running()
+    world.set_lease("lease-1", reserve=world.snapshot.leases[0].rate // 3600 * 20)
+    assert world.snapshot.escrow is not None
+    world.snapshot = replace(world.snapshot, escrow=replace(world.snapshot.escrow, balance=0))
+    idle(world, 2 * POLICY.idle_after_s)
+    assert outcome(world) == ""
+    world.commit()
+    world.answer("hold")
+    world.settle()
+    assert (world.job.state, settles(world)) == ("EXHAUSTED", [("lease-1", "close")])
