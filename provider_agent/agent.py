@@ -120,9 +120,11 @@ class Agent:
             if request.get("command") == "stop":
                 within_s, reason = stop_terms(request)
                 return await supervisor.stop(within_s, reason)
+            if request.get("command") == "restart":
+                return await supervisor.restart()
             if request.get("command") == "status":
                 return supervisor.status()
-            return {"ok": False, "error": "the commands are drain, stop and status"}
+            return {"ok": False, "error": "the commands are drain, stop, restart and status"}
 
         async with control_socket(self.settings.data_dir / "agent.sock", answer):
             works = [self.link.run(supervisor), supervisor.beat_for_ever(), stop.wait(), supervisor.empty.wait()]

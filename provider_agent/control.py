@@ -1,8 +1,11 @@
-"""The agent's local control socket: one JSON line in, one out. `drain`, `stop` and `status`, for `everlease provider`.
+"""The agent's local control socket: one JSON line in, one out. `drain`, `stop` and `status`, for `everlease provider`;
+`restart` for the unit.
 
 {"command": "drain", "exit_when_empty": true, "reason": "…"}  →  {"ok": true, "jobs_left": 1}
 {"command": "stop", "within_s": 90, "reason": "…"}  →  {"ok": true, "jobs": [{"job_id": …, "still": …, "why": …}]}
     once all jobs have left or stand still, at the latest when the time is up; the agent ends after the answer
+{"command": "restart"}  →  {"ok": true}
+    the marketplace has heard that this agent ends only to be started anew; whoever asked ends it
 {"command": "status"}  →  {"ok": true, "node": "0x…", "connected": true, "draining": false, "jobs": […]}
 """
 

@@ -41,6 +41,8 @@ DROP_AGAIN_S = 5.0
 PREPARED_FOR_S = 1800.0
 MOST_CALLS = 8
 """Calls for bids that are looked at or wait to be, at once: with a Docker that hangs none of them ends."""
+HEARD_S = 1.5
+"""How long a restart waits for the marketplace to have heard of it."""
 ANSWERED_S = 0.5
 """How long the agent lives on after its departure, so that whoever asked for it gets the answer."""
 
@@ -136,6 +138,22 @@ class Supervisor:
             return {"ok": True, "jobs": await asyncio.shield(self._departure)}
         finally:
             asyncio.get_running_loop().call_later(ANSWERED_S, self.empty.set)
+
+    async def restart(self) -> dict[str, Any]:
+        """This agent ends only to be started anew: tell the marketplace, and whether it has heard that."""
+        if not self._link.connected:
+            return {"ok": False, "error": "there is no connection to the marketplace"}
+        telling = asyncio.create_task(self._link.deliver({"type": "restarting"}))
+        try:
+            async with asyncio.timeout(HEARD_S):
+                # The answer to a heartbeat says that what was sent before it has come.
+                await self._beat()
+                await telling
+        except TimeoutError:
+            return {"ok": False, "error": "the marketplace does not answer"}
+        finally:
+            telling.cancel()
+        return {"ok": True}
 
     async def _announce_drain(self, reason: str, within_s: float | None = None) -> None:
         try:

@@ -32,6 +32,8 @@ class RecoverySettings(ServiceSettings):
     suspect_after: float = 2.5
     probe_timeout: float = 1.0
     reconnect_grace: float = 1.0
+    restart_grace: float = Field(default=30.0, ge=0)
+    max_restarts_a_day: int = Field(default=5, ge=0, le=50)
     fence_after: float = 4.0
 
     auction_window: float = 1.0
@@ -68,6 +70,8 @@ class RecoverySettings(ServiceSettings):
             suspect_after=self.suspect_after,
             probe_timeout=self.probe_timeout,
             reconnect_grace=self.reconnect_grace,
+            restart_grace=self.restart_grace,
+            max_restarts_a_day=self.max_restarts_a_day,
             fence_after=self.fence_after,
         )
 

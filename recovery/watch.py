@@ -8,7 +8,7 @@ import structlog
 
 from everlease.db import Tx, awards, jobs, nodes
 from everlease.db.models.nodes import NodeRow
-from everlease.domain.liveness import Liveness, LivenessPolicy, Sighting, liveness
+from everlease.domain.liveness import Liveness, LivenessPolicy, Sighting, liveness, restarts_count
 from recovery.apply import Desk, lose
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ def look(tx: Tx, now: float, watching_since: float, policy: LivenessPolicy) -> l
     """
     lost: list[Lost] = []
     for node in nodes.watched(tx):
-        sighting = _sighting(node, watching_since)
+        sighting = _sighting(node, watching_since, now, policy)
         verdict = liveness(sighting, now, policy)
         if verdict is Liveness.LOST:
             lost.append(_lost(tx, node, now))
@@ -111,12 +111,13 @@ def declare(desk: Desk, lost: Iterable[Lost]) -> int:
     return ended
 
 
-def _sighting(node: NodeRow, watching_since: float) -> Sighting:
+def _sighting(node: NodeRow, watching_since: float, now: float, policy: LivenessPolicy) -> Sighting:
     gone, probe = _unix(node.disconnected_at), _unix(node.probe_sent_at)
     return Sighting(
         last_seen=max(_unix(node.last_seen) or 0.0, watching_since),
         disconnected_at=None if gone is None else max(gone, watching_since),
         probe_sent_at=probe if probe is not None and probe > watching_since else None,
+        restarting_at=_unix(node.restarting_at) if restarts_count(node.restarts, now, policy) else None,
     )
 
 

@@ -11,6 +11,7 @@ from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import NodeRow, ZombieRow
 from everlease.db.outbox import emit
+from everlease.domain.liveness import DAY_S
 
 _now = func.clock_timestamp
 
@@ -31,8 +32,9 @@ def admit(
         "probe_sent_at": None,
         "liveness": "ALIVE",
         "draining": False,
+        "restarting_at": None,
     }
-    defaults = {"losses": 0, "served_s": 0.0}
+    defaults = {"losses": 0, "served_s": 0.0, "restarts": []}
     tx.execute(
         insert(NodeRow)
         .values(address=node, **values, **defaults)
@@ -75,6 +77,27 @@ def gone(tx: Tx, node: str, session: str) -> None:
     ).one_or_none()
     if found is not None:
         emit(tx, "node.disconnected", {"node": node})
+
+
+_MOST_RESTARTS = 64
+"""More than any policy lets count."""
+
+
+def note_restart(tx: Tx, node: str, session: str) -> bool:
+    """Note that the agent of this session says that it is about to be started anew; False for a repeat."""
+    row = tx.scalar(
+        select(NodeRow)
+        .where(NodeRow.address == node, NodeRow.session == session, NodeRow.restarting_at.is_(None))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        return False
+    now = tx.scalar(select(_now()))
+    assert isinstance(now, datetime)
+    lately = [at for at in row.restarts if at > now.timestamp() - DAY_S]
+    row.restarting_at, row.restarts = now, [*lately, now.timestamp()][-_MOST_RESTARTS:]
+    return True
 
 
 def get(tx: Tx, node: str) -> NodeRow | None:

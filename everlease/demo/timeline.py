@@ -43,6 +43,7 @@ _TEXTS = {
     "checkpoint.committed": "checkpoint {seq} committed, {new_mb} MB new, {pause_s:.2f} s frozen",
     "key.released": "job key released to {holder}",
     "node.draining": "{node} is draining",
+    "node.restarting": "{node} restarts its agent",
     "job.nobody_bid": "nobody bid: {reason}",
     "job.gave_up": "gave up: {reason}",
     "job.host_stopped": "host {node} stopped in order",

@@ -222,6 +222,13 @@ class Drain(Message):
     within_s: float | None = Field(default=None, ge=0, le=86_400)
 
 
+class Restarting(Message):
+    """The agent ends only to be started anew, and its jobs stay: for a while its silence is no loss."""
+
+    type: Literal["restarting"] = "restarting"
+    seq: Count
+
+
 class LastWord(Message):
     """How a node leaves a job: the newest checkpoint it committed or began from, and whether the workload stands still.
 
@@ -312,6 +319,7 @@ FromNode = Annotated[
     | LogChunk
     | JobNotice
     | Drain
+    | Restarting
     | Goodbye
     | TokenRequest
     | ReceiptRequest

@@ -25,6 +25,7 @@ from everlease.wire.node import (
     Pong,
     ReceiptRequest,
     Refusal,
+    Restarting,
     ResultMessage,
     TokenRequest,
 )
@@ -82,6 +83,8 @@ class Dispatcher:
                 self._refuse("notice", message.job_id, await self._thread(reports.take_notice, message))
             case Drain():
                 await self._drain(message)
+            case Restarting():
+                await self._thread(reports.take_restart, self._session.id)
             case Goodbye():
                 await self._thread(reports.take_goodbye, self._session.id, message)
             case TokenRequest():

@@ -68,6 +68,14 @@ def take_drain(parts: Parts, node: str, message: Drain) -> int:
     return len(held)
 
 
+def take_restart(parts: Parts, node: str, session: str) -> None:
+    """The node's agent is about to be started anew: the monitor waits for it longer. A repeat changes nothing."""
+    with parts.db.transaction() as tx:
+        if nodes.note_restart(tx, node, session):
+            for award in awards.held_by(tx, node):
+                jobs.record(tx, award.job_id, "node.restarting", {"node": node, "fence": award.fence})
+
+
 def take_goodbye(parts: Parts, node: str, session: str, message: Goodbye) -> None:
     """Keep what a node that stops in order says of its jobs; recovery moves them at once. A repeat changes nothing.
 

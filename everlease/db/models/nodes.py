@@ -12,13 +12,18 @@ from everlease.db.models.base import (
     Hex32,
     Instant,
     Json,
+    JsonList,
     LongText,
     Serial,
 )
 
 
 class NodeRow(Base):
-    """One node: its facts, its session at the gateway, its record. ``last_seen`` is the gateway's clock."""
+    """One node: its facts, its session at the gateway, its record. ``last_seen`` is the gateway's clock.
+
+    ``restarting_at``: when it said in this session that its agent is about to be started anew; ``restarts``: the times
+    (unix seconds) of the last day at which it said so, whether they counted or not.
+    """
 
     __tablename__ = "node"
 
@@ -34,6 +39,8 @@ class NodeRow(Base):
     probe_sent_at: Mapped[Instant | None]
     liveness: Mapped[str] = mapped_column(default="ALIVE")
     draining: Mapped[bool] = mapped_column(default=False)
+    restarting_at: Mapped[Instant | None]
+    restarts: Mapped[JsonList] = mapped_column(default=list)
     losses: Mapped[int] = mapped_column(default=0)
     served_s: Mapped[float] = mapped_column(default=0.0)
     shun_until: Mapped[Instant | None]

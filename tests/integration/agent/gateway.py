@@ -37,6 +37,7 @@ from everlease.wire.node import (
     JobNotice,
     LogChunk,
     ReceiptRequest,
+    Restarting,
     ResultMessage,
     TokenRequest,
     Welcome,
@@ -78,6 +79,7 @@ class Gateway:
     output: dict[tuple[str, int], bytearray] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     draining: set[str] = field(default_factory=set)
+    restarting: set[str] = field(default_factory=set)
     goodbyes: list[Goodbye] = field(default_factory=list)
     unanswered: dict[tuple[str, str], tuple[str, Command]] = field(default_factory=dict)
     hung_up: bool = False
@@ -273,6 +275,8 @@ class Gateway:
                 self.facts.setdefault(address, []).append(facts)
             case Drain():
                 self.draining.add(address)
+            case Restarting():
+                self.restarting.add(address)
             case Goodbye():
                 self.goodbyes.append(message)
         return None

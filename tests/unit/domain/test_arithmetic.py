@@ -17,6 +17,7 @@ from everlease.domain.liveness import (
     fenced_at,
     liveness,
     mean_time_between_losses,
+    restarts_count,
 )
 from everlease.domain.money import InvalidAmount, affordable_seconds, from_units, pay_for, to_units
 from everlease.domain.terms import Bid
@@ -157,6 +158,25 @@ def test_silence_is_probed_once_and_a_closed_socket_waits_its_grace() -> None:
     assert liveness(Sighting(13, probe_sent_at=12.6), 16, POLICY) is Liveness.SUSPECT, "an older probe says nothing"
     assert liveness(Sighting(10, disconnected_at=10.5), 11.4, POLICY) is Liveness.SUSPECT
     assert liveness(Sighting(10, disconnected_at=10.5), 11.5, POLICY) is Liveness.LOST
+
+
+@given(st.floats(0, 200), st.floats(0, 200), st.none() | st.floats(0, 200), st.floats(0, 200))
+def test_a_node_that_said_it_restarts_is_lost_later_and_never_by_more_than_the_grace(
+    seen: float, age: float, gone: float | None, said: float
+) -> None:
+    now, plain = seen + age, Sighting(seen, disconnected_at=gone, probe_sent_at=seen + 2.6)
+    verdict = liveness(replace(plain, restarting_at=said), now, POLICY)
+    before = liveness(plain, now, POLICY)
+    excused = before is Liveness.LOST and now < said + POLICY.restart_grace
+    assert verdict is (Liveness.SUSPECT if excused else before)
+
+
+def test_only_a_few_restarts_a_day_count() -> None:
+    most = POLICY.max_restarts_a_day
+    said = [1000.0 * n for n in range(most)]
+    assert restarts_count(said, 50_000, POLICY)
+    assert not restarts_count([*said, 50_000], 50_000, POLICY)
+    assert restarts_count([*said, 50_000], 86_401, POLICY), "the first is more than a day ago"
 
 
 @given(st.floats(0, 1e9), st.floats(0.5, 60))

@@ -120,3 +120,40 @@ def test_a_step_that_fails_for_want_of_docker_says_so_and_blames_no_checkpoint()
     command = Stop(job_id=JOB, fence=1, step="stop/1", grace_s=0)
     said = asyncio.run(answers.answer(command, fails()))
     assert (said.ok, said.retryable, said.result) == (False, True, {"host_fault": answers.AWAY})
+
+
+class Market(Wire):
+    """A link whose other side acknowledges what came before a heartbeat, or is silent."""
+
+    def __init__(self, *, connected: bool = True, silent: bool = False) -> None:
+        super().__init__()
+        self.connected, self._silent = connected, silent
+        self._beaten = asyncio.Event()
+
+    async def send(self, *message: Any) -> None:
+        await super().send(*message)
+        if not self._silent:
+            self._beaten.set()
+
+    async def deliver(self, body: dict[str, Any]) -> None:
+        self.sent.append(body)
+        await self._beaten.wait()
+
+
+def test_a_restart_is_announced_and_the_answer_waits_until_it_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARD_S", 0.2)
+    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"), free_disk=lambda: 1)
+
+    async def asked(wire: Market) -> dict[str, Any]:
+        centre = Supervisor(cast(Host, host), cast(Link, wire), cast(Mail, None), cast(Heartbeats, wire))
+        return await centre.restart()
+
+    heard = Market()
+    assert asyncio.run(asked(heard)) == {"ok": True}
+    assert heard.sent == [{"type": "restarting"}]
+    assert asyncio.run(asked(Market(silent=True))) == {"ok": False, "error": "the marketplace does not answer"}
+    cut_off = Market(connected=False)
+    assert not asyncio.run(asked(cut_off))["ok"]
+    assert cut_off.sent == []

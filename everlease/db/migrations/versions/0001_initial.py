@@ -361,6 +361,8 @@ def upgrade() -> None:
         sa.Column("probe_sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("liveness", sa.String(), nullable=False),
         sa.Column("draining", sa.Boolean(), nullable=False),
+        sa.Column("restarting_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("restarts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("losses", sa.Integer(), nullable=False),
         sa.Column("served_s", sa.Double(), nullable=False),
         sa.Column("shun_until", sa.DateTime(timezone=True), nullable=True),

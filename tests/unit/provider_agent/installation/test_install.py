@@ -1,13 +1,14 @@
 """A second installation: nothing of a live agent is forgotten, and what changed is really taken up."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from everlease.wire.commands import Prepare
-from provider_agent.installation import host
+from provider_agent.installation import host, stop
 from provider_agent.installation.errors import HostRefused
 from provider_agent.installation.record import Record
 from provider_agent.journal import Journal
@@ -61,6 +62,28 @@ def test_an_agent_that_runs_is_restarted_only_for_what_changed(tmp_path: Path, m
     install(plan(tmp_path / "data"))
     install(plan(tmp_path / "data", BASE_RATE="7"))
     assert verbs(machine) == ["restart", "start", "restart"]
+
+
+def test_a_repeated_installation_that_restarts_the_agent_announces_it(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd runs what the unit says, while the unit's job is a restart."""
+    announced: list[Path] = []
+
+    def systemctl(*words: str) -> None:
+        if words == ("restart", host.units.AGENT_UNIT):
+            unit = (tmp_path / "units" / host.units.AGENT_UNIT).read_text()
+            (line,) = [line for line in unit.splitlines() if line.startswith("ExecStop=")]
+            assert stop.main(shlex.split(line)[3:]) == 0
+
+    install(plan(tmp_path / "data"))
+    monkeypatch.setattr(host.systemd, "systemctl", systemctl)
+    monkeypatch.setattr(host.systemd, "restarting", lambda unit: unit == host.units.AGENT_UNIT)
+    monkeypatch.setattr(stop, "announce_restart", lambda data_dir: announced.append(data_dir) or "")
+    install(plan(tmp_path / "data"))
+    assert announced == []
+    install(plan(tmp_path / "data", BASE_RATE="7"))
+    assert announced == [tmp_path / "data"]
 
 
 def test_what_an_installation_that_was_broken_off_wrote_is_taken_up_by_the_next(

@@ -1,7 +1,9 @@
 """The end of an agent as its unit asks for it."""
 
 import asyncio
+import socket as unix
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def test_the_agent_is_asked_once_and_what_is_left_is_named(
     assert capsys.readouterr().out == "jobs that are still here: 0xabababab (no host bid for it)\n"
 
 
-def test_a_restart_moves_nothing(
+def test_a_restart_moves_nothing_and_is_announced(
     tmp_path: Path, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = tmp_path / "systemctl"
@@ -60,8 +62,23 @@ def test_a_restart_moves_nothing(
     assert systemd.restarting("everlease-agent.service")
     assert module.main([str(tmp_path), "90", "everlease-agent.service"]) == 0
 
-    assert asked == []
+    assert asked == [{"command": "restart"}], "the market hears of it from the agent"
     assert capsys.readouterr().out == "a restart: the jobs stay and go on\n"
+
+
+@pytest.mark.parametrize("there", ["nobody", "hangs"])
+def test_a_restart_of_an_agent_that_does_not_answer_goes_on_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    monkeypatch.setattr(module.systemd, "restarting", lambda unit: True)
+    with unix.socket(unix.AF_UNIX) as silent:
+        if there == "hangs":
+            silent.bind(str(tmp_path / "agent.sock"))
+            silent.listen()
+        began = time.monotonic()
+        assert module.main([str(tmp_path), "90", "everlease-agent.service"]) == 0
+    assert time.monotonic() - began < module.TOLD_S + 2
+    assert "the market was not told" in capsys.readouterr().out
 
 
 def test_without_an_agent_it_says_so(tmp_path: Path) -> None:
