@@ -34,6 +34,12 @@ class ImageArchive:
     config: bytes
     layers: tuple[tuple[int, int], ...]
 
+    @property
+    def user(self) -> str:
+        """Whose processes a container of it has: the image's USER, "0" where it names none."""
+        settings = json.loads(self.config).get("config")
+        return str((isinstance(settings, dict) and settings.get("User")) or "0")
+
     def retagged(self, name: str) -> Iterator[bytes]:
         """The image as an archive that carries ``name`` and no other: a stranger's must not replace a host's own tags.
 

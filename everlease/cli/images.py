@@ -22,11 +22,14 @@ DEFAULT_SOCKET = Path("/var/run/docker.sock")
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image in the store. ``digest`` is its config's, the same on every host, ``size`` the archive's bytes."""
+    """An image in the store. ``digest`` is its config's, the same on every host, ``size`` the archive's bytes, ``user``
+    its USER.
+    """
 
     digest: str
     manifest: CID
     size: int
+    user: str
 
 
 class LocalImages:
@@ -77,13 +80,13 @@ class LocalImages:
                 archive.write(chunk)
             archive.flush()
             try:
-                digest = read_archive(Path(archive.name)).digest
+                saved = read_archive(Path(archive.name))
             except ArchiveRefused as error:
                 raise CliError(
                     ExitCode.UNAVAILABLE, f"Docker saved {reference!r} in a form unknown: {error}"
                 ) from error
             stored = upload_plain(store, Path(archive.name), progress=progress)
-        return StoredImage(digest, stored.cid, stored.size)
+        return StoredImage(saved.digest, stored.cid, stored.size, saved.user)
 
     def close(self) -> None:
         """Close the connection."""

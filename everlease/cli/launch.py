@@ -64,7 +64,7 @@ def launch(market: Market, wallet: Wallet, images: LocalImages, job: JobFile, no
     wallet.require_balance(job.deposit)
     terms = market.terms()
     image = upload_image(market, images, job.image, note)
-    spec = job.spec(image.digest)
+    spec = job.spec(image.digest, image.user)
     order = make_order(job, spec, terms, wallet.address, int(time.time()))
     domain = wallet.deployment.escrow_domain
     signature = wallet.key.sign(order_digest(domain, order))

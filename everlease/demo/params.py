@@ -25,7 +25,6 @@ class DemoParams:
         return JobFile.model_validate({
             "name": "train-mlp",
             "image": "everlease/trainer:local",
-            "user": "0",
             "command": self.command(),
             "resources": {"cpus": 1, "memory": self.memory, "disk": "2GiB"},
             "max_price_per_hour": "0.50",

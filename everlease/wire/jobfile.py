@@ -127,8 +127,11 @@ class JobFile(Message):
             raise ValueError("deposit is zero: a lease can't be opened without escrow")
         return self
 
-    def spec(self, image_digest: str) -> SpecModel:
-        """The spec for the image with this config digest; raises InvalidJobFile where fields contradict each other."""
+    def spec(self, image_digest: str, image_user: str) -> SpecModel:
+        """The spec for the image with this config digest and USER, which counts where the job names no user.
+
+        Raises InvalidJobFile where fields contradict each other.
+        """
         policy, resources = self.checkpoint, self.resources
         try:
             return SpecModel(
@@ -152,7 +155,7 @@ class JobFile(Message):
                 max_recoveries=self.recovery.max_recoveries,
                 env=self.env,
                 workdir=self.workdir,
-                user=self.user,
+                user=self.user or image_user,
             )
         except ValidationError as error:
             raise _refused("job.yaml", error) from error
@@ -176,7 +179,7 @@ def load_job_file(path: Path) -> JobFile:
         raise InvalidJobFile(str(path), "", "it is not a mapping of fields: begin with 'name: my-job'")
     try:
         job = JobFile.model_validate(content)
-        job.spec("sha256:" + "0" * 64)
+        job.spec("sha256:" + "0" * 64, "0")
     except ValidationError as error:
         raise _refused(str(path), error) from error
     except InvalidJobFile as error:

@@ -84,7 +84,7 @@ class ArchiveImage:
     def upload(self, reference: str, store: BlockStore, progress: object) -> StoredImage:
         """Store the archive as plain blocks; blocks that the store has are not sent again."""
         stored = upload_plain(store, self.archive)
-        return StoredImage(self.local_id(reference), stored.cid, stored.size)
+        return StoredImage(self.local_id(reference), stored.cid, stored.size, "0")
 
     @staticmethod
     def _layer() -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from everlease.image_archive import ArchiveRefused, read_archive
+from everlease.image_archive import ArchiveRefused, ImageArchive, read_archive
 
 LAYERS = [b"layer one" * 100, b"layer two" * 300]
 CONFIG = json.dumps({"rootfs": {"diff_ids": [hashlib.sha256(raw).hexdigest() for raw in LAYERS]}}).encode()
@@ -88,3 +88,8 @@ def test_what_is_not_exactly_one_image_is_refused(tmp_path: Path, spoilt: dict[s
     (tmp_path / "cut.tar").write_bytes((tmp_path / "image.tar").read_bytes()[:700])
     with pytest.raises(ArchiveRefused):
         read_archive(tmp_path / "cut.tar")
+
+
+@pytest.mark.parametrize(("settings", "user"), [(None, "0"), ({"User": ""}, "0"), ({"User": "1000:100"}, "1000:100")])
+def test_the_user_is_the_images_or_root(settings: dict[str, str] | None, user: str) -> None:
+    assert ImageArchive(Path("image.tar"), "", json.dumps({"config": settings}).encode(), ()).user == user

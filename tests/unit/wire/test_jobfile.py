@@ -99,3 +99,9 @@ def test_durations(text: object, seconds: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(("named", "user"), [("", "1000"), ("user: nobody\n", "nobody")])
+def test_an_order_names_its_user_the_images_where_the_file_names_none(tmp_path: Path, named: str, user: str) -> None:
+    job = load_job_file(written(tmp_path, GOOD + named))
+    assert job.spec("sha256:" + "0" * 64, "1000").user == user
