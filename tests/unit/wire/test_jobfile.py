@@ -26,7 +26,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_example_of_the_design_is_read(tmp_path: Path) -> None:
     job = load_job_file(written(tmp_path, GOOD))
-    spec = job.spec("sha256:" + "ab" * 32)
+    spec = job.spec("sha256:" + "ab" * 32, "0")
     assert (job.max_price_per_hour, job.deposit) == (500_000, 2_000_000)
     assert (spec.resources.cpu_millis, spec.resources.memory_bytes, spec.resources.disk_bytes) == (
         500,
