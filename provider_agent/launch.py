@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import CID
@@ -24,6 +24,8 @@ from provider_agent.runtime.errors import ContainerFault
 from provider_agent.stillness import LEAST_LEASE_S
 
 LONGEST_WAIT_S = 600.0
+DOCKER_S = 10.0
+"""How long a start waits for a Docker daemon that does not answer."""
 WITHDRAWN = "the start was cancelled: the marketplace has taken the job away from this node"
 
 
@@ -60,6 +62,7 @@ async def launch(
     def allowed() -> bool:
         return confirmed() and not cancel.is_set()
 
+    await _wait_for_docker(host, record, cancel)
     earliest = host.clock.boottime() + start.wait_s
     wanted = container_spec(record, spec, start.mode)
     running = await asyncio.to_thread(_clear_leftovers, host, record, wanted.outer)
@@ -105,15 +108,28 @@ def container_spec(record: JobRecord, spec: JobSpec, mode: str) -> ContainerSpec
     )
 
 
+async def _wait_for_docker(host: Host, record: JobRecord, cancel: Event) -> None:
+    """A daemon that hangs would keep its client, and the marketplace, for many minutes. Raises StepFailed."""
+    give_up = host.clock.boottime() + DOCKER_S
+    while await asyncio.to_thread(host.daemon) is None:
+        if cancel.is_set() or host.clock.boottime() > give_up:
+            await _docker_failed(host, record, "the host's Docker daemon does not answer")
+        await asyncio.sleep(0.5)
+
+
 async def blame_docker(host: Host, record: JobRecord, error: Exception) -> None:
     """A start that failed because Docker went away says nothing about checkpoint or program. Raises StepFailed."""
     now = await asyncio.to_thread(host.daemon)
     if now is None or (record.daemon and record.daemon != now):
-        # What Docker's remains may still have got going must not outlive this answer.
-        if record.container is not None:
-            await asyncio.to_thread(host.engine.kill, record.container)
-        fault = "the host's Docker daemon went away during the start"
-        raise StepFailed(f"{fault}: {error}", retryable=True, data={"host_fault": fault}) from error
+        await _docker_failed(host, record, "the host's Docker daemon went away during the start", error)
+
+
+async def _docker_failed(host: Host, record: JobRecord, fault: str, error: Exception | None = None) -> NoReturn:
+    """What Docker's remains may still have got going must not outlive this answer. Raises StepFailed."""
+    if record.container is not None:
+        await asyncio.to_thread(host.engine.kill, record.container)
+    told = fault if error is None else f"{fault}: {error}"
+    raise StepFailed(told, retryable=True, data={"host_fault": fault}) from error
 
 
 def _clear_leftovers(host: Host, record: JobRecord, outer: str) -> str | None:

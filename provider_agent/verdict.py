@@ -20,6 +20,8 @@ MOMENT_S = 1.0
 """Docker ceases to answer before it stops containers: an exit it still tells of a moment later is none of its doing."""
 SAME_EVERY = 10
 KILLED = 137
+ANSWER_S = 5.0
+"""A look that takes longer has no answer yet: a daemon that hangs keeps it for many minutes, and it is not repeated."""
 AWAY = "the host's Docker daemon does not come back"
 
 
@@ -41,17 +43,32 @@ async def wait(host: Host, job_id: str) -> End:
     while the container has tasks, else for the setting ``docker_away_s``.
     """
     polls, away_since = 0, None
-    while True:
-        record = _record(host, job_id)
-        try:
-            end, away_since = await _look(host, record, refresh=polls % SAME_EVERY == 0), None
-        except _NoAnswer:
-            away_since = await _still_away(host, record, away_since)
-            end = await _given_up(host, record, away_since)
-        if end is not None:
-            return end
-        polls += 1
-        await asyncio.sleep(POLL_S)
+    looking: asyncio.Task[End | None] | None = None
+    try:
+        while True:
+            record = _record(host, job_id)
+            looking = looking or asyncio.create_task(_look(host, record, refresh=polls % SAME_EVERY == 0))
+            try:
+                end, away_since = await _answer(looking), None
+            except _NoAnswer:
+                away_since = await _still_away(host, record, away_since)
+                end = await _given_up(host, record, away_since)
+            if end is not None:
+                return end
+            if looking.done():
+                looking, polls = None, polls + 1
+                await asyncio.sleep(POLL_S)
+    finally:
+        if looking is not None:
+            looking.cancel()
+
+
+async def _answer(looking: "asyncio.Task[End | None]") -> End | None:
+    """What a look found. Raises _NoAnswer, and leaves it under way, where it takes too long."""
+    await asyncio.wait([looking], timeout=ANSWER_S)
+    if not looking.done():
+        raise _NoAnswer
+    return looking.result()
 
 
 async def _still_away(host: Host, record: JobRecord, since: float | None) -> float | None:

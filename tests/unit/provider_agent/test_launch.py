@@ -12,6 +12,7 @@ import pytest
 from provider_agent import launch
 from provider_agent.errors import StepFailed
 from provider_agent.host import Host
+from provider_agent.records import JobRecord
 from provider_agent.runtime.container import JobContainer
 from provider_agent.runtime.errors import ContainerFault
 
@@ -123,3 +124,23 @@ def test_the_wall_clock_has_no_say_in_when_the_former_host_is_fenced(engine: Eng
     asyncio.run(launch._wait_until(cast(Host, waits), 100.1, Event()))
     with pytest.raises(StopIteration):
         waits.clock.boottime()
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_start_waits_for_docker_for_a_while_and_then_is_the_hosts_fault(engine: Engine, back: bool) -> None:
+    """Without that a daemon that hangs would hold the start, and the marketplace, for eleven minutes."""
+    waits = cast(SimpleNamespace, host(engine))
+    moments = iter([0.0, launch.DOCKER_S, launch.DOCKER_S + 1])
+    answers = iter([None, "d" if back else None, None])
+    waits.clock.boottime = lambda: next(moments)
+    waits.daemon = lambda: next(answers)
+    record = cast(JobRecord, SimpleNamespace(container="c" * 64))
+    waiting = launch._wait_for_docker(cast(Host, waits), record, Event())
+    if back:
+        asyncio.run(waiting)
+        return
+    with pytest.raises(StepFailed, match="Docker daemon does not answer") as caught:
+        asyncio.run(waiting)
+    assert caught.value.retryable
+    assert caught.value.data["host_fault"]
+    assert engine.done == ["kill"], "what ran by an earlier try does not outlive the answer"

@@ -165,3 +165,39 @@ def test_docker_that_answers_in_time_is_waited_for_anew_and_tells_whose_doing_it
 
     end = asyncio.run(ends())
     assert (end.code, end.fault, engine.killed) == (3, "", [])
+
+
+def test_a_daemon_that_hangs_in_its_answer_is_away_too_and_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "ANSWER_S", 0.01)
+    host, engine, events = host_of(tmp_path, monkeypatch)
+    clock: Any = host.clock
+    hangs = Event()
+
+    def inspect(container: str) -> Any:
+        engine.asked += 1
+        assert hangs.wait(30)
+        raise ContainerFault("inspect", container[:12], "timed out", retryable=True)
+
+    monkeypatch.setattr(engine, "inspect", inspect)
+
+    async def ends() -> verdict.End:
+        waiting = asyncio.create_task(verdict.wait(host, JOB))
+        clock.now += 10 * AWAY_S
+        await asyncio.sleep(0.1)
+        assert not waiting.done(), "what has tasks goes on"
+        events.write_text("populated 0\nfrozen 0\n")
+        await asyncio.sleep(0.1)
+        clock.now += AWAY_S - 1
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        clock.now += 1
+        try:
+            async with asyncio.timeout(10):
+                return await waiting
+        finally:
+            hangs.set()
+
+    assert asyncio.run(ends()).fault == verdict.AWAY
+    assert engine.asked == 1, "each question would hold a thread"
