@@ -133,7 +133,8 @@ def test_docker_that_stays_away_from_a_container_without_tasks_is_the_hosts_faul
         await asked_again(engine)
         await undecided(waiting, engine, clock, AWAY_S - 1)
         clock.now += 1
-        return await waiting
+        async with asyncio.timeout(10):
+            return await waiting
 
     end = asyncio.run(ends())
     assert end.fault == "the host's Docker daemon does not come back"
@@ -161,7 +162,8 @@ def test_docker_that_answers_in_time_is_waited_for_anew_and_tells_whose_doing_it
         await undecided(waiting, engine, clock, AWAY_S - 1)
         engine.away = False
         parked.forget_session(folder)
-        return await waiting
+        async with asyncio.timeout(10):
+            return await waiting
 
     end = asyncio.run(ends())
     assert (end.code, end.fault, engine.killed) == (3, "", [])
