@@ -50,7 +50,6 @@ async def prepare(host: Host, command: Prepare, token: Callable[[], str], cancel
         fence=command.fence,
         phase="preparing",
         prepare=command.model_copy(update={"block_cids": []}),
-        accepted_at=host.clock.unix(),
         gpus=terms.free_gpus(host, command.job_id, spec.resources.gpus),
     )
     host.journal.put_job(record)

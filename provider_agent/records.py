@@ -52,7 +52,6 @@ class JobRecord(Record):
     fence: int
     phase: Phase
     prepare: Prepare
-    accepted_at: float = 0.0
     start: Start | None = None
     container: str | None = None
     gpus: tuple[str, ...] = ()

@@ -57,6 +57,7 @@ class Supervisor:
         self._steps: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls = 0
+        self._waiting: dict[tuple[str, str], float] = {}
         self.draining = False
         self.exit_when_empty = False
         self.empty = asyncio.Event()
@@ -100,11 +101,14 @@ class Supervisor:
             return
 
     def _expire(self) -> None:
-        """Give up preparations that no start followed."""
-        for record in self._host.journal.jobs():
-            waited = self._host.clock.unix() - record.accepted_at
-            if record.phase in ("preparing", "prepared") and waited > PREPARED_FOR_S and record.job_id in self.jobs:
-                self._spawn(self._drop(self.jobs[record.job_id], "no start followed its preparation"))
+        """Give up preparations that no start followed, by the clock that nobody sets since this process saw them."""
+        now, before = self._host.clock.boottime(), self._waiting
+        records = [record for record in self._host.journal.jobs() if record.phase in ("preparing", "prepared")]
+        steps = [(record.job_id, record.prepare.step) for record in records]
+        self._waiting = {step: before.get(step, now) for step in steps}
+        for (job_id, _), since in self._waiting.items():
+            if now - since > PREPARED_FOR_S and job_id in self.jobs:
+                self._spawn(self._drop(self.jobs[job_id], "no start followed its preparation"))
 
     async def let_go(self) -> None:
         """The agent ends: stop watching, leave the containers to their guards."""

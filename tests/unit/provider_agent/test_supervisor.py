@@ -1,4 +1,4 @@
-"""A Docker that hangs, and anybody's calls for bids, do not keep heartbeats back."""
+"""A Docker that hangs, and anybody's calls for bids, do not keep heartbeats back; what waits too long is given up."""
 
 import asyncio
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from requests.exceptions import ConnectionError
 
 from everlease.wire.commands import Stop
+from everlease.wire.commands import Prepare
 from everlease.wire.node import CallForBids
 from provider_agent import answers
 from provider_agent import supervisor as module
@@ -20,7 +21,8 @@ from provider_agent.jobs import Job
 from provider_agent.journal import Journal
 from provider_agent.link import Link
 from provider_agent.mail import Mail
-from provider_agent.supervisor import MOST_CALLS, Supervisor
+from provider_agent.records import JobRecord
+from provider_agent.supervisor import MOST_CALLS, PREPARED_FOR_S, Supervisor
 
 JOB = "0x" + "ab" * 32
 
@@ -157,3 +159,52 @@ def test_a_restart_is_announced_and_the_answer_waits_until_it_has_come(
     cut_off = Market(connected=False)
     assert not asyncio.run(asked(cut_off))["ok"]
     assert cut_off.sent == []
+
+
+class Clock:
+    """Wall time that may be set, and the time since the boot that may not."""
+
+    def __init__(self) -> None:
+        self.wall, self.boot = 1.8e9, 100.0
+
+    def unix(self) -> float:
+        return self.wall
+
+    def boottime(self) -> float:
+        return self.boot
+
+
+def test_a_preparation_is_given_up_by_the_time_it_waited_whatever_the_clock_is_set_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, clock, dropped = "0x" + "ab" * 32, Clock(), list[str]()
+    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db", clock.unix), clock=clock)
+    centre = Supervisor(cast(Host, host), cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
+    centre.jobs[job_id] = cast(Job, SimpleNamespace(job_id=job_id))
+
+    async def drop(_: Job, why: str) -> None:
+        dropped.append(why)
+
+    monkeypatch.setattr(centre, "_drop", drop)
+
+    def prepare(fence: int) -> None:
+        command = Prepare(job_id=job_id, fence=fence, step=f"prepare/{fence}", spec={}, store_token="t")
+        host.journal.put_job(JobRecord(job_id=job_id, fence=fence, phase="preparing", prepare=command))
+
+    async def after(seconds: float, *, set_by: float = 0.0) -> int:
+        clock.boot += seconds
+        clock.wall += seconds + set_by
+        centre._expire()
+        await asyncio.sleep(0)
+        return len(dropped)
+
+    async def scenario() -> None:
+        prepare(1)
+        assert await after(0) == 0
+        assert await after(1, set_by=3600) == 0, "a clock that was set forward"
+        assert await after(PREPARED_FOR_S - 1, set_by=-7200) == 0
+        prepare(2)
+        assert await after(2) == 0, "a newer one waits anew"
+        assert await after(PREPARED_FOR_S + 1, set_by=-7200) == 1, "a clock that was set back"
+
+    asyncio.run(scenario())
