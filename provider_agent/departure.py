@@ -114,6 +114,14 @@ class Departure:
         try:
             async with asyncio.timeout(wait):
                 await self._host.messenger.deliver(body)
-            self._host.crash.reach("leave.told")
         except TimeoutError:
             log.warning("the marketplace did not hear our goodbye: it will find us gone")
+            return
+        for word in words:
+            job = self._jobs.get(word["job_id"])
+            if job is not None:
+                try:
+                    job.heard(word["fence"])
+                except (OSError, sqlite3.Error) as error:
+                    log.warning("job %s: that its goodbye was heard can't be kept: %s", job.job_id[:10], error)
+        self._host.crash.reach("leave.told")

@@ -45,7 +45,8 @@ class JobRecord(Record):
     ``mode`` is the way checkpoints are taken now; ``head`` and ``head_seq`` the newest committed one; ``taken_at``
     (unix) when its memory was written, so that work since then is what a loss would cost. ``daemon`` names the Docker
     daemon that was last seen running the container; ``host_fault`` says why its end was the host's doing.
-    ``leaving``: it was frozen because this agent leaves, and goes on here only if the agent comes back to it.
+    ``leaving``: it was frozen because this agent leaves, and goes on here only if the agent comes back to it;
+    ``goodbye``: the market has taken the goodbye that said so, which an agent that starts again takes back.
     """
 
     job_id: Hex32
@@ -68,6 +69,7 @@ class JobRecord(Record):
     exit_code: int | None = None
     host_fault: str = ""
     leaving: bool = False
+    goodbye: bool = False
     daemon: str = ""
     exit_reported: bool = False
     stdout: LogPosition = Field(default_factory=LogPosition)

@@ -51,10 +51,9 @@ def remove_jobs(engine: ContainerEngine, data_dir: Path, say: Callable[[str], No
 
 
 def over(record: JobRecord) -> bool:
-    """Whether this host owes the job nothing: it left it in order, never began it, or told the market how it ended."""
+    """Whether this host owes the job nothing: it never began it, or the market has heard how it left it or it ended."""
     told = record.phase == "exited" and record.exit_reported
-    # A checkpoint that is still pending was to be the last one before it left.
-    left = record.leaving and record.pending is None
+    left = record.leaving and record.goodbye
     return left or told or record.phase in ("preparing", "prepared")
 
 
@@ -67,7 +66,8 @@ def unfinished(journal: Path) -> set[str]:
     except (sqlite3.Error, ValidationError) as error:
         raise HostRefused(f"the agent's journal {journal} can't be read ({error})") from error
     try:
-        return {record.job_id for record in opened.jobs() if not over(record)}
+        unheard = {str(item.body["job_id"]) for item in opened.outgoing() if item.body.get("kind") == "exited"}
+        return {record.job_id for record in opened.jobs() if not over(record) or record.job_id in unheard}
     finally:
         opened.close()
 

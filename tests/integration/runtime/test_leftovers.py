@@ -10,7 +10,7 @@ from provider_agent import guards
 from provider_agent.installation import leftovers
 from provider_agent.installation.errors import HostRefused
 from provider_agent.journal import Journal
-from provider_agent.records import JobRecord
+from provider_agent.records import JobRecord, Phase
 from tests.integration.runtime.conftest import Fleet, Host
 
 
@@ -30,9 +30,8 @@ def _remove(host: Host, data: Path, *, force: bool = False) -> None:
 def _note(data: Path, job: str, *, leaving: bool) -> None:
     journal = Journal(data / "journal.db")
     prepare = Prepare(job_id=job, fence=1, step="prepare/1", spec={}, store_token="t")
-    journal.put_job(
-        JobRecord(job_id=job, fence=1, phase="held" if leaving else "running", prepare=prepare, leaving=leaving)
-    )
+    phase: Phase = "held" if leaving else "running"
+    journal.put_job(JobRecord(job_id=job, fence=1, phase=phase, prepare=prepare, leaving=leaving, goodbye=leaving))
     journal.close()
 
 

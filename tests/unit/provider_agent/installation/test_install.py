@@ -111,7 +111,7 @@ def test_jobs_of_the_installed_agent_are_not_forgotten(tmp_path: Path, machine: 
     with pytest.raises(HostRefused, match="1 jobs"):
         install(wanted)
 
-    journal.put_job(record.model_copy(update={"phase": "held", "leaving": True}))
+    journal.put_job(record.model_copy(update={"phase": "held", "leaving": True, "goodbye": True}))
     journal.close()
     install(wanted)
 

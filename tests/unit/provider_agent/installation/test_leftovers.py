@@ -8,9 +8,11 @@ import pytest
 from everlease.wire.commands import Prepare
 from provider_agent.installation import leftovers
 from provider_agent.installation.errors import HostRefused
+from provider_agent.journal import Journal
 from provider_agent.records import JobRecord, PendingCheckpoint
 
 JOB = "0x" + "ab" * 32
+PENDING = PendingCheckpoint(seq=1, request="r", folder="f")
 
 
 def record(**changes: object) -> JobRecord:
@@ -24,17 +26,30 @@ def record(**changes: object) -> JobRecord:
         ({}, False),
         ({"phase": "held"}, False),
         ({"phase": "starting"}, False),
-        ({"phase": "held", "leaving": True}, True),
-        ({"phase": "held", "leaving": True, "pending": PendingCheckpoint(seq=1, request="r", folder="f")}, False),
+        ({"phase": "held", "leaving": True}, False),
+        ({"phase": "held", "leaving": True, "pending": PENDING}, False),
+        ({"phase": "held", "leaving": True, "goodbye": True}, True),
+        ({"phase": "held", "leaving": True, "goodbye": True, "pending": PENDING}, True),
         ({"phase": "prepared"}, True),
         ({"phase": "exited"}, False),
         ({"phase": "exited", "exit_reported": True}, True),
     ],
 )
-def test_a_job_is_over_when_it_was_left_in_order_never_began_or_its_end_is_told(
+def test_a_job_is_over_when_the_market_heard_how_it_was_left_or_ended_or_it_never_began(
     changes: dict[str, object], over: bool
 ) -> None:
     assert leftovers.over(record(**changes)) == over
+
+
+def test_the_end_of_a_job_that_waits_in_the_outbox_is_not_told_yet(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    journal.put_job(record(phase="exited", exit_reported=True))
+    journal.post("notice", {"type": "notice", "job_id": JOB, "kind": "exited"})
+    assert leftovers.unfinished(tmp_path / "journal.db") == {JOB}
+
+    journal.acknowledged(["notice"])
+    assert leftovers.unfinished(tmp_path / "journal.db") == set()
+    journal.close()
 
 
 @pytest.mark.parametrize("listens", [None, False])
