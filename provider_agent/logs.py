@@ -1,6 +1,6 @@
 """A job's output to the marketplace: one chunk at a time, the next once the last arrived.
 
-Docker keeps the lines; the journal keeps how far they were acknowledged, as Docker's cursor and as an offset in bytes.
+Docker keeps the lines; the journal keeps how far they were acknowledged, as a cursor and as an offset in bytes.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from typing import Literal
 
 from provider_agent.host import Host
 from provider_agent.records import LogPosition
-from provider_agent.runtime.container import LogLine
+from provider_agent.runtime.container_log import LogLine
 
 log = logging.getLogger(__name__)
 CHUNK_BYTES = 60_000
 AHEAD_BYTES = 1 << 20
-RETRY_S = 1.0
+READ_EVERY_S = 1.0
 POLL_S, QUIET_S, DRAIN_S = 0.05, 0.3, 10.0
 
 
@@ -30,7 +30,8 @@ class LogFollower:
         self._ahead = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._room = threading.Condition()
-        self._closed = self._ended = self._sending = False
+        self._closed = self._ended = self._sending = self._asked = False
+        self._begun = self._read_through = 0
         self._news = asyncio.Event()
         self._done = asyncio.Event()
 
@@ -58,20 +59,31 @@ class LogFollower:
             self._room.notify_all()
 
     async def idle(self) -> None:
-        """Wait until nothing has come for a moment, at most some seconds: for a container that stands still."""
-        quiet, waited = 0.0, 0.0
-        while quiet < QUIET_S and waited < DRAIN_S:
+        """Wait until all that a container said which stands still was delivered, at most some seconds."""
+        await asyncio.sleep(QUIET_S)  # for what is on its way to Docker through pipes
+        asked, waited = self._ask(), QUIET_S
+        while waited < DRAIN_S and not self._closed and (self._unread(asked) or self._lines or self._sending):
             await asyncio.sleep(POLL_S)
             waited += POLL_S
-            quiet = 0.0 if self._lines or self._sending else quiet + POLL_S
 
     async def drained(self) -> None:
         """Wait until everything that an ended container said was delivered, but not for ever."""
+        self._ask()
         try:
             async with asyncio.timeout(DRAIN_S):
                 await self._done.wait()
         except TimeoutError:
             log.warning("the output of %s is not delivered yet", self._container[:12])
+
+    def _ask(self) -> int:
+        """Have the log read now; the number of a reading that begins after this."""
+        with self._room:
+            self._asked = True
+            self._room.notify_all()
+            return self._begun + 1
+
+    def _unread(self, asked: int) -> bool:
+        return self._read_through < asked and not self._ended
 
     def _stopped(self) -> bool:
         return self._closed
@@ -83,11 +95,17 @@ class LogFollower:
         return record.stdout if self._stream == "stdout" else record.stderr
 
     def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None) -> None:
-        """Follow until the container ends; a broken stream is opened again after its last line."""
+        """Read again and again until the container has ended; a reading that broke goes on after its last line."""
+        reader = self._host.engine.log(self._container, after=cursor)
         while not self._stopped():
+            with self._room:
+                self._room.wait_for(lambda: self._closed or self._asked, READ_EVERY_S if self._begun else 0.0)
+                self._asked = False
+                self._begun += 1
             try:
-                for line in self._host.engine.logs(self._container, after=cursor, follow=True):
-                    cursor = line.cursor
+                # First: the log is whole once Docker says that the container has ended.
+                over = self._host.engine.inspect(self._container).exit_code is not None
+                for line in reader.read():
                     with self._room:
                         self._room.wait_for(lambda: self._ahead < AHEAD_BYTES or self._closed)
                         if self._stopped():
@@ -95,14 +113,14 @@ class LogFollower:
                         self._lines.append(line)
                         self._ahead += len(line.text)
                     loop.call_soon_threadsafe(self._news.set)
-                break
+                self._read_through = self._begun
+                if over:
+                    break
             except RuntimeError:
                 return
             except Exception as error:
-                # docker-py lets errors of requests and urllib3 through; all of them mean: open the stream again.
-                log.debug("log stream of %s broke: %s", self._container[:12], error)
-            with self._room:
-                self._room.wait_for(lambda: self._closed, RETRY_S)
+                # docker-py lets errors of requests and urllib3 through; all of them mean: read again.
+                log.debug("the log of %s can't be read: %s", self._container[:12], error)
         self._ended = True
         try:
             loop.call_soon_threadsafe(self._news.set)

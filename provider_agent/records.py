@@ -33,7 +33,7 @@ class PendingCheckpoint(Record):
 
 
 class LogPosition(Record):
-    """How far a stream was acknowledged: Docker's cursor, and the bytes up to there."""
+    """How far a stream was acknowledged: the cursor of its last piece, and the bytes up to there."""
 
     cursor: str | None = None
     offset: int = 0

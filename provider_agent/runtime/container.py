@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from provider_agent import cgroups, guards
 from provider_agent.runtime import network, oci
 from provider_agent.runtime.capability import cgroup_version
 from provider_agent.runtime.commands import tree_bytes
+from provider_agent.runtime.container_log import LOG_OPTIONS, ContainerLog, LogLine, close_stream
 from provider_agent.runtime.errors import ContainerFault, ImageMissing
 from provider_agent.runtime.local_images import LocalImages
 from provider_agent.runtime.oci import Capture
@@ -29,8 +29,6 @@ KEPT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_B
 DNS = ("9.9.9.9", "1.1.1.1")
 # A daemon that dies or hangs in a call shows as an error of the HTTP client below Docker's.
 FAILURES = (DockerException, RequestException)
-LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
-LOG_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -84,19 +82,6 @@ class JobContainer:
     pid: int
     exit_code: int | None
     oom_killed: bool
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One piece of output, as it was written: a line with its newline, or a part of one.
-
-    Docker cuts lines of more than 16 KiB, and a container may end in the middle of one. `cursor` resumes after the
-    piece: Docker's timestamp (RFC 3339 with nanoseconds), which the parts of a line share, "+", and how many of that
-    time came before.
-    """
-
-    cursor: str
-    text: bytes
 
 
 class ContainerEngine:
@@ -277,42 +262,19 @@ class ContainerEngine:
             time.sleep(0.1)
         raise TimeoutError(f"the container {container[:12]} did not end within {timeout} s")
 
-    def logs(self, container: str, *, after: str | None = None, follow: bool = False) -> Iterator[LogLine]:
-        """Output since the start, or after the cursor of a piece seen before; with `follow` until the container ends.
+    def log(self, container: str, *, after: str | None = None) -> ContainerLog:
+        """A reader of its output since the start, or after the cursor of a piece seen before."""
+        return ContainerLog(self.client.api, container, after)
+
+    def logs(self, container: str, *, after: str | None = None) -> Iterator[LogLine]:
+        """Its output until now, or what of it came after that piece. Raises ContainerFault.
 
         What a container wrote after its last newline comes once it has ended: Docker holds it back until then.
         """
-        while True:
-            # Docker may end a stream before the last piece is in its log, which is whole only once it says "exited".
-            over = not follow or self.inspect(container).exit_code is not None
-            for line in self._log(container, after, follow=not over):
-                after = line.cursor
-                yield line
-            if over:
-                return
-            time.sleep(LOG_PAUSE_S)
-
-    def _log(self, container: str, after: str | None, *, follow: bool) -> Iterator[LogLine]:
-        """One reading of Docker's log, to its end or until Docker ends it."""
-        # Docker's `since` takes seconds as a float, too coarse for nanoseconds: ask for a second more and skip by the
-        # cursor.
-        since = datetime.fromisoformat(f"{after[:19]}+00:00").timestamp() - 1 if after else None
-        stream = None
         try:
-            stream = self.client.api.logs(container, stream=True, follow=follow, timestamps=True, since=since)
-            before, repeats = "", 0
-            for entry in stream:  # a frame of Docker's stream is one entry of its log
-                stamp, _, text = entry.partition(b" ")
-                repeats = repeats + 1 if stamp.decode() == before else 0
-                before = stamp.decode()
-                line = LogLine(f"{before}+{repeats}", text)
-                if after is None or _order(line.cursor) > _order(after):
-                    yield line
+            yield from self.log(container, after=after).read()
         except FAILURES as error:
             raise ContainerFault("read the log of", container[:12], _explain(error), retryable=True) from error
-        finally:
-            if stream is not None:
-                _close(stream)
 
     def execute(self, container: str, command: tuple[str, ...], *, limit_bytes: int = 1 << 20) -> tuple[int, bytes]:
         """Run a command in the running container: (exit code, at most `limit_bytes` of its output). Gone after a
@@ -327,7 +289,7 @@ class ContainerEngine:
                 for chunk in stream:
                     output = (output + chunk)[:limit_bytes]
             finally:
-                _close(stream)
+                close_stream(stream)
             return int(api.exec_inspect(started)["ExitCode"]), output
         except FAILURES as error:
             raise ContainerFault("run a command in", container[:12], _explain(error)) from error
@@ -358,21 +320,8 @@ class ContainerEngine:
         return raw
 
 
-def _close(stream: Any) -> None:
-    """Docker's stream shuts its socket down but leaves the response's hold on it."""
-    stream.close()
-    stream._response.close()
-
-
 def _explain(error: Exception) -> str:
     explanation = getattr(error, "explanation", None)
     if isinstance(explanation, bytes):
         explanation = json.loads(explanation).get("message", "")
     return str(explanation or error)[:2000]
-
-
-def _order(cursor: str) -> tuple[str, str, int]:
-    """Docker drops trailing zeros of the fraction: compare seconds, then the padded fraction, then the repeats."""
-    stamp, _, repeats = cursor.partition("+")
-    seconds, _, fraction = stamp.rstrip("Z").partition(".")
-    return seconds, fraction.ljust(9, "0"), int(repeats)

@@ -1,5 +1,6 @@
 """What a job can reach and what it gets: the internet, its limits, nothing of the host or of other jobs."""
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from provider_agent import cgroups, guards
-from provider_agent.runtime import network
+from provider_agent.runtime import container, network
 from provider_agent.runtime.capability import capabilities
+from provider_agent.runtime.container_log import LogLine
 from provider_agent.runtime.daemon import connect, use_existing
 from provider_agent.runtime.errors import CheckpointRefused, DaemonUnavailable, ImageMissing, RuntimeNotRegistered
 from provider_agent.runtime.everlease_runc import KEEPERS
@@ -102,17 +104,17 @@ def test_limits_hold(fleet: Fleet) -> None:
     until(lambda: a.engine.disk_used(writer.id) >= 30 << 20)
 
 
-def test_logs_resume_after_a_cursor_and_follow_to_the_end(fleet: Fleet) -> None:
+def test_logs_resume_after_a_cursor_until_the_end(fleet: Fleet) -> None:
     a = fleet.hosts["a"]
     job = a.launch(
         fleet.raw_spec("python", "-c", "import time\nfor n in range(30): print(n, flush=True); time.sleep(0.02)")
     )
-    lines = []
-    for line in a.engine.logs(job.id, follow=True):
-        lines.append(line)
-        if len(lines) == 10:
-            break
-    lines += list(a.engine.logs(job.id, after=lines[-1].cursor, follow=True))
+    lines: list[LogLine] = []
+    ended = False
+    while not ended:
+        ended = a.engine.inspect(job.id).exit_code is not None
+        after = lines[-1].cursor if lines else None
+        lines += itertools.islice(a.engine.logs(job.id, after=after), None if ended else 10)
     assert [line.text for line in lines] == [f"{n}\n".encode() for n in range(30)]
 
 
@@ -122,11 +124,30 @@ def test_logs_are_what_was_written_and_resume_after_any_piece(fleet: Fleet) -> N
     written = "".join(f"{n:07d}" for n in range(10_000)) + "\nloss 0.25"
     program = "print(''.join(f'{n:07d}' for n in range(10_000)) + '\\nloss 0.25', end='')"
     job = a.launch(fleet.raw_spec("python", "-c", program))
-    pieces = list(a.engine.logs(job.id, follow=True))
+    assert a.engine.wait(job.id, timeout=60) == 0
+    pieces = list(a.engine.logs(job.id))
     assert b"".join(piece.text for piece in pieces) == written.encode()
     assert len({piece.cursor for piece in pieces}) == len(pieces) > 3
     for read, piece in enumerate(pieces, start=1):
         assert list(a.engine.logs(job.id, after=piece.cursor)) == pieces[read:]
+
+
+def test_logs_resume_while_docker_rotates_them(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "LOG_OPTIONS", {"max-size": "200k", "max-file": "3"})
+    a = fleet.hosts["a"]
+    program = "import time\nfor n in range(15_000):\n    print(n, flush=True)\n    n % 100 or time.sleep(0.02)"
+    job = a.launch(fleet.raw_spec("python", "-c", program))
+    lines: list[LogLine] = []
+    reader, ended = a.engine.log(job.id), False
+    while not ended:
+        ended = a.engine.inspect(job.id).exit_code is not None
+        lines += reader.read()
+    assert [line.text for line in lines] == [f"{n}\n".encode() for n in range(15_000)]
+    left = [line.text for line in a.engine.logs(job.id)]
+    assert 0 < len(left) < 10_000, "the log was rotated"
+    for read in (100, 12_000, 14_990):
+        rest = [line.text for line in a.engine.logs(job.id, after=lines[read - 1].cursor)]
+        assert rest == [line.text for line in lines[max(read, 15_000 - len(left)) :]]
 
 
 def test_commands_run_inside(fleet: Fleet) -> None:

@@ -1,0 +1,143 @@
+"""A container's output through Docker's API, resumed by place and never by time: the clock of a host steps.
+
+Docker stamps each entry of a log with the wall clock, and `since` hides whatever has an earlier stamp: after a step
+back that is all that comes. So the entry taken last is looked for at the log's end, and in all of it only where that
+does not tell. Docker's rotation takes the oldest entries away; if that one is among them, all that is left is new.
+
+Docker's `follow` is of no use: when it rotates its files it repeats entries, up to a whole file of them, or ends early.
+"""
+
+import hashlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import docker
+
+LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
+TAIL, WIDER, WIDEST = 16, 4, 1 << 17
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One piece of output, as it was written: a line with its newline, or a part of one.
+
+    Docker cuts lines of more than 16 KiB, and a container may end in the middle of one. `cursor` resumes after the
+    piece (see Place).
+    """
+
+    cursor: str
+    text: bytes
+
+
+class Place(NamedTuple):
+    """How many entries were taken of a log, and what the first of the log and the last that was taken look like.
+
+    Entries look alike only as parts of one line, which share a stamp: `run` counts such ones up to the last.
+    """
+
+    taken: int = 0
+    first: str = ""
+    last: str = ""
+    run: int = 0
+
+    @classmethod
+    def of(cls, cursor: str | None) -> "Place":
+        """The place after the piece with this cursor; the beginning without one. Raises ValueError: it is none."""
+        if cursor is None:
+            return cls()
+        taken, first, last, run = cursor.split("+")
+        return cls(int(taken), first, last, int(run))
+
+    def after(self, entry: bytes) -> "Place":
+        """The place after one more entry."""
+        look = _look(entry)
+        return Place(self.taken + 1, self.first or look, look, self.run + 1 if look == self.last else 1)
+
+
+class ContainerLog:
+    """One reader of one container's log, which goes on where it stopped: `read` again gives what came since.
+
+    Docker's errors, and those of the HTTP client below it, come through.
+    """
+
+    def __init__(self, api: docker.APIClient, container: str, after: str | None) -> None:
+        self._api, self._container = api, container
+        self._place = Place.of(after)
+        self._tail = TAIL
+
+    def read(self) -> Iterator[LogLine]:
+        """What is new, to the log's end as it is now."""
+        known, tail = self._place, self._tail
+        while known.taken and tail <= WIDEST:
+            listed, found = yield from self._read_end(known, tail)
+            if found:
+                self._tail = min(max(TAIL, 2 * (self._place.taken - known.taken)), WIDEST)
+                return
+            if listed < tail:
+                break
+            tail *= WIDER
+        yield from self._read_whole()
+
+    def _read_end(self, known: Place, tail: int) -> Generator[LogLine, None, tuple[int, bool]]:
+        """What is new among the last entries: how many there are, and whether the one taken last is one of them."""
+        number, run, found = 0, 0, False
+        with closing(self._entries(tail)) as entries:
+            for number, entry in enumerate(entries, start=1):
+                if found:
+                    yield self._take(entry)
+                    continue
+                run = run + 1 if _look(entry) == known.last else 0
+                # Of a run that begins before these entries nobody can tell which part this is.
+                found = run == known.run and number > run
+        return number, found
+
+    def _read_whole(self) -> Iterator[LogLine]:
+        while True:
+            known = self._place
+            with closing(self._entries("all")) as entries:
+                for number, entry in enumerate(entries, start=1):
+                    if number > known.taken:
+                        yield self._take(entry)
+                    elif (number == 1 and _look(entry) != known.first) or (
+                        number == known.taken and _look(entry) != known.last
+                    ):
+                        break
+                else:
+                    return
+            self._place = self._found_again(known)
+
+    def _found_again(self, known: Place) -> Place:
+        """The place in a log that lost its beginning; that beginning where the entry taken last is gone, too."""
+        first, found = "", 0
+        with closing(self._entries("all")) as entries:
+            for number, entry in enumerate(entries, start=1):
+                look = _look(entry)
+                first = first or look
+                # Of those that look alike the nearest to where it was.
+                if look == known.last and (not found or abs(number - known.taken) < abs(found - known.taken)):
+                    found = number
+        return known._replace(taken=found, first=first) if found else Place()
+
+    def _take(self, entry: bytes) -> LogLine:
+        self._place = self._place.after(entry)
+        return LogLine("+".join(map(str, self._place)), entry.partition(b" ")[2])
+
+    def _entries(self, tail: int | Literal["all"]) -> Generator[bytes, None, None]:
+        """The last entries of Docker's log, a frame of its stream each: the stamp, a space, the piece."""
+        stream: Any = self._api.logs(self._container, stream=True, follow=False, timestamps=True, tail=tail)
+        try:
+            yield from stream
+        finally:
+            close_stream(stream)
+
+
+def close_stream(stream: Any) -> None:
+    """Docker's stream shuts its socket down but leaves the response's hold on it."""
+    stream.close()
+    stream._response.close()
+
+
+def _look(entry: bytes) -> str:
+    return hashlib.blake2b(entry, digest_size=8).hexdigest()

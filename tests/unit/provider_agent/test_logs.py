@@ -1,0 +1,97 @@
+"""A job's output arrives once and in order, over restarts of the agent and steps of the clock, and before it leaves."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import docker
+import pytest
+
+from everlease.wire.commands import Prepare
+from provider_agent import logs as module
+from provider_agent.host import Host
+from provider_agent.journal import Journal
+from provider_agent.logs import LogFollower
+from provider_agent.records import JobRecord
+from provider_agent.runtime.container import LABEL_FENCE, LABEL_JOB, LABEL_MODE, ContainerEngine
+from tests.unit.provider_agent.test_container_log import Docker, numbers, stepped
+
+JOB = "0x" + "ab" * 32
+
+
+class Running(Docker):
+    """A container that says more, and ends, when it is told to."""
+
+    ended = False
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        state = {"Status": "exited" if self.ended else "running", "Pid": 0, "ExitCode": 0}
+        labels = {LABEL_JOB: JOB, LABEL_FENCE: "1", LABEL_MODE: "files"}
+        return {"Id": container, "Config": {"Labels": labels}, "State": state}
+
+
+class Market:
+    """Takes output only where it goes on."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    async def deliver(self, body: dict[str, Any]) -> None:
+        assert body["offset"] == len(self.text)
+        self.text += body["text"]
+        await asyncio.sleep(0.01)
+
+
+def host_of(folder: Path, log: Running, market: Market) -> Host:
+    journal = Journal(folder / "journal.db")
+    if journal.job(JOB) is None:
+        prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+        journal.put_job(JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare))
+    engine = ContainerEngine(cast(docker.DockerClient, SimpleNamespace(api=log)), folder)
+    return cast(Host, SimpleNamespace(journal=journal, engine=engine, messenger=market))
+
+
+def test_an_agent_that_starts_again_goes_on_though_the_clock_went_back(tmp_path: Path) -> None:
+    whole, log, market = stepped().entries, Running([]), Market()
+
+    async def life(until_now: int, *, ended: bool = False) -> None:
+        log.entries, log.ended = whole[:until_now], ended
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        task = asyncio.create_task(follower.run())
+        await (follower.drained() if ended else follower.idle())
+        follower.close()
+        task.cancel()
+
+    async def scenario() -> None:
+        for until_now in (8, 12, 18, 25):
+            await life(until_now)
+            assert market.text == "".join(numbers(0, until_now))
+        await life(30, ended=True)
+
+    asyncio.run(scenario())
+    assert market.text == "".join(numbers(0, 30))
+
+
+def test_what_a_container_said_last_is_delivered_before_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is read now and then; whoever waits for the last of it has it read at once."""
+    monkeypatch.setattr(module, "READ_EVERY_S", 600.0)
+    log, market = Running(stepped().entries[:10]), Market()
+
+    async def scenario() -> None:
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        task = asyncio.create_task(follower.run())
+        await follower.idle()
+        assert market.text == "".join(numbers(0, 10))
+        log.entries = stepped().entries[:20]
+        await follower.idle()
+        assert market.text == "".join(numbers(0, 20))
+        log.entries, log.ended = stepped().entries, True
+        async with asyncio.timeout(5):
+            await follower.drained()
+        task.cancel()
+
+    asyncio.run(scenario())
+    assert market.text == "".join(numbers(0, 30))
