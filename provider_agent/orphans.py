@@ -13,13 +13,12 @@ log = logging.getLogger(__name__)
 def sweep_host(host: Host) -> None:
     """Remove containers, networks and folders of jobs that the journal does not know, and half-fetched archives."""
     known = {record.job_id for record in host.journal.jobs()}
-    for container in host.engine.list():
-        if container.job_id not in known:
-            log.warning("removing container %s: no job in the journal has it", container.id[:12])
-            try:
-                host.engine.remove_job(container.job_id)
-            except RuntimeFault as error:
-                log.error("container %s stays: %s", container.id[:12], error)
+    for job in host.engine.jobs() - known:
+        log.warning("removing what is here of job %s: the journal does not have it", job[:10])
+        try:
+            host.engine.remove_job(job)
+        except RuntimeFault as error:
+            log.error("job %s: something of it stays: %s", job[:10], error)
     jobs = host.folders.root / "jobs"
     for folder in jobs.iterdir() if jobs.is_dir() else ():
         if folder.name not in known:

@@ -229,8 +229,11 @@ def uninstall(data_dir: Path, socket: Path, say: Say, *, force: bool = False, pu
     if engine is not None:
         try:
             leftovers.remove_jobs(engine, data_dir, say, force=force)
+            leftovers.remove_images(engine, say)
         finally:
             engine.close()
+    else:
+        say("Docker does not answer: containers, networks and images of ours stay in it")
     guards.teardown(data_dir / "runtime")
     network.Firewall(None).remove()
     put_back(record, say)

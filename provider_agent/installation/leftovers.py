@@ -1,17 +1,16 @@
-"""Containers that are still here when a host is taken back, and which of them anybody needs."""
+"""What Docker still holds of ours when a host is taken back, and which of it anybody needs."""
 
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from docker.errors import DockerException
 from pydantic import ValidationError
-from requests.exceptions import RequestException
 
+from provider_agent import trial
 from provider_agent.installation.errors import HostRefused
 from provider_agent.journal import Journal
 from provider_agent.records import JobRecord
-from provider_agent.runtime.container import ContainerEngine
+from provider_agent.runtime.container import FAILURES, ContainerEngine
 from provider_agent.runtime.daemon import connect
 from provider_agent.runtime.errors import RuntimeFault
 
@@ -30,7 +29,7 @@ def engine_of(data_dir: Path, socket: Path, *, force: bool) -> ContainerEngine |
 
 
 def remove_jobs(engine: ContainerEngine, data_dir: Path, say: Callable[[str], None], *, force: bool) -> None:
-    """Remove what nobody needs any more; with ``force`` all. To be called once the agent has stopped.
+    """Remove containers and networks that nobody needs any more; with ``force`` all. The agent has stopped by now.
 
     Raises HostRefused while a job is here that the agent did not leave in order, before anything is removed.
     """
@@ -43,11 +42,24 @@ def remove_jobs(engine: ContainerEngine, data_dir: Path, say: Callable[[str], No
                 "('systemctl enable --now everlease-agent') and have them moved ('everlease provider drain'), or say "
                 "--force to remove them, which loses them their collateral"
             )
-        for job in sorted(here):
+        for job in sorted(engine.jobs()):
             engine.remove_job(job)
             say(f"removed what was left of job {job[:10]}")
-    except (DockerException, RequestException) as error:
-        raise HostRefused(f"Docker does not answer any more ({error}): start it and say 'uninstall' again") from error
+    except FAILURES as error:
+        raise _silent(error) from error
+
+
+def remove_images(engine: ContainerEngine, say: Callable[[str], None]) -> None:
+    """Remove the images of jobs, and the trial's. Raises HostRefused."""
+    try:
+        for name in engine.images.remove_all(trial.IMAGE):
+            say(f"left the image {name} alone: a container of somebody else's uses it")
+    except FAILURES as error:
+        raise _silent(error) from error
+
+
+def _silent(error: Exception) -> HostRefused:
+    return HostRefused(f"Docker does not answer any more ({error}): start it and say 'uninstall' again")
 
 
 def over(record: JobRecord) -> bool:

@@ -212,6 +212,10 @@ class ContainerEngine:
                 continue
         return tuple(found)
 
+    def jobs(self) -> set[str]:
+        """The jobs of which a container or a network is on this host."""
+        return {container.job_id for container in self.list()} | network.jobs_with_network(self.client)
+
     def kill(self, container: str) -> None:
         """SIGKILL every task, frozen ones too: they die when thawed without running another instruction.
 

@@ -8,11 +8,12 @@ Docker makes when it loads the archive; that name is noted here when we load one
 
 import json
 import threading
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from everlease.image_archive import ArchiveRefused, ImageArchive
@@ -52,6 +53,27 @@ class LocalImages:
         except (OSError, ArchiveRefused, DockerException, RequestException) as error:
             raise ImageMissing(str(archive.path), str(error)) from error
         return local
+
+    def remove_all(self, *further: str) -> list[str]:
+        """Take all names of ours away, and of further repositories; those that are still in use, which stay.
+
+        An image with no other name goes with it. Raises DockerException, RequestException.
+        """
+        kept = []
+        for repository in (REPOSITORY, *further):
+            listed = self._client.api.images(repository)
+            for name in sorted({name for image in listed for name in image["RepoTags"] or ()}):
+                try:
+                    self._client.api.remove_image(name)
+                except ImageNotFound:
+                    continue
+                except APIError as error:
+                    if error.status_code != HTTPStatus.CONFLICT:
+                        raise
+                    kept.append(name)
+        with self._lock:
+            self._notes.unlink(missing_ok=True)
+        return kept
 
     def _exists(self, local: str) -> bool:
         try:

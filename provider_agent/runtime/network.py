@@ -87,6 +87,11 @@ def remove_network(client: docker.DockerClient, job_id: str) -> None:
         raise ContainerFault("remove the network of", job_id, str(error.explanation), retryable=True) from error
 
 
+def jobs_with_network(client: docker.DockerClient) -> set[str]:
+    """The jobs that have a network here, with a container or without."""
+    return {str(listed["Labels"][LABEL]) for listed in client.api.networks(filters={"label": LABEL})}
+
+
 def rules() -> dict[str, list[list[str]]]:
     """The rules of each of our chains. OUT: what leaves a job; IN: what arrives at one; HOST: a job to this host
     itself.
@@ -102,6 +107,8 @@ def rules() -> dict[str, list[list[str]]]:
 
 JUMPS = (("DOCKER-USER", "-i", OUT), ("DOCKER-USER", "-o", IN), ("INPUT", "-i", HOST))
 DOCKERS = ["FORWARD", "-j", "DOCKER-USER"]
+MADE = "EVERLEASE-MADE"
+"""An empty chain that says: DOCKER-USER and the jump to it are ours, since this host's Docker leaves iptables alone."""
 
 
 class Firewall:
@@ -117,6 +124,8 @@ class Firewall:
         """Set the rules; the same again when they are there. Start it after dockerd, which makes DOCKER-USER. Raises
         FirewallFault.
         """
+        if not self._has("DOCKER-USER") and not self._has("DOCKER"):
+            self._must(["iptables", "-w", "-N", MADE], tolerate="exists")
         self._must(["iptables", "-w", "-N", "DOCKER-USER"], tolerate="exists")
         if self._try(["iptables", "-w", "-C", *DOCKERS]) is not None:
             self._must(["iptables", "-w", "-I", *DOCKERS])
@@ -165,6 +174,17 @@ class Firewall:
             self._try(["iptables", "-w", "-X", chain])
         for chain in ("INPUT", "FORWARD"):
             self._try(["ip6tables", "-w", "-D", chain, "-i", f"{BRIDGES}+", "-j", "DROP"])
+        if self._has(MADE):
+            # Unless Docker took it over meanwhile, or somebody has rules of their own in it.
+            if not self._has("DOCKER") and not self._has("DOCKER-USER", rules=True):
+                self._try(["iptables", "-w", "-D", *DOCKERS])
+                self._try(["iptables", "-w", "-X", "DOCKER-USER"])
+            self._try(["iptables", "-w", "-X", MADE])
+
+    def _has(self, chain: str, *, rules: bool = False) -> bool:
+        """Whether there is such a chain, with ``rules`` one with rules in it."""
+        done = run(["iptables", "-w", "-S", chain], netns=self._netns)
+        return done.returncode == 0 and (not rules or f"-A {chain} " in done.stdout)
 
     def _load(self, chain: str, listed: list[list[str]]) -> None:
         """Fill one chain in one transaction, so that there is no moment without rules."""

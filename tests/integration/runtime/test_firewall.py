@@ -78,6 +78,46 @@ def test_rules_of_others_are_none_of_ours(netns: Path) -> None:
     assert "-A INPUT -p icmp -j ACCEPT" in table(netns)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        ["iptables -N DOCKER-USER", "iptables -A FORWARD -j DOCKER-USER", "iptables -N DOCKER"],
+        ["iptables -N DOCKER-USER", "iptables -A FORWARD -j DOCKER-USER", "iptables -A DOCKER-USER -j RETURN"],
+    ],
+)
+def test_what_was_not_there_before_goes_and_what_was_stays(netns: Path, before: list[str]) -> None:
+    for rule in before:
+        inside(netns, *rule.split())
+    found = table(netns)
+    for _ in range(2):
+        network.Firewall(netns).install()  # as an agent that starts again does
+    inside(netns, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+    network.Firewall(netns).install()
+
+    network.Firewall(netns).remove()
+
+    assert table(netns) == found
+    network.Firewall(netns).remove()
+    assert table(netns) == found
+
+
+def test_a_chain_of_ours_that_others_use_meanwhile_stays(netns: Path) -> None:
+    network.Firewall(netns).install()
+    inside(netns, "iptables", "-A", "DOCKER-USER", "-s", "192.0.2.1", "-j", "DROP")
+    network.Firewall(netns).remove()
+    theirs = ["-A DOCKER-USER -s 192.0.2.1/32 -j DROP", "-A FORWARD -j DOCKER-USER", "-N DOCKER-USER"]
+    assert [line for line in table(netns) if not line.startswith("-P")] == theirs
+
+
+def test_a_chain_of_ours_that_docker_took_over_stays(netns: Path) -> None:
+    network.Firewall(netns).install()
+    inside(netns, "iptables", "-N", "DOCKER")
+    network.Firewall(netns).remove()
+    left = ["-A FORWARD -j DOCKER-USER", "-N DOCKER", "-N DOCKER-USER"]
+    assert [line for line in table(netns) if not line.startswith("-P")] == left
+
+
 def test_a_firewall_that_does_not_answer_is_a_fault() -> None:
     with pytest.raises(FirewallFault):
         network.Firewall(Path("/run/netns/none")).mend()

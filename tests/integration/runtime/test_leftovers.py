@@ -1,16 +1,18 @@
 """A host that is taken back loses the containers that nobody needs and keeps the others until it is forced."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from everlease.wire.commands import Prepare
 from provider_agent import guards
-from provider_agent.installation import leftovers
+from provider_agent.installation import host, leftovers
 from provider_agent.installation.errors import HostRefused
 from provider_agent.journal import Journal
 from provider_agent.records import JobRecord, Phase
+from provider_agent.runtime import network
 from tests.integration.runtime.conftest import Fleet, Host
 
 
@@ -61,3 +63,29 @@ def test_a_job_that_was_not_left_in_order_keeps_everything_until_it_is_forced(fl
     assert {container.job_id for container in a.engine.list()} == {left.job_id, stays.job_id}
     _remove(a, data, force=True)
     assert a.engine.list() == ()
+
+
+def test_an_uninstallation_leaves_nothing_of_ours_in_docker_and_the_firewall(
+    host_maker: Callable[[str, int], Host], fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and units: tests/unit/provider_agent/installation."""
+    e = host_maker("e", 15)
+    (e.root / "runtime").symlink_to("state")
+    job, prepared = e.launch(fleet.spec("counter")), fleet.spec("counter").job_id
+    network.create_network(e.engine.client, prepared)
+    _note(e.root, job.job_id, leaving=True)
+    guards.freeze(e.folder(job.id))
+    firewall = network.Firewall(e.docker.netns)
+    monkeypatch.setattr(network, "Firewall", lambda _: firewall)
+    monkeypatch.setattr(host, "ETC", tmp_path / "etc")
+    for name in ("require", "tried", "systemctl"):
+        monkeypatch.setattr(host.systemd, name, lambda *_, **__: True)
+
+    host.uninstall(e.root, e.docker.paths.socket, lambda _: None)
+
+    api = e.engine.client.api
+    assert api.containers(all=True) == []
+    assert api.networks(filters={"label": network.LABEL}) == []
+    assert api.images(all=True) == []
+    argv = ["nsenter", f"--net={e.docker.netns}", "--", "iptables", "-S"]
+    assert "EVERLEASE" not in subprocess.check_output(argv, text=True)
