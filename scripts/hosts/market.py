@@ -29,7 +29,8 @@ FENCE_S = 45
 SLOW = {"fence_after": str(FENCE_S)}
 RECOVERY = {
     **SLOW, "suspect_after": "30", "probe_timeout": "10", "reconnect_grace": "20", "recovery_window": "4",
-    "auction_window": "4", "reorg_grace": "60", "keep_checkpoints": "3",
+    "auction_window": "4", "reorg_grace": "60", "keep_checkpoints": "3", "restart_grace": "240", "idle_after": "900",
+    "max_restarts_a_day": "50",
 }  # fmt: skip
 MARKETPLACE = {**SLOW, "suggested_max_silence": "120", "shun_base_s": "1", "shun_max_s": "5"}
 """Times for guests that are 10 to 20 times slower than the machine; seconds."""

@@ -42,7 +42,7 @@ WantedBy=multi-user.target
 """
 JOIN = """/opt/everlease/bin/everlease --market {market} --rpc {rpc} --deployments /root/deployments.json \\
     --key /root/node.json --password-file /root/node.password provider install --provider {provider} \\
-    --set BASE_RATE={rate}"""
+    --set BASE_RATE={rate} --set DOCKER_AWAY_S=400"""
 
 
 def installed(kind: Kind, mirror: Mirror) -> Image:

@@ -9,8 +9,7 @@ from typing import Any, cast
 import pytest
 from requests.exceptions import ConnectionError
 
-from everlease.wire.commands import Stop
-from everlease.wire.commands import Prepare
+from everlease.wire.commands import Prepare, Stop
 from everlease.wire.node import CallForBids
 from provider_agent import answers
 from provider_agent import supervisor as module
