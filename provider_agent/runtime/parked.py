@@ -10,6 +10,7 @@ container is broken, by its host, and begins again from its last checkpoint.
   broken        the container must begin again
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -112,8 +113,14 @@ def _clean_up(folder: Path, *, end: bool) -> bool:
 
 
 def _empty(folder: Path) -> bool:
+    """Whether no task is left; none is where the cgroup is gone, be it by a reboot."""
     found = outer_of(folder)
-    return found is None or not found.populated()
+    try:
+        return found is None or not found.populated()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return True
 
 
 def _try_lock(handle: int) -> bool:

@@ -1,5 +1,6 @@
 """The end of a dump that failed: what can't be settled now is settled later, and the dump's own error comes through."""
 
+import json
 from pathlib import Path
 
 import psutil
@@ -35,4 +36,12 @@ def test_the_dump_of_a_killed_agent_names_its_session_on_a_full_disk_too(tmp_pat
     assert parked._session(tmp_path) == 4321
     assert (tmp_path / "dump.session").stat().st_size == size
     parked.forget_session(tmp_path)
+    assert not parked.unsettled(tmp_path)
+
+
+def test_what_a_dump_left_is_settled_after_a_reboot_took_its_cgroup(tmp_path: Path) -> None:
+    """The session's file outlived the power cut; the end of the job is judged only once it is gone."""
+    (tmp_path / "outer.json").write_text(json.dumps({"path": str(tmp_path / "gone"), "version": 2, "name": "x"}))
+    parked.note_session(tmp_path)
+    parked.reap_later(tmp_path).join(5)
     assert not parked.unsettled(tmp_path)
