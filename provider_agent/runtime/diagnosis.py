@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,12 @@ TAIL_BYTES = 8192
 NO = "which can't be checkpointed"
 FULL = "the host's disk is full"
 _FULL_BELOW = 256 * 1024
+_CHUNK, _LONGEST = 1 << 20, 256
+_WORDS = re.compile(
+    rb"^\([\d.]+\) (?:Error \([^)\n]*\): )?(?:Dumping task \(pid: (\d+)|(Obtaining task stat)"
+    rb"|Dumping FAILED|Dumping finished|Running post-dump scripts)",
+    re.MULTILINE,
+)
 # (pattern in CRIU's or runc's log, sentence, whether the same program will always fail)
 DUMP_CAUSES: tuple[tuple[str, str, bool], ...] = (
     (r"No space left on device", FULL, False),
@@ -58,17 +66,46 @@ def tail(path: Path) -> str:
 def criu_held(criu_log: Path) -> int | None:
     """The process that a dump's CRIU was last at work in, as the host numbers it; None when it ended the dump by
     itself, well or not, or had not got to one.
+
+    The tenant chooses how long the log is (a line for each mapping of each process): it is never held as a whole.
     """
+    at, held = None, None
     try:
-        log = criu_log.read_text(encoding="utf-8", errors="replace")
+        for begun, stat in _said(criu_log):
+            if begun:
+                at, held = int(begun), None
+            elif stat:
+                held = at  # CRIU names a zombie, too, and does nothing to it.
+            else:
+                return None
     except OSError:
         return None
-    if re.search(r"Dumping (?:FAILED|finished)|Running post-dump scripts", log):
-        return None
-    _, begun, after = log.rpartition("Dumping task (pid: ")
-    pid = re.match(r"\d+", after)
-    # CRIU names a zombie, too, and does nothing to it.
-    return int(pid[0]) if begun and pid and "Obtaining task stat" in after else None
+    return held
+
+
+def _said(criu_log: Path) -> Iterator[tuple[bytes, bytes]]:
+    """CRIU's words of interest, in order: (pid of the task begun or "", "Obtaining task stat" or ""), both empty once
+    it let go of every task.
+    """
+    with criu_log.open("rb") as stream:
+        rest = b""
+        while chunk := stream.read(_CHUNK):
+            # A line goes into the next round whole; one without end is none of these.
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            for found in _WORDS.finditer(lines + newline):
+                yield found[1] or b"", found[2] or b""
+            rest = rest[:_LONGEST]
+        for found in _WORDS.finditer(rest):
+            yield found[1] or b"", found[2] or b""
+
+
+def cut(path: Path) -> None:
+    """Leave no more of a log than its last 8 KiB."""
+    with suppress(OSError):
+        if path.stat().st_size > TAIL_BYTES:
+            last = tail(path)
+            path.unlink()
+            path.write_text(last, encoding="utf-8")
 
 
 def errors(log: str) -> str:

@@ -12,6 +12,7 @@ container is broken, by its host, and begins again from its last checkpoint.
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -33,7 +34,9 @@ SEEN_TO_S = 3.0
 PATIENCE_S = 300.0
 """How long the dump of a killed agent may go on."""
 BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
+AFTER_A_FAULT_S = 10.0
 _WIDTH = 20
+log = logging.getLogger(__name__)
 
 
 def begin(folder: Path, inner: Freezer, container: str, *, hold: bool) -> bool:
@@ -87,15 +90,22 @@ def _reap(folder: Path, leavings: tuple[Path, ...]) -> None:
     """
     done, free, nobodys = False, time.monotonic(), _session(folder)
     while folder.is_dir() and not done:
-        with suppress(OSError, psutil.Error):
+        pause = POLL_S
+        try:
             empty = _empty(folder)
             if guards.stands_still(folder) and not empty:
                 free = time.monotonic()
             else:
                 impatient = empty or time.monotonic() > free + PATIENCE_S
                 done = _clean_up(folder, end=impatient and _session(folder) == nobodys)
+        except (OSError, psutil.Error):
+            pass
+        except Exception:
+            # The end of the job is judged only after this.
+            log.exception("container %s: what a dump left can't be settled now", folder.name[:12])
+            pause = AFTER_A_FAULT_S
         if not done:
-            time.sleep(POLL_S)
+            time.sleep(pause)
     for path in leavings:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -142,7 +152,8 @@ def in_session(folder: Path, argv: list[str]) -> list[str]:
 
 
 def forget_session(folder: Path) -> None:
-    """A dump ended by itself: CRIU let go of every task."""
+    """A dump ended by itself: CRIU let go of every task. Of its log no more is kept than people read."""
+    diagnosis.cut(folder / "dumping" / "dump.log")
     (folder / "dump.session").unlink(missing_ok=True)
 
 

@@ -1,12 +1,13 @@
 """The end of a dump that failed: what can't be settled now is settled later, and the dump's own error comes through."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import psutil
 import pytest
 
-from provider_agent.runtime import parked
+from provider_agent.runtime import diagnosis, parked
 
 
 @pytest.mark.parametrize("error", [OSError("the cgroup is gone"), psutil.NoSuchProcess(1)])
@@ -44,4 +45,42 @@ def test_what_a_dump_left_is_settled_after_a_reboot_took_its_cgroup(tmp_path: Pa
     (tmp_path / "outer.json").write_text(json.dumps({"path": str(tmp_path / "gone"), "version": 2, "name": "x"}))
     parked.note_session(tmp_path)
     parked.reap_later(tmp_path).join(5)
+    assert not parked.unsettled(tmp_path)
+
+
+def test_a_log_of_any_length_is_gone_through_in_little_memory_and_then_cut(tmp_path: Path) -> None:
+    """The tenant chooses how many mappings CRIU tells of."""
+    log = tmp_path / "dumping" / "dump.log"
+    log.parent.mkdir()
+    mappings = b"(00.2) 0x7f0000000000-0x7f0000001000 (4K) prot 0x3 flags 0x22\n" * 4096
+    with log.open("wb") as stream:
+        stream.write(b"(00.1) Dumping task (pid: 7 comm: x)\n(00.1) Obtaining task stat ... \n")
+        for _ in range(256):
+            stream.write(mappings)
+        stream.write(b"x" * 3_000_000 + b"Dumping FAILED.\n(00.3) endless")
+    tracemalloc.start()
+    try:
+        assert diagnosis.criu_held(log) == 7
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    parked.note_session(tmp_path)
+    parked.forget_session(tmp_path)
+    assert log.stat().st_size <= diagnosis.TAIL_BYTES
+    assert diagnosis.tail(log).endswith("endless")
+
+
+def test_no_fault_ends_the_thread_that_settles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [MemoryError(), RuntimeError("can't start new thread")]
+
+    def settle(folder: Path) -> bool:
+        if faults:
+            raise faults.pop()
+        parked.forget_session(folder)
+        return True
+
+    monkeypatch.setattr(parked, "settle", settle)
+    monkeypatch.setattr(parked, "AFTER_A_FAULT_S", 0.01, raising=False)
+    parked.note_session(tmp_path)
+    parked.reap_later(tmp_path).join(10)
     assert not parked.unsettled(tmp_path)
