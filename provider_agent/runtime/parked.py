@@ -5,7 +5,8 @@ them. So such a dump is parked: it ends by itself after a thaw, or after the tas
 place CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a
 container is broken, by its host, and begins again from its last checkpoint.
 
-  dump.session  the session a dump runs in; from before its start until nothing is left of it and the tasks were seen to
+  dump.session  the session a dump runs in, and the boot; from before its start until nothing is left of it and the
+                tasks were seen to
   dumping       CRIU's and runc's logs of the last dump; it outlives the dump's own folder
   broken        the container must begin again
 """
@@ -36,6 +37,7 @@ PATIENCE_S = 300.0
 BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
 AFTER_A_FAULT_S = 10.0
 _WIDTH = 20
+_MARK = "EVERLEASE_DUMP"
 log = logging.getLogger(__name__)
 
 
@@ -142,13 +144,18 @@ def _try_lock(handle: int) -> bool:
 
 
 def note_session(folder: Path) -> None:
-    """A dump begins. The file has its final size, so that the session can be put into it on a full disk, too."""
-    replace_file(str(folder / "dump.session"), " " * _WIDTH + "\n")
+    """A dump begins, under this boot. The file has its final size, so that the session can be put into it on a full
+    disk, too.
+    """
+    replace_file(str(folder / "dump.session"), " " * _WIDTH + f"\n{guard.boot_id()}\n")
 
 
 def in_session(folder: Path, argv: list[str]) -> list[str]:
-    """The command that becomes `argv` and has said before which session it leads, whoever is killed meanwhile."""
-    return ["/bin/sh", "-c", 'echo $$ 1<>"$0"; exec "$@"', str(folder / "dump.session"), *argv]
+    """The command that becomes `argv` and has said before which session it leads, whoever is killed meanwhile. All that
+    descends from it can be told by its environment.
+    """
+    script = f'echo $$ 1<>"$0"; export {_MARK}="$0"; exec "$@"'
+    return ["/bin/sh", "-c", script, str(folder / "dump.session"), *argv]
 
 
 def forget_session(folder: Path) -> None:
@@ -226,21 +233,25 @@ def _dumps_core(pid: int) -> bool:
 
 
 def end_session(folder: Path) -> None:
-    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
-    session = _session(folder)
+    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind.
+
+    Another session may have its number by now, so each process is asked whether it comes from this container's dump.
+    """
+    session, mark = _session(folder), str(folder / "dump.session")
     if session is None:
         return
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
+    for process in psutil.process_iter():
         try:
-            if any(tool in words for tool in ("criu", "runc", "tar ")) and os.getsid(process.pid) == session:
+            if os.getsid(process.pid) == session and process.environ().get(_MARK) == mark:
                 process.kill()
-        except (ProcessLookupError, psutil.NoSuchProcess):
+        except (ProcessLookupError, psutil.Error):
             continue
 
 
 def _session(folder: Path) -> int | None:
+    """The last dump's session; None where it isn't known or was another boot's."""
     try:
-        return int((folder / "dump.session").read_text(encoding="ascii"))
+        number, boot = (folder / "dump.session").read_text(encoding="ascii").split()
+        return int(number) if boot == guard.boot_id() else None
     except (OSError, ValueError):
         return None

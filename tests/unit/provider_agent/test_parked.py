@@ -1,12 +1,16 @@
 """The end of a dump that failed: what can't be settled now is settled later, and the dump's own error comes through."""
 
 import json
+import signal
+import subprocess
+import time
 import tracemalloc
 from pathlib import Path
 
 import psutil
 import pytest
 
+from provider_agent import guard
 from provider_agent.runtime import diagnosis, parked
 
 
@@ -84,3 +88,42 @@ def test_no_fault_ends_the_thread_that_settles(tmp_path: Path, monkeypatch: pyte
     parked.note_session(tmp_path)
     parked.reap_later(tmp_path).join(10)
     assert not parked.unsettled(tmp_path)
+
+
+def test_only_this_containers_dump_of_this_boot_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session's number is another's after a reboot, and later under the same boot; names say nothing."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for folder in (ours, other):
+        folder.mkdir()
+        parked.note_session(folder)
+    sleep = ["bash", "-c", "exec -a containerd-shim-runc-v2 sleep 60 # tar "]
+    with (
+        subprocess.Popen(parked.in_session(ours, sleep), start_new_session=True) as dump,
+        subprocess.Popen(sleep, start_new_session=True) as shim,
+    ):
+        try:
+            give_up = time.monotonic() + 10
+            while parked._session(ours) != dump.pid or b"containerd" not in cmdline(dump) + cmdline(shim):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            for stranger in (shim, dump):
+                note = (other / "dump.session").read_text()
+                (other / "dump.session").write_text(f"{stranger.pid}\n{note}")
+                parked.end_session(other)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    stranger.wait(0.2)
+                parked.note_session(other)
+            with monkeypatch.context() as rebooted:
+                rebooted.setattr(guard, "boot_id", lambda: "another")
+                parked.end_session(ours)
+            with pytest.raises(subprocess.TimeoutExpired):
+                dump.wait(0.2)
+            parked.end_session(ours)
+            assert dump.wait(10) == -signal.SIGKILL
+        finally:
+            for process in (dump, shim):
+                process.kill()
+
+
+def cmdline(process: "subprocess.Popen[bytes]") -> bytes:
+    return Path(f"/proc/{process.pid}/cmdline").read_bytes()
