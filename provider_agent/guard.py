@@ -127,14 +127,22 @@ def freezer_of(pid: int, *, proc: Path = Path("/proc"), mounts: Path = Path("/sy
 
 def find_freezer(folder: Path) -> Freezer | None:
     """The container's own (inner) freezer by the pid that runc wrote; None before the start and after the end."""
+    pid = init_of(folder)
     try:
-        bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        pid = int(Path(bundle["pid_file"]).read_text(encoding="ascii"))
-        freezer = freezer_of(pid)
-    except (OSError, ValueError, KeyError):
+        freezer = freezer_of(pid) if pid is not None else None
+    except (OSError, ValueError):
         return None
     # A stale pid file may name another container's process by now: runc's cgroup carries the container's id.
-    return freezer if folder.name in freezer.path.name else None
+    return freezer if freezer is not None and folder.name in freezer.path.name else None
+
+
+def init_of(folder: Path) -> int | None:
+    """The pid of the container's first process as runc wrote it; it may be gone. None before the start."""
+    try:
+        bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        return int(Path(bundle["pid_file"]).read_text(encoding="ascii"))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def outer_of(folder: Path) -> Freezer | None:

@@ -112,7 +112,7 @@ async def _look(host: Host, record: JobRecord, *, refresh: bool) -> End | None:
         if refresh and found.status == "running":
             await _note_daemon(host, record)
         return None
-    fault = await _fault(host, record)
+    fault = await _fault(host, record, found.exit_code)
     return None if fault is None else End(found.exit_code, found.oom_killed, fault)
 
 
@@ -132,12 +132,12 @@ async def _note_daemon(host: Host, record: JobRecord) -> None:
         host.journal.put_job(latest.model_copy(update={"daemon": now}))
 
 
-async def _fault(host: Host, record: JobRecord) -> str | None:
+async def _fault(host: Host, record: JobRecord, code: int) -> str | None:
     """Why an exit was the host's doing, or "" for the program's; None while that can't be told. Raises _NoAnswer."""
     folder = oci.container_folder(host.engine.state, record.container or "")
     if parked.unsettled(folder):
         return None
-    if broken := parked.fault(folder):
+    if broken := parked.fault(folder, code):
         return broken
     before = await asyncio.to_thread(host.daemon)
     if before is None:

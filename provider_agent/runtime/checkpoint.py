@@ -100,7 +100,6 @@ class Checkpointer:
                 if held:
                     guards.freeze(folder)
                 result = _finish(target, "process", pause, started, frozen=held)
-                parked.forget_session(folder)
                 parked.let_go_on(folder)
             except Parked:
                 parked.reap_later(folder, (target / "criu", target / "files"))
@@ -152,7 +151,9 @@ class Checkpointer:
             return _finish(target, "files", pause, started, frozen=False)
 
     def _checkpoint(self, container: str, target: Path, lock: int, timeout: float) -> None:
-        """Run `runc checkpoint`; once more when the freezer did not settle. Raises DumpFailed."""
+        """Run `runc checkpoint`; once more when the freezer did not settle. Forgets the session once CRIU ended by
+        itself. Raises DumpFailed.
+        """
         bundle, folder = oci.read_bundle(self._state, container), oci.container_folder(self._state, container)
         argv = [str(self.tools.runc), "--root", str(bundle.root)]
         argv += ["--systemd-cgroup"] if bundle.systemd_cgroup else []
@@ -167,13 +168,18 @@ class Checkpointer:
             except _Fenced as error:
                 raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True) from error
             if code == 0:
+                parked.forget_session(folder)
                 return
             said = diagnosis.tail(log)
+            full = diagnosis.disk_is_full(target) or diagnosis.disk_is_full(folder)
+            if code is not None and code > 0 and (full or diagnosis.criu_answered(said)):
+                # CRIU's log may not say so: a full disk cuts it off.
+                parked.forget_session(folder)
             if attempt == 1 and "unable to freeze" in said:
                 continue
             why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
             reason = "it took too long, or CRIU was killed" if code is None else why.sentence
-            if diagnosis.disk_is_full(target) or diagnosis.disk_is_full(folder):
+            if full:
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)
             raise DumpFailed(container, reason, why.log_tail, retryable=not why.permanent, permanent=why.permanent)
 

@@ -14,7 +14,7 @@ _FULL_BELOW = 256 * 1024
 _CHUNK, _LONGEST = 1 << 20, 256
 _WORDS = re.compile(
     rb"^\([\d.]+\) (?:Error \([^)\n]*\): )?(?:Dumping task \(pid: (\d+)|(Obtaining task stat)"
-    rb"|Dumping FAILED|Dumping finished|Running post-dump scripts)",
+    rb"|Dumping FAILED|Dumping finished|Dumping pstree \(pid: )",
     re.MULTILINE,
 )
 # (pattern in CRIU's or runc's log, sentence, whether the same program will always fail)
@@ -65,7 +65,8 @@ def tail(path: Path) -> str:
 
 def criu_held(criu_log: Path) -> int | None:
     """The process that a dump's CRIU was last at work in, as the host numbers it; None when it ended the dump by
-    itself, well or not, or had not got to one.
+    itself, well or not, had not got to one, or was done with all of them: before it writes their tree, CRIU lets go of
+    the last of them.
 
     The tenant chooses how long the log is (a line for each mapping of each process): it is never held as a whole.
     """
@@ -106,6 +107,11 @@ def cut(path: Path) -> None:
             last = tail(path)
             path.unlink()
             path.write_text(last, encoding="utf-8")
+
+
+def criu_answered(said: str) -> bool:
+    """Whether runc tells of a dump that CRIU itself ended as failed, so that it undid what it had done."""
+    return "criu failed: type" in said
 
 
 def errors(log: str) -> str:

@@ -8,7 +8,7 @@ container is broken, by its host, and begins again from its last checkpoint.
   dump.session  the session a dump runs in, and the boot; from before its start until nothing is left of it and the
                 tasks were seen to
   dumping       CRIU's and runc's logs of the last dump; it outlives the dump's own folder
-  broken        the container must begin again
+  broken        the container must begin again; "init" where that is to be told by how its first process ended
 """
 
 import errno
@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -34,9 +35,10 @@ SEEN_TO_S = 3.0
 """A process that CRIU left in its own code is dead as soon as it runs."""
 PATIENCE_S = 300.0
 """How long the dump of a killed agent may go on."""
+TRAPPED = 128 + signal.SIGTRAP
 BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
 AFTER_A_FAULT_S = 10.0
-_WIDTH = 20
+_WIDTH, _INIT = 20, "init"
 _MARK = "EVERLEASE_DUMP"
 log = logging.getLogger(__name__)
 
@@ -169,9 +171,16 @@ def unsettled(folder: Path) -> bool:
     return (folder / "dump.session").exists()
 
 
-def fault(folder: Path) -> str:
-    """Why the host is to blame for the end of this container; empty where no dump is."""
-    return BROKEN if (folder / "broken").exists() else ""
+def fault(folder: Path, code: int) -> str:
+    """Why the host is to blame for the end of this container with this exit code; empty where no dump is.
+
+    Its first process may as well have come to its own end at that moment.
+    """
+    try:
+        word = (folder / "broken").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    return "" if word == _INIT and code != TRAPPED else BROKEN
 
 
 def settle_now_or_later(folder: Path) -> None:
@@ -193,11 +202,13 @@ def settle(folder: Path) -> bool:
     """
     if guards.stands_still(folder) and not _empty(folder):
         return False
-    suspect = diagnosis.criu_held(folder / "dumping" / "dump.log") if unsettled(folder) else None
+    suspect = diagnosis.criu_held(folder / "dumping" / "dump.log") if _of_this_boot(folder) else None
     end_session(folder)
     let_go_on(folder)
     if (folder / "broken").exists() or _lost(folder, suspect):
-        guard.note(folder / "broken", "")
+        if not (folder / "broken").exists():
+            ended = suspect is not None and suspect == guard.init_of(folder) and _ends(suspect)
+            guard.note(folder / "broken", _INIT if ended else "")
         if not guards.kill(folder):
             return False
     elif guards.stands_still(folder) and not _empty(folder):
@@ -210,7 +221,7 @@ def _lost(folder: Path, pid: int | None) -> bool:
     """Whether a process of the container (its pid as the host has it) died, looked at for a while."""
     inner, give_up = find_freezer(folder), time.monotonic() + SEEN_TO_S
     while pid is not None:
-        if inner is None or not _holds(inner, pid) or _dumps_core(pid):
+        if inner is None or not _holds(inner, pid) or _ends(pid):
             return True
         if time.monotonic() > give_up:
             return False
@@ -225,11 +236,13 @@ def _holds(inner: Freezer, pid: int) -> bool:
         return False  # the cgroup went away meanwhile
 
 
-def _dumps_core(pid: int) -> bool:
+def _ends(pid: int) -> bool:
+    """Whether it is dead or on its way, how it ends being settled."""
     try:
-        return "CoreDumping:\t1" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return True
+    return "CoreDumping:\t1" in status or "State:\tZ" in status
 
 
 def end_session(folder: Path) -> None:
@@ -251,7 +264,15 @@ def end_session(folder: Path) -> None:
 def _session(folder: Path) -> int | None:
     """The last dump's session; None where it isn't known or was another boot's."""
     try:
-        number, boot = (folder / "dump.session").read_text(encoding="ascii").split()
-        return int(number) if boot == guard.boot_id() else None
+        number, _ = (folder / "dump.session").read_text(encoding="ascii").split()
+        return int(number) if _of_this_boot(folder) else None
     except (OSError, ValueError):
         return None
+
+
+def _of_this_boot(folder: Path) -> bool:
+    """Whether a dump is unsettled that began since the host was started: of others no task is left."""
+    try:
+        return guard.boot_id() in (folder / "dump.session").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False

@@ -11,7 +11,12 @@ import psutil
 import pytest
 
 from provider_agent import guard
-from provider_agent.runtime import diagnosis, parked
+from provider_agent.runtime import diagnosis, oci, parked
+from provider_agent.runtime.checkpoint import Checkpointer, HostTools
+from provider_agent.runtime.errors import DumpFailed
+
+CONTAINER = "c" * 64
+AT_WORK = "(00.1) Dumping task (pid: 7 comm: x)\n(00.1) ====\n(00.1) Obtaining task stat ...\n"
 
 
 @pytest.mark.parametrize("error", [OSError("the cgroup is gone"), psutil.NoSuchProcess(1)])
@@ -123,6 +128,77 @@ def test_only_this_containers_dump_of_this_boot_is_ended(tmp_path: Path, monkeyp
         finally:
             for process in (dump, shim):
                 process.kill()
+
+
+def test_no_process_is_suspected_once_criu_let_go_of_the_last(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(AT_WORK)
+    assert diagnosis.criu_held(log) == 7
+    log.write_text(f"{AT_WORK}(00.2) Dumping pstree (pid: 7)\n(00.2) ====\n(00.3) namespaces: Dump UTS namespace\n")
+    assert diagnosis.criu_held(log) is None
+
+
+@pytest.mark.parametrize(("said", "full"), [("criu failed: type NOTIFY errno 28", False), ("", True)])
+def test_a_dump_that_criu_ended_accuses_nobody_though_a_full_disk_cut_its_log_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, full: bool
+) -> None:
+    monkeypatch.setattr(diagnosis, "disk_is_full", lambda folder: full)
+    with pytest.raises(DumpFailed):
+        run_dump(tmp_path, said)
+    assert not parked.unsettled(oci.container_folder(tmp_path, CONTAINER))
+
+
+def test_a_dump_whose_criu_was_killed_waits_to_be_settled(tmp_path: Path) -> None:
+    """runc ends by itself then, too."""
+    with pytest.raises(DumpFailed):
+        run_dump(tmp_path, "unexpected EOF")
+    assert parked.unsettled(oci.container_folder(tmp_path, CONTAINER))
+
+
+def run_dump(state: Path, said: str) -> None:
+    """Have a runc that says this and fails take a checkpoint, whose CRIU was last at work in process 7."""
+    folder, runc = oci.container_folder(state, CONTAINER), state / "runc"
+    work = state / "target" / "work"
+    for path in (folder, work):
+        path.mkdir(parents=True)
+    (work / "dump.log").write_text(AT_WORK)
+    bundle = {"root": "/", "bundle": "/", "pid_file": "/none", "systemd_cgroup": False}
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    runc.write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    runc.chmod(0o700)
+    checkpointer = Checkpointer(HostTools(runc, runc), state)
+    with checkpointer.exclusive(folder) as lock:
+        checkpointer._checkpoint(CONTAINER, state / "target", lock, 10)
+
+
+@pytest.mark.parametrize(("code", "why"), [(0, ""), (3, ""), (137, ""), (133, parked.BROKEN)])
+def test_the_end_of_a_containers_first_process_is_judged_by_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, why: str
+) -> None:
+    with subprocess.Popen(["true"]) as init:
+        init.wait()
+    suspected(tmp_path, monkeypatch, init=init.pid, pid=init.pid)
+    assert parked.settle(tmp_path)
+    assert parked.settle(tmp_path), "an agent's restart"
+    assert parked.fault(tmp_path, code) == why
+
+
+def test_the_end_of_another_process_is_the_hosts_doing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    suspected(tmp_path, monkeypatch, init=1, pid=child.pid)
+    assert parked.settle(tmp_path)
+    assert parked.fault(tmp_path, 0) == parked.BROKEN
+
+
+def suspected(folder: Path, monkeypatch: pytest.MonkeyPatch, *, init: int, pid: int) -> None:
+    """A container with this first process, and a dump in it whose CRIU was killed at work in that one."""
+    (folder / "init.pid").write_text(str(init))
+    (folder / "bundle.json").write_text(json.dumps({"pid_file": str(folder / "init.pid")}))
+    (folder / "dumping").mkdir()
+    (folder / "dumping" / "dump.log").write_text(AT_WORK.replace("7", str(pid)))
+    monkeypatch.setattr(parked, "find_freezer", lambda folder: None)
+    parked.note_session(folder)
 
 
 def cmdline(process: "subprocess.Popen[bytes]") -> bytes:
