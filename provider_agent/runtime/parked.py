@@ -187,8 +187,11 @@ def settle_now_or_later(folder: Path) -> None:
     """`settle` at the end of a dump that failed, without hiding its error; by a thread when it can't be done now."""
     done = False
     try:
-        with suppress(OSError, psutil.Error):
-            done = settle(folder)
+        done = settle(folder)
+    except (OSError, psutil.Error):
+        pass
+    except Exception:
+        log.exception("container %s: what a dump left can't be settled now", folder.name[:12])
     finally:
         if not done:
             reap_later(folder)
@@ -196,14 +199,15 @@ def settle_now_or_later(folder: Path) -> None:
 
 def settle(folder: Path) -> bool:
     """After a dump that did not end by itself: end what is left of it, let the tasks go on, and see that they do; else
-    end the container, which is broken. Returns False when they stand still and it must be called again.
+    end the container, which is broken. Returns False when CRIU was at work in tasks that stand still, so that it must
+    be called again.
 
     Call it with the dump's lock held.
     """
-    if guards.stands_still(folder) and not _empty(folder):
+    if _suspect(folder) is not None and _stands_still(folder):
         return False
-    suspect = diagnosis.criu_held(folder / "dumping" / "dump.log") if _of_this_boot(folder) else None
     end_session(folder)
+    suspect = _suspect(folder)  # CRIU may have gone on to one before it was ended.
     let_go_on(folder)
     if (folder / "broken").exists() or _lost(folder, suspect):
         if not (folder / "broken").exists():
@@ -211,10 +215,19 @@ def settle(folder: Path) -> bool:
             guard.note(folder / "broken", _INIT if ended else "")
         if not guards.kill(folder):
             return False
-    elif guards.stands_still(folder) and not _empty(folder):
+    elif suspect is not None and _stands_still(folder):
         return False
     forget_session(folder)
     return True
+
+
+def _stands_still(folder: Path) -> bool:
+    return guards.stands_still(folder) and not _empty(folder)
+
+
+def _suspect(folder: Path) -> int | None:
+    """The process that CRIU may have left in its own code."""
+    return diagnosis.criu_held(folder / "dumping" / "dump.log") if _of_this_boot(folder) else None
 
 
 def _lost(folder: Path, pid: int | None) -> bool:

@@ -19,7 +19,7 @@ CONTAINER = "c" * 64
 AT_WORK = "(00.1) Dumping task (pid: 7 comm: x)\n(00.1) ====\n(00.1) Obtaining task stat ...\n"
 
 
-@pytest.mark.parametrize("error", [OSError("the cgroup is gone"), psutil.NoSuchProcess(1)])
+@pytest.mark.parametrize("error", [OSError("the cgroup is gone"), psutil.NoSuchProcess(1), MemoryError()])
 def test_what_fails_or_can_not_be_settled_now_is_left_to_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -198,6 +198,29 @@ def suspected(folder: Path, monkeypatch: pytest.MonkeyPatch, *, init: int, pid: 
     (folder / "dumping").mkdir()
     (folder / "dumping" / "dump.log").write_text(AT_WORK.replace("7", str(pid)))
     monkeypatch.setattr(parked, "find_freezer", lambda folder: None)
+    parked.note_session(folder)
+
+
+@pytest.mark.parametrize("log", ["", "(00.1) net: Lock network\n", f"{AT_WORK}(00.2) Dumping finished successfully\n"])
+def test_a_held_job_whose_agent_died_after_the_dump_can_be_dumped_again(tmp_path: Path, log: str) -> None:
+    """Its tasks stand still by the agent's own wish, and nothing of CRIU is in them."""
+    held(tmp_path, log)
+    assert parked.settle(tmp_path)
+    assert not parked.unsettled(tmp_path)
+
+
+def test_a_dump_that_waits_in_tasks_that_stand_still_is_left_alone(tmp_path: Path) -> None:
+    held(tmp_path, AT_WORK)
+    assert not parked.settle(tmp_path)
+    assert parked.unsettled(tmp_path)
+
+
+def held(folder: Path, log: str) -> None:
+    """A container that the agent holds, and what CRIU said in its unsettled dump."""
+    (folder / "outer.json").write_text(json.dumps({"path": str(folder / "outer"), "version": 2, "name": "x"}))
+    for name, text in (("outer/cgroup.freeze", "1"), ("outer/cgroup.events", "populated 1"), ("dumping/dump.log", log)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
     parked.note_session(folder)
 
 
