@@ -129,7 +129,7 @@ def _column(
             print(f"{'ok  ' if ok else 'FAIL'} {item.name:22} {column:16} {seconds:5.0f} s  {note}", flush=True)
             if not ok:
                 stage.save_logs(HOME / "logs" / f"{item.name}-{column}")
-                if not (keep and item is scenarios[-1]):
+                if not keep:
                     stage.close()  # what a broken scenario left behind must not break the next one
     finally:
         with contextlib.suppress(Exception):
