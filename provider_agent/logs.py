@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 60_000
 AHEAD_BYTES = 1 << 20
 READ_EVERY_S = 1.0
+UNSEEN_AT_MOST = 20
+"""A log whose file does not change is read all the same after so many looks: whatever the file is, Docker decides."""
 POLL_S, QUIET_S, DRAIN_S = 0.05, 0.3, 10.0
 
 
@@ -96,13 +98,17 @@ class LogFollower:
 
     def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None) -> None:
         """Read again and again until the container has ended; a reading that broke goes on after its last line."""
-        reader = self._host.engine.log(self._container, after=cursor)
+        reader, unseen = self._host.engine.log(self._container, after=cursor), UNSEEN_AT_MOST
         while not self._stopped():
             with self._room:
                 self._room.wait_for(lambda: self._closed or self._asked, READ_EVERY_S if self._begun else 0.0)
-                self._asked = False
+                asked, self._asked = self._asked, False
                 self._begun += 1
             try:
+                if not reader.moved() and not asked and unseen < UNSEEN_AT_MOST:
+                    unseen += 1
+                    continue
+                unseen = UNSEEN_AT_MOST
                 # First: the log is whole once Docker says that the container has ended.
                 over = self._host.engine.inspect(self._container).exit_code is not None
                 for line in reader.read():
@@ -113,7 +119,7 @@ class LogFollower:
                         self._lines.append(line)
                         self._ahead += len(line.text)
                     loop.call_soon_threadsafe(self._news.set)
-                self._read_through = self._begun
+                self._read_through, unseen = self._begun, 0
                 if over:
                     break
             except RuntimeError:

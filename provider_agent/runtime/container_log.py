@@ -8,6 +8,7 @@ Docker's `follow` is of no use: when it rotates its files it repeats entries, up
 """
 
 import hashlib
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -66,6 +67,22 @@ class ContainerLog:
         self._api, self._container = api, container
         self._place = Place.of(after)
         self._tail = TAIL
+        self._file: str | None = None
+        self._seen: tuple[int, int, int] | None = None
+
+    def moved(self) -> bool:
+        """Whether Docker's file is another, or has another size or time, than at the look before; a look costs a stat.
+
+        True where the file can't be seen.
+        """
+        try:
+            if self._file is None:
+                self._file = str(self._api.inspect_container(self._container)["LogPath"])
+            found = os.stat(self._file)
+        except (OSError, KeyError):
+            return True
+        before, self._seen = self._seen, (found.st_ino, found.st_size, found.st_mtime_ns)
+        return self._seen != before
 
     def read(self) -> Iterator[LogLine]:
         """What is new, to the log's end as it is now."""

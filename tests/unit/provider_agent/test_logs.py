@@ -24,11 +24,12 @@ class Running(Docker):
     """A container that says more, and ends, when it is told to."""
 
     ended = False
+    path = "/nowhere"
 
     def inspect_container(self, container: str) -> dict[str, Any]:
         state = {"Status": "exited" if self.ended else "running", "Pid": 0, "ExitCode": 0}
         labels = {LABEL_JOB: JOB, LABEL_FENCE: "1", LABEL_MODE: "files"}
-        return {"Id": container, "Config": {"Labels": labels}, "State": state}
+        return {"Id": container, "Config": {"Labels": labels}, "State": state, "LogPath": self.path}
 
 
 class Market:
@@ -95,3 +96,34 @@ def test_what_a_container_said_last_is_delivered_before_it_is_left(
 
     asyncio.run(scenario())
     assert market.text == "".join(numbers(0, 30))
+
+
+def test_a_job_that_says_nothing_costs_docker_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file tells; one that changed is read at the next look, and now and then any is."""
+    monkeypatch.setattr(module, "READ_EVERY_S", 0.01)
+    monkeypatch.setattr(module, "UNSEEN_AT_MOST", 10**9)
+    log, market, file = Running(stepped().entries[:10]), Market(), tmp_path / "json.log"
+    file.write_text("ten")
+    log.path = str(file)
+
+    async def until(text: str) -> None:
+        for _ in range(1000):
+            if market.text == text:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"only {market.text!r} came")
+
+    async def scenario() -> None:
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        task = asyncio.create_task(follower.run())
+        await until("".join(numbers(0, 10)))
+        served = log.served
+        await asyncio.sleep(0.3)
+        assert log.served == served
+        log.entries = stepped().entries[:20]
+        file.write_text("twenty")
+        await until("".join(numbers(0, 20)))
+        follower.close()
+        task.cancel()
+
+    asyncio.run(scenario())
