@@ -117,11 +117,21 @@ class Departure:
         except TimeoutError:
             log.warning("the marketplace did not hear our goodbye: it will find us gone")
             return
-        for word in words:
-            job = self._jobs.get(word["job_id"])
-            if job is not None:
-                try:
-                    job.heard(word["fence"])
-                except (OSError, sqlite3.Error) as error:
-                    log.warning("job %s: that its goodbye was heard can't be kept: %s", job.job_id[:10], error)
+        said = {(word["job_id"], word["fence"]) for word in words}
+        left = [record for record in self._host.journal.jobs() if record.leaving]
+        _note(self._host, [record for record in left if (record.job_id, record.fence) in said], goodbye=True)
         self._host.crash.reach("leave.told")
+
+
+def take_back(host: Host) -> None:
+    """An agent that starts again: the market sees it come back, so that goodbyes of before no longer count."""
+    _note(host, [record for record in host.journal.jobs() if record.goodbye], goodbye=False)
+
+
+def _note(host: Host, records: list[JobRecord], *, goodbye: bool) -> None:
+    """Journal whether the market has taken the goodbye. A full disk must not keep an agent from ending or starting."""
+    for record in records:
+        try:
+            host.journal.put_job(record.model_copy(update={"goodbye": goodbye}))
+        except (OSError, sqlite3.Error) as error:
+            log.warning("job %s: what became of its goodbye can't be kept: %s", record.job_id[:10], error)

@@ -67,10 +67,6 @@ class Job:
     def adopt(self) -> None:
         """After a restart of the agent: take up the job as the journal has it. Raises StepFailed."""
         record = self.record
-        if record.goodbye:
-            # A full disk must not keep the job from being taken up; the next departure writes it anew.
-            with suppress(OSError, sqlite3.Error):
-                self._update(goodbye=False)
         shutil.rmtree(self.host.folders.dumps(self.job_id), ignore_errors=True)
         self.still.left = record.leaving
         if record.start is not None and record.container is not None and record.phase != "starting":
@@ -298,12 +294,6 @@ class Job:
             with suppress(OSError, sqlite3.Error):
                 self._update(phase="held", leaving=True, goodbye=False)
         return still
-
-    def heard(self, fence: int) -> None:
-        """The market has taken the goodbye that told of the job under this fence: this host owes it nothing more."""
-        record = self.host.journal.job(self.job_id)
-        if record is not None and record.leaving and record.fence == fence:
-            self._update(goodbye=True)
 
     async def come_back(self) -> None:
         """The agent left and is back before the job was given to another host: it goes on where it was frozen."""

@@ -22,7 +22,7 @@ from everlease.wire.node import (
     Welcome,
 )
 from provider_agent import answers, bidding
-from provider_agent.departure import Departure
+from provider_agent.departure import Departure, take_back
 from provider_agent.errors import LinkDown, StepFailed
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
@@ -68,6 +68,7 @@ class Supervisor:
     def take_up(self) -> None:
         """After a start: jobs of the journal are adopted, what nobody knows is removed."""
         sweep_host(self._host)
+        take_back(self._host)
         for record in self._host.journal.jobs():
             job = self.jobs[record.job_id] = Job(self._host, record.job_id)
             try:

@@ -12,11 +12,14 @@ from everlease.wire.commands import Prepare
 from provider_agent import departure as module
 from provider_agent.clock import SystemClock
 from provider_agent.departure import Departure
+from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Folders, Host
 from provider_agent.installation import leftovers
-from provider_agent.jobs import Job
 from provider_agent.journal import Journal
+from provider_agent.link import Link
+from provider_agent.mail import Mail
 from provider_agent.records import JobRecord
+from provider_agent.supervisor import Supervisor
 
 JOB = "0x" + "ab" * 32
 
@@ -48,16 +51,21 @@ def host_of(folder: Path, market: Market, reach: Callable[[str], None] = lambda 
         journal.put_job(JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare))
     crash = SimpleNamespace(reach=reach)
     parts: dict[str, Any] = {"journal": journal, "messenger": market, "crash": crash, "clock": SystemClock()}
-    return cast(Host, SimpleNamespace(**parts, folders=Folders(folder), deadline=lambda: 0.0))
+    parts |= {"folders": Folders(folder), "deadline": lambda: 0.0, "engine": SimpleNamespace(jobs=set)}
+    return cast(Host, SimpleNamespace(**parts))
+
+
+def take_up(host: Host) -> Supervisor:
+    centre = Supervisor(host, cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
+    centre.take_up()
+    return centre
 
 
 def leave(host: Host) -> None:
     """A departure of an agent that has just taken up its job."""
 
     async def scenario() -> None:
-        job = Job(host, JOB)
-        job.adopt()
-        await Departure(host, {JOB: job}, 0.0, "the host is shut down").run()
+        await Departure(host, take_up(host).jobs, 0.0, "the host is shut down").run()
 
     asyncio.run(scenario())
 
@@ -90,7 +98,7 @@ def test_an_agent_that_is_killed_on_its_way_out(tmp_path: Path, point: str, left
 def test_a_host_that_came_back_says_goodbye_again(tmp_path: Path) -> None:
     leave(host_of(tmp_path, Market(hears=True)))
     assert not owed(tmp_path)
-    Job(host_of(tmp_path, Market(hears=True)), JOB).adopt()
+    take_up(host_of(tmp_path, Market(hears=True)))
     assert owed(tmp_path)
     leave(host_of(tmp_path, Market(hears=False)))
     assert owed(tmp_path)
