@@ -20,6 +20,21 @@ _REACH = "timeout 20 bash -c '</dev/tcp/{place}'"
 
 
 @scenario()
+def poweroff(stage: Stage) -> str:
+    """`systemctl poweroff` on the holder: the job leaves in order, and the host bids again when it is switched on."""
+    stage.steady()
+    fence, host = stage.fence(), stage.holder()
+    stage.look()
+    host.guest.must("systemctl poweroff --no-block; true")
+    took = stage.await_moved(fence)
+    how = stage.left_in_order(fence)
+    host.guest.await_off()
+    host.guest.start()
+    stage.await_connected(host)
+    return f"{stage.verdict()}, {how} for {stage.holder().name} in {took:.0f} s, host back"
+
+
+@scenario()
 def docker_restart(stage: Stage) -> str:
     """`systemctl restart docker` kills containers: the job goes on from its checkpoint, and no restart is counted."""
     job = stage.steady()

@@ -118,6 +118,15 @@ class Guest:
             time.sleep(1)
         raise GuestError(f"{self.name} did not answer by ssh within {timeout_s:.0f} s, see {self.folder / 'console'}")
 
+    def await_off(self, timeout_s: float = BOOT_S) -> None:
+        """Wait until it has switched itself off. Raises GuestError."""
+        give_up = time.monotonic() + timeout_s
+        while self.running():
+            if time.monotonic() > give_up:
+                raise GuestError(f"{self.name} did not switch itself off within {timeout_s:.0f} s")
+            time.sleep(0.5)
+        self._close_ssh()
+
     def running(self) -> bool:
         """Whether its QEMU lives."""
         return self._pid() is not None
