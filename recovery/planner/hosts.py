@@ -15,7 +15,10 @@ STOPPED, LEFT = "stopped", "left"
 
 
 def host_failed(draft: Draft, award: Award) -> None:
-    """Start again in place from the last checkpoint, uncounted; after ``max_host_faults`` of a lease, elsewhere."""
+    """Start again in place from the last checkpoint, uncounted; after ``max_host_faults`` of a lease, elsewhere.
+
+    The move is counted once another host has failed the job, too, since its head moved: then it may be the job's doing.
+    """
     number = award.host_faults + 1
     step = f"restart/{award.fence}/host-{number}"
     answer = draft.snapshot.command(step)
@@ -28,7 +31,7 @@ def host_failed(draft: Draft, award: Award) -> None:
         payload = {"checkpoint": draft.snapshot.job.head_manifest}
         draft.add(IssueCommand(award.node, award.fence, step, "restart", payload, draft.policy.start_timeout_s))
     else:
-        draft.end(award, HOST_FAULT)
+        draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {award.host_fault}")
 
 
@@ -55,13 +58,21 @@ def leave_idle(draft: Draft, award: Award) -> bool:
     """A host that keeps the job from running fails it, whatever the cause. True where it does."""
     why = idle_too_long(draft, award)
     if why:
-        draft.end(award, HOST_FAULT)
+        draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {why}")
     return bool(why)
 
 
 def _is_of(command: Command, award: Award) -> bool:
     return command.fence == award.fence and command.node == award.node
+
+
+def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
+    head = snapshot.job.head_seq
+    return award.restore_seq >= head and any(
+        old.outcome == HOST_FAULT and old.started_at is not None and old.node != award.node and old.restore_seq >= head
+        for old in snapshot.awards
+    )
 
 
 def said_goodbye(draft: Draft) -> bool:

@@ -376,6 +376,39 @@ def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() 
     assert fenced == fenced_at(ended, POLICY.liveness), "nobody but the host says that nothing runs there any more"
 
 
+def fail_here(world: World) -> None:
+    """The host fails the job as often as it may."""
+    for _ in range(POLICY.max_host_faults):
+        world.exit(137, FAULT)
+        world.settle()
+        world.answer("restart")
+        world.settle()
+    world.exit(137, FAULT)
+    world.settle()
+
+
+def test_a_job_that_several_hosts_fail_without_progress_ends() -> None:
+    """It may be its own dumps that break it, wherever it runs. At the first host it had progressed."""
+    world = running()
+    fail_here(world)
+    for counted, node in ((0, B), (0, A), (1, B), (2, A)):
+        assert (world.job.state, world.job.barren_recoveries) == ("AUCTIONING", counted)
+        recover(world, node)
+        fail_here(world)
+    assert (world.job.state, world.job.barren_recoveries) == ("FAILED", POLICY.max_barren)
+    assert "no progress" in world.job.reason
+
+
+def test_several_hosts_that_fail_a_job_in_between_which_it_progresses_count_for_nothing() -> None:
+    world = running()
+    fail_here(world)
+    for node in (B, A, B, A):
+        recover(world, node)
+        world.commit()
+        fail_here(world)
+    assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("AUCTIONING", 0, 0)
+
+
 def test_a_restart_without_an_answer_waits_out_the_fencing_time() -> None:
     world = running()
     world.exit(137, FAULT)
