@@ -50,7 +50,7 @@ def auctioning(draft: Draft) -> None:
     if why is not None:
         draft.event(JobEvent.FUNDS_OUT, why)
         return
-    if hopeless(draft) or _damaged(draft) or _open_pending(draft):
+    if hopeless(draft) or _damaged(draft) or _open_pending(draft) or _out_of_reach(draft):
         return
     draft.add(call_for_bids(draft))
 
@@ -283,6 +283,18 @@ def _corrupt(snapshot: Snapshot, award: Award) -> bool:
 def _last_error(snapshot: Snapshot, award: Award) -> str:
     answer = snapshot.command(f"start/{award.fence}")
     return answer.error if answer is not None and answer.error else "the node gave no reason"
+
+
+def _out_of_reach(draft: Draft) -> bool:
+    """No node binds itself as long as a lost host's lease must stay silent: bids are asked for as soon as one could."""
+    lease = left_over(draft.snapshot)
+    if lease is None or settle_with_open(draft.snapshot) != "suspend":
+        return False
+    within = LONGEST_BID_S - CLOCKS_APART_S - draft.policy.open_timeout_s
+    at = silent_from(draft.snapshot, lease) - within
+    if draft.now < at:
+        draft.wait_until(at)
+    return draft.now < at
 
 
 def _open_pending(draft: Draft) -> bool:

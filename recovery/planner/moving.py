@@ -113,7 +113,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     if answer is None:
         return
     why = answer.error or ("" if held(draft, award, answer) else "nothing was committed") or snapshot.winner_unfit
-    why = why or ("the bid expired meanwhile" if left_s <= 0 else "")
+    why = why or ("the bid expires before the lease could be opened" if left_s < draft.policy.pending_open_s else "")
     if why:
         thaw(draft, award, purpose)
         _abandon(draft, auction, why)

@@ -6,13 +6,16 @@ from everlease.domain.job import JobEvent, JobState
 from everlease.domain.lease import LeaseState
 from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snapshot
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
-from recovery.planner.bidding import settle_with_open
+from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import HOST_FAULT
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
 
 LATE = "late"
 """The outcome of an award whose node did not answer in time: nothing failed, and it may be running the job."""
+
+OUTLIVED = "outlived"
+"""The outcome of an award whose bid ends before its lease may be opened, whoever bids."""
 
 
 def allocating(draft: Draft) -> None:
@@ -113,7 +116,11 @@ def _open(draft: Draft, award: Award, attempts: tuple[ChainTx, ...]) -> None:
         draft.add(EnqueueOpen(award.fence, key))
         return
     if how == "suspend" and draft.now < silent_from(snapshot, lease):
-        draft.wait_until(silent_from(snapshot, lease))
+        if award.bid["deadline"] - BID_SLACK_S < silent_from(snapshot, lease):
+            draft.end(award, OUTLIVED, final=False)
+            draft.event(JobEvent.OPEN_FAILED, "the bid ends before the lease of the lost host may be suspended")
+        else:
+            draft.wait_until(silent_from(snapshot, lease))
         return
     old = snapshot.award_of(lease.lease_id)
     receipt = snapshot.receipts.get(lease.lease_id)

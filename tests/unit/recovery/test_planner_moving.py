@@ -118,6 +118,19 @@ def test_a_job_does_not_stand_still_for_a_move_whose_bid_ends_before_the_hold_co
     assert "expires before the job could be held" in world.job.reason
 
 
+def test_a_job_held_for_a_bid_that_is_about_to_end_goes_on_where_it_is() -> None:
+    """The lease of the next host could not be opened in time any more."""
+    world = migrating()
+    world.answer("preload")
+    world.settle()
+    world.now = float(world.snapshot.auctions[-1].bids_until) - 10
+    world.commit()
+    world.answer("hold", ok=True, manifest=world.job.head_manifest)
+    world.settle()
+    assert (world.job.state, len(world.snapshot.awards)) == ("RUNNING", 1)
+    assert len(issued(world, "thaw")) == 1
+
+
 def test_a_winner_that_became_unfit_while_it_prepared_does_not_stop_the_job() -> None:
     world = migrating()
     world.snapshot = replace(world.snapshot, winner_unfit="the host's kernel 6.1 is older")

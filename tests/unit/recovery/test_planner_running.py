@@ -335,6 +335,42 @@ def test_a_recovery_asks_for_bids_that_outlive_the_silence_of_the_lost_lease() -
     assert world.snapshot.auctions[-1].bids_until >= silent_from(world.snapshot, lease) + POLICY.open_timeout_s - 1
 
 
+def test_no_bid_is_asked_for_that_would_end_before_its_lease_may_be_opened() -> None:
+    """A node binds itself for two hours at most; a tenant may bear more silence."""
+    world = running()
+    world.snapshot = replace(world.snapshot, escrow=escrow(max_silence=9000, epochs=1))
+    before = len(world.snapshot.auctions)
+    world.lose()
+    world.settle()
+    (lease,) = world.snapshot.leases
+    silent = silent_from(world.snapshot, lease)
+    assert (world.job.state, len(world.snapshot.auctions)) == ("AUCTIONING", before)
+    assert world.job.due_at is not None
+    assert world.now < world.job.due_at < silent
+    world.now = world.job.due_at
+    world.settle()
+    assert world.snapshot.auctions[-1].bids_until >= silent + POLICY.open_timeout_s - 1
+    world.offer(B)
+    world.now += 1
+    world.settle()
+    assert world.job.state == "ALLOCATING"
+
+
+def test_an_award_whose_bid_ends_before_its_lease_may_be_opened_ends_at_once_and_blames_nobody() -> None:
+    world = running()
+    world.lose()
+    world.settle()
+    world.offer(B)
+    world.now += 1
+    # The lost host was heard of once more, by the chain.
+    world.snapshot = replace(world.snapshot, escrow=escrow(max_silence=6400, epochs=1))
+    world.settle()
+    assert (world.snapshot.awards[-1].node, world.snapshot.awards[-1].outcome) == (B, "outlived")
+    assert len([move for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)]) == 1
+    assert world.job.state == "AUCTIONING"
+    assert B not in world.snapshot.auctions[-1].excluded
+
+
 FAULT = "the host's Docker daemon was started anew"
 
 
