@@ -12,8 +12,9 @@ NO = "which can't be checkpointed"
 FULL = "the host's disk is full"
 _FULL_BELOW = 256 * 1024
 _CHUNK, _LONGEST = 1 << 20, 256
+_REPAIR = b"Turning repair on"
 _WORDS = re.compile(
-    rb"^\([\d.]+\) (?:Error \([^)\n]*\): )?(?:Dumping task \(pid: (\d+)|(Obtaining task stat)"
+    rb"^\([\d.]+\) (?:Error \([^)\n]*\): |tcp: \t)?(Turning repair on|Dumping task \(pid: (\d+)|Obtaining task stat"
     rb"|Dumping FAILED|Dumping finished|Dumping pstree \(pid: )",
     re.MULTILINE,
 )
@@ -67,37 +68,41 @@ def criu_held(criu_log: Path) -> int | None:
     """The process that a dump's CRIU was last at work in, as the host numbers it; None when it ended the dump by
     itself, well or not, had not got to one, or was done with all of them: before it writes their tree, CRIU lets go of
     the last of them.
-
-    The tenant chooses how long the log is (a line for each mapping of each process): it is never held as a whole.
     """
     at, held = None, None
-    try:
-        for begun, stat in _said(criu_log):
-            if begun:
-                at, held = int(begun), None
-            elif stat:
-                held = at  # CRIU names a zombie, too, and does nothing to it.
-            else:
-                return None
-    except OSError:
-        return None
+    for word, pid in _said(criu_log):
+        if pid:
+            at, held = int(pid), None
+        elif word == b"Obtaining task stat":
+            held = at  # CRIU names a zombie, too, and does nothing to it.
+        elif word != _REPAIR:
+            return None
     return held
 
 
+def criu_ended(criu_log: Path) -> bool:
+    """Whether a dump's CRIU says that it ended, well or not."""
+    return any(word in (b"Dumping FAILED", b"Dumping finished") for word, _ in _said(criu_log))
+
+
+def criu_took_connections(criu_log: Path) -> bool:
+    """Whether CRIU put a connection into repair mode, in which the program is told that it may not use it."""
+    return any(word == _REPAIR for word, _ in _said(criu_log))
+
+
 def _said(criu_log: Path) -> Iterator[tuple[bytes, bytes]]:
-    """CRIU's words of interest, in order: (pid of the task begun or "", "Obtaining task stat" or ""), both empty once
-    it let go of every task.
+    """CRIU's words of interest, in order, with the pid of a task that it begins with; none where there is no log.
+
+    The tenant chooses how long the log is (a line for each mapping of each process): it is never held as a whole.
     """
-    with criu_log.open("rb") as stream:
+    with suppress(OSError), criu_log.open("rb") as stream:
         rest = b""
         while chunk := stream.read(_CHUNK):
             # A line goes into the next round whole; one without end is none of these.
             lines, newline, rest = (rest + chunk).rpartition(b"\n")
-            for found in _WORDS.finditer(lines + newline):
-                yield found[1] or b"", found[2] or b""
+            yield from ((found[1], found[2] or b"") for found in _WORDS.finditer(lines + newline))
             rest = rest[:_LONGEST]
-        for found in _WORDS.finditer(rest):
-            yield found[1] or b"", found[2] or b""
+        yield from ((found[1], found[2] or b"") for found in _WORDS.finditer(rest))
 
 
 def cut(path: Path) -> None:

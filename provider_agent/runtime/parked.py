@@ -2,13 +2,14 @@
 
 CRIU runs code inside the tasks. When they are frozen from outside it waits, and a SIGKILL would leave that code in
 them. So such a dump is parked: it ends by itself after a thaw, or after the tasks were killed. The process in whose
-place CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice: such a
-container is broken, by its host, and begins again from its last checkpoint.
+place CRIU was making a system call when it was killed dies of SIGTRAP, and the others may never notice; a connection
+that CRIU was reading stays shut. Such a container is broken, by its host, and begins again from its last checkpoint.
 
   dump.session  the session a dump runs in, and the boot; from before its start until nothing is left of it and the
                 tasks were seen to
   dumping       CRIU's and runc's logs of the last dump; it outlives the dump's own folder
-  broken        the container must begin again; "init" where that is to be told by how its first process ended
+  broken        the container must begin again; "init" where it lost its first process, "connections" where it lost
+                those: then how it ended tells, too
 """
 
 import errno
@@ -26,7 +27,7 @@ import psutil
 
 from provider_agent import guard, guards
 from provider_agent.guard import Freezer, find_freezer, outer_of
-from provider_agent.runtime import diagnosis
+from provider_agent.runtime import diagnosis, unlocking
 from provider_agent.runtime.errors import DumpFailed
 from provider_agent.runtime.everlease_runc import replace_file
 
@@ -36,9 +37,10 @@ SEEN_TO_S = 3.0
 PATIENCE_S = 300.0
 """How long the dump of a killed agent may go on."""
 TRAPPED = 128 + signal.SIGTRAP
-BROKEN = "the host interrupted a checkpoint, and a process of the job died of it"
+BROKEN = "the host interrupted a checkpoint, and the job or a process of it did not outlive that"
 AFTER_A_FAULT_S = 10.0
-_WIDTH, _INIT = 20, "init"
+_WIDTH = 20
+_INIT, _LINKS = "init", "connections"
 _MARK = "EVERLEASE_DUMP"
 log = logging.getLogger(__name__)
 
@@ -174,13 +176,14 @@ def unsettled(folder: Path) -> bool:
 def fault(folder: Path, code: int) -> str:
     """Why the host is to blame for the end of this container with this exit code; empty where no dump is.
 
-    Its first process may as well have come to its own end at that moment.
+    Its first process may as well have come to its own end at that moment, and done all of its work.
     """
     try:
         word = (folder / "broken").read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
-    return "" if word == _INIT and code != TRAPPED else BROKEN
+    own_end = (word == _INIT and code != TRAPPED) or (word == _LINKS and code == 0)
+    return "" if own_end else BROKEN
 
 
 def settle_now_or_later(folder: Path) -> None:
@@ -208,11 +211,14 @@ def settle(folder: Path) -> bool:
         return False
     end_session(folder)
     suspect = _suspect(folder)  # CRIU may have gone on to one before it was ended.
+    cut_off = _cut_off(folder)
+    locked = cut_off and not unlocking.unlock(folder)
     let_go_on(folder)
-    if (folder / "broken").exists() or _lost(folder, suspect):
-        if not (folder / "broken").exists():
-            ended = suspect is not None and suspect == guard.init_of(folder) and _ends(suspect)
-            guard.note(folder / "broken", _INIT if ended else "")
+    if not (folder / "broken").exists():
+        damage = "" if locked else _damage(folder, suspect, cut_off)
+        if damage is not None:
+            guard.note(folder / "broken", damage)
+    if (folder / "broken").exists():
         if not guards.kill(folder):
             return False
     elif suspect is not None and _stands_still(folder):
@@ -221,8 +227,25 @@ def settle(folder: Path) -> bool:
     return True
 
 
+def _damage(folder: Path, suspect: int | None, cut_off: bool) -> str | None:
+    """The word for `broken`, where it is; None where the tasks go on."""
+    lost = _lost(folder, suspect)
+    if lost and not (suspect is not None and suspect == guard.init_of(folder) and _ends(suspect)):
+        return ""
+    if cut_off and diagnosis.criu_took_connections(folder / "dumping" / "dump.log"):
+        # The tasks ran on as soon as CRIU was dead, and may have been refused their own connections.
+        return _LINKS
+    return _INIT if lost else None
+
+
 def _stands_still(folder: Path) -> bool:
     return guards.stands_still(folder) and not _empty(folder)
+
+
+def _cut_off(folder: Path) -> bool:
+    """Whether CRIU began and did not come to its own end, at which it undoes what it did around the tasks."""
+    criu_log = folder / "dumping" / "dump.log"
+    return _of_this_boot(folder) and criu_log.exists() and not diagnosis.criu_ended(criu_log)
 
 
 def _suspect(folder: Path) -> int | None:

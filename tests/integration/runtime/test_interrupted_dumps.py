@@ -31,6 +31,21 @@ runc, criu, state, container, target = sys.argv[1:]
 Checkpointer(HostTools(Path(runc), Path(criu)), Path(state)).dump(container, Path(target))
 """
 
+DATAGRAMS = """
+import contextlib, socket, time
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.bind(("127.0.0.1", 7000))
+link.settimeout(0.5)
+step = 0
+while True:
+    with contextlib.suppress(OSError):
+        link.sendto(b"x", ("127.0.0.1", 7000))
+        link.recv(100)
+        step += 1
+        print("ok", step, flush=True)
+    time.sleep(0.05)
+"""
+
 
 @pytest.mark.parametrize("victim", ["agent", "runc", "criu", "all"])
 def test_a_dump_killed_anywhere_leaves_the_job_running_or_broken_by_its_host(fleet: Fleet, victim: str) -> None:
@@ -49,9 +64,9 @@ def test_a_dump_killed_anywhere_leaves_the_job_running_or_broken_by_its_host(fle
     # A dump whose agent alone died may have ended well for CRIU, but without its record it counts as aborted.
     for path in sweep(target.parent):
         assert not path.exists()
+    until(lambda: len(a.steps(container.id)) > 10)
     result = a.checkpointer.dump(container.id, target, stay_frozen=True)
     done = len(a.settled(container.id))
-    assert done > 10
     a.engine.remove(container.id)
     moved = b.receive(replace(spec, fence=2), result.path)
     until(lambda: len(b.steps(moved.id)) > 3)
@@ -101,7 +116,7 @@ def broken(host: Host, container: str) -> bool:
     if not (host.folder(container) / "broken").exists():
         return False
     code = host.engine.wait(container, timeout=20)
-    assert code in (parked.TRAPPED, 137)
+    assert code in (parked.TRAPPED, 137) or (host.folder(container) / "broken").read_text() == "connections"
     assert parked.fault(host.folder(container), code) == parked.BROKEN
     return True
 
@@ -138,6 +153,36 @@ def test_a_container_that_lost_a_process_to_a_killed_dump_is_ended_whole(fleet: 
         until(lambda: not workers(container.id))
         settle(a, container.id)
     assert broken(a, container.id)
+
+
+@pytest.mark.parametrize("program", ["loopback", "datagrams"])
+@pytest.mark.parametrize("moment", ["Lock network", "Dumping task (pid: ", "Running post-dump scripts"])
+def test_a_killed_dump_leaves_no_network_locked(fleet: Fleet, program: str, moment: str) -> None:
+    """CRIU drops every packet of the container, and has its connections refuse themselves, until its own end."""
+    a = fleet.hosts["a"]
+    spec = fleet.spec("loopback") if program == "loopback" else fleet.raw_spec("python", "-c", DATAGRAMS)
+    container = a.launch(spec)
+    until_steps(a, container, 3)
+    (a.root / "checkpoints" / spec.name / "large").write_bytes(b"x" * (1 << 29))
+    target = fleet.dump_path()
+    failed: list[DumpFailed] = []
+    dump = threading.Thread(target=lambda: failed.append(interrupted(a, container.id, target)))
+    dump.start()
+    log = a.folder(container.id) / "dumping" / "dump.log"
+    until(lambda: log.exists() and moment in log.read_text(errors="replace"), every=0.002)
+    for pid, _ in workers(container.id):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    dump.join(30)
+    assert failed[0].retryable
+    settle(a, container.id)
+    if not broken(a, container.id):
+        goes_on(a, container.id)
+        assert a.checkpointer.dump(container.id, fleet.dump_path()).bytes
+        goes_on(a, container.id)
+    else:
+        assert (program, moment) != ("datagrams", "Running post-dump scripts"), "CRIU had let go of it"
+        assert program == "loopback" or diagnosis.criu_held(log) is not None, diagnosis.tail(log)
 
 
 @pytest.mark.parametrize("log", ["Dumping FAILED.", "Dumping finished successfully", "Dumping pstree (pid: 9)"])

@@ -191,6 +191,26 @@ def test_the_end_of_another_process_is_the_hosts_doing(tmp_path: Path, monkeypat
     assert parked.fault(tmp_path, 0) == parked.BROKEN
 
 
+@pytest.mark.parametrize(("code", "why"), [(0, ""), (1, parked.BROKEN), (137, parked.BROKEN)])
+def test_a_job_that_lost_its_connections_to_a_killed_dump_is_the_hosts_doing_unless_it_ended_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, why: str
+) -> None:
+    """Before CRIU is dead for the agent, the job is refused by its own sockets, and may have ended of it."""
+    suspected(tmp_path, monkeypatch, init=7, pid=7)
+    with (tmp_path / "dumping" / "dump.log").open("a") as log:
+        log.write("(00.2) tcp: \tTurning repair on for socket 7aa\n(00.3) Dumping pstree (pid: 7)\n")
+    assert parked.settle(tmp_path)
+    assert parked.fault(tmp_path, code) == why
+
+
+def test_a_network_that_can_not_be_unlocked_is_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suspected(tmp_path, monkeypatch, init=1, pid=1)
+    (tmp_path / "dumping" / "dump.log").write_text("(00.1) net: Lock network\n")
+    monkeypatch.setattr(parked.unlocking, "unlock", lambda folder: False)
+    assert parked.settle(tmp_path)
+    assert parked.fault(tmp_path, 0) == parked.BROKEN
+
+
 def suspected(folder: Path, monkeypatch: pytest.MonkeyPatch, *, init: int, pid: int) -> None:
     """A container with this first process, and a dump in it whose CRIU was killed at work in that one."""
     (folder / "init.pid").write_text(str(init))
