@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from everlease.domain.jobspec import CheckpointMode
-from everlease.domain.liveness import fenced_at
 from everlease.domain.snapshot import Snapshot
 from recovery import moves as m
-from recovery.planner.leases import fencing_time, silent_from
+from recovery.planner.leases import silent_from
 from tests.support.model import NODES, POLICY, World, escrow, new_job, spec
 
 A, B, C = NODES[:3]
@@ -369,109 +368,3 @@ def test_an_award_whose_bid_ends_before_its_lease_may_be_opened_ends_at_once_and
     assert len([move for _, _, move in world.moved if isinstance(move, m.EnqueueOpen)]) == 1
     assert world.job.state == "AUCTIONING"
     assert B not in world.snapshot.auctions[-1].excluded
-
-
-FAULT = "the host's Docker daemon was started anew"
-
-
-def test_a_container_that_docker_ended_is_started_again_in_place_and_counts_for_nothing() -> None:
-    world = running()
-    for code in (0, 137, 143):
-        world.exit(code, FAULT)
-        world.settle()
-        assert world.job.state == "RUNNING", "an exit code of Docker's making is no success"
-        world.answer("restart")
-        world.settle()
-    award = world.snapshot.awards[-1]
-    assert (award.restarts, award.host_faults, award.exit_code) == (0, 3, None)
-    assert [move.payload for move in issued(world, "restart")] == [{"checkpoint": world.job.head_manifest}] * 3
-    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
-    world.exit(3)
-    world.settle()
-    assert issued(world, "restart")[-1].step.endswith("/1"), "the program's own restarts are all left"
-
-
-def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() -> None:
-    world = running()
-    for _ in range(POLICY.max_host_faults):
-        world.exit(137, FAULT)
-        world.settle()
-        world.answer("restart")
-        world.settle()
-    world.exit(137, FAULT)
-    world.settle()
-    assert (world.snapshot.awards[0].outcome, world.job.state) == ("host_fault", "AUCTIONING")
-    assert "host failed" in world.snapshot.auctions[-1].excluded[A]
-    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
-    recover(world, B)
-    assert world.job.state == "RUNNING"
-    assert world.snapshot.receipts["lease-1"].final
-    ended = world.snapshot.awards[0].ended_at
-    assert ended is not None
-    fenced = fencing_time(world.snapshot, world.snapshot.awards[-1], POLICY.liveness)
-    assert fenced == fenced_at(ended, POLICY.liveness), "nobody but the host says that nothing runs there any more"
-
-
-def fail_here(world: World) -> None:
-    """The host fails the job as often as it may."""
-    for _ in range(POLICY.max_host_faults):
-        world.exit(137, FAULT)
-        world.settle()
-        world.answer("restart")
-        world.settle()
-    world.exit(137, FAULT)
-    world.settle()
-
-
-def test_a_job_that_several_hosts_fail_without_progress_ends() -> None:
-    """It may be its own dumps that break it, wherever it runs. At the first host it had progressed."""
-    world = running()
-    fail_here(world)
-    for counted, node in ((0, B), (0, A), (1, B), (2, A)):
-        assert (world.job.state, world.job.barren_recoveries) == ("AUCTIONING", counted)
-        recover(world, node)
-        fail_here(world)
-    assert (world.job.state, world.job.barren_recoveries) == ("FAILED", POLICY.max_barren)
-    assert "no progress" in world.job.reason
-
-
-def test_several_hosts_that_fail_a_job_in_between_which_it_progresses_count_for_nothing() -> None:
-    world = running()
-    fail_here(world)
-    for node in (B, A, B, A):
-        recover(world, node)
-        world.commit()
-        fail_here(world)
-    assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("AUCTIONING", 0, 0)
-
-
-def test_a_restart_without_an_answer_waits_out_the_fencing_time() -> None:
-    world = running()
-    world.exit(137, FAULT)
-    world.settle()
-    world.now += POLICY.start_timeout_s
-    world.expire()
-    world.settle()
-    assert world.snapshot.awards[0].outcome == "host_fault"
-    old = world.snapshot.awards[0]
-    assert fencing_time(world.snapshot, replace(old, fence=old.fence + 1), POLICY.liveness) > world.now
-
-
-def test_docker_going_away_during_a_move_ends_the_move_and_not_the_job() -> None:
-    for wish in ("migrate", "hibernate"):
-        world = running()
-        world.set_job(wish=wish)
-        world.settle()
-        world.exit(0, FAULT)
-        world.settle()
-        assert world.job.state == "RUNNING"
-        assert len(issued(world, "restart")) == 1
-
-
-def test_a_start_that_docker_broke_off_says_nothing_about_the_checkpoint() -> None:
-    world = running()
-    world.lose()
-    for node in (B, C):
-        recover(world, node, ok=False, host_fault=FAULT)
-        assert world.snapshot.awards[-1].outcome == "host_fault"
-    assert world.job.head_seq == 1
