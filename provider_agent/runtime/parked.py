@@ -16,6 +16,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
@@ -41,7 +42,7 @@ BROKEN = "the host interrupted a checkpoint, and the job or a process of it did 
 AFTER_A_FAULT_S = 10.0
 _WIDTH = 20
 _INIT, _LINKS = "init", "connections"
-_MARK = "EVERLEASE_DUMP"
+_MARK, _TITLE = "EVERLEASE_DUMP", re.compile(r"\bcriu\b.* (?:swrk \d|--rpc )")
 log = logging.getLogger(__name__)
 
 
@@ -282,19 +283,37 @@ def _ends(pid: int) -> bool:
 
 
 def end_session(folder: Path) -> None:
-    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind.
-
-    Another session may have its number by now, so each process is asked whether it comes from this container's dump.
-    """
-    session, mark = _session(folder), str(folder / "dump.session")
-    if session is None:
+    """Kill what is left of the last dump's session: a killed CRIU leaves stopped children behind."""
+    session = _session(folder)
+    found = _members(session) if session is not None else []
+    if not _comes_from(found, str(folder / "dump.session")):
         return
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _members(session: int) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.environ().get(_MARK) == mark:
-                process.kill()
-        except (ProcessLookupError, psutil.Error):
-            continue
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) == session:
+                found.append(process)
+    return found
+
+
+def _comes_from(members: list[psutil.Process], mark: str) -> bool:
+    """Whether a session is that of this container's dump; another may have its number by now.
+
+    CRIU writes its title over its own environment, and so do its children: alone they are known by that.
+    """
+    marks, titles = set(), []
+    for process in members:
+        with suppress(psutil.Error):
+            marks.add(process.environ().get(_MARK))
+            titles.append(" ".join(process.cmdline()))
+    marks.discard(None)
+    return mark in marks if marks else any(_TITLE.search(title) for title in titles)
 
 
 def _session(folder: Path) -> int | None:

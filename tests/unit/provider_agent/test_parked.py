@@ -244,5 +244,20 @@ def held(folder: Path, log: str) -> None:
     parked.note_session(folder)
 
 
+def test_a_criu_that_wrote_its_title_over_its_environment_is_ended(tmp_path: Path) -> None:
+    parked.note_session(tmp_path)
+    command = ["bash", "-c", "exec -a 'criu.elf: dump --rpc -t 7 -D x' sleep 60"]
+    with subprocess.Popen(command, start_new_session=True, env={}) as criu:
+        try:
+            with (tmp_path / "dump.session").open("r+") as stream:
+                stream.write(f"{criu.pid}\n")
+            while b"sleep" in cmdline(criu):
+                time.sleep(0.01)
+            parked.end_session(tmp_path)
+            assert criu.wait(10) == -signal.SIGKILL
+        finally:
+            criu.kill()
+
+
 def cmdline(process: "subprocess.Popen[bytes]") -> bytes:
     return Path(f"/proc/{process.pid}/cmdline").read_bytes()
