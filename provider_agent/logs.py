@@ -17,8 +17,8 @@ from provider_agent.runtime.container_log import LogLine
 log = logging.getLogger(__name__)
 CHUNK_BYTES = 60_000
 AHEAD_BYTES = 1 << 20
-READ_EVERY_S = 1.0
-UNSEEN_AT_MOST = 20
+READ_EVERY_S = 0.25
+UNSEEN_AT_MOST = 40
 """A log whose file does not change is read all the same after so many looks: whatever the file is, Docker decides."""
 POLL_S, QUIET_S, DRAIN_S = 0.05, 0.3, 10.0
 
