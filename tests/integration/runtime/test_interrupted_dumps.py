@@ -182,7 +182,6 @@ def test_a_killed_dump_leaves_no_network_locked(fleet: Fleet, program: str, mome
         goes_on(a, container.id)
     else:
         assert (program, moment) != ("datagrams", "Running post-dump scripts"), "CRIU had let go of it"
-        assert program == "loopback" or diagnosis.criu_held(log) is not None, diagnosis.tail(log)
 
 
 @pytest.mark.parametrize("log", ["Dumping FAILED.", "Dumping finished successfully", "Dumping pstree (pid: 9)"])
