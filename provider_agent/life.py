@@ -139,7 +139,7 @@ class Life:
             memory_bytes=self._usage.memory_bytes if sample.running else 0,
             disk_bytes=self._usage.disk_bytes,
             loss_bound_s=bound,
-            storing=record.phase == "exited" and record.exit_code == 0 and not record.host_fault,
+            storing=_stores(record),
         )
 
     def _sample(self, record: JobRecord) -> Sample:
@@ -316,3 +316,9 @@ class Life:
             except psutil.Error:
                 continue
         return Usage(disk, memory, len(pids))
+
+
+def _stores(record: JobRecord) -> bool:
+    """Whether the workload stands still for something to be stored: its outputs, or a checkpoint that holds it."""
+    ended_well = record.phase == "exited" and record.exit_code == 0 and not record.host_fault
+    return ended_well or record.phase == "held" or record.leaving

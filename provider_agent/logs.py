@@ -33,16 +33,24 @@ class LogFollower:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._room = threading.Condition()
         self._closed = self._ended = self._sending = self._asked = False
-        self._begun = self._read_through = 0
+        self._begun = self._read_through = self._runs = 0
         self._news = asyncio.Event()
         self._done = asyncio.Event()
 
     async def run(self) -> None:
-        """Read in a thread of its own (Docker's stream blocks), send from here."""
+        """Read in a thread of its own (Docker's stream blocks), send from here. Again is fine: it goes on from what was
+        acknowledged, and the reader of the run before ends.
+        """
         loop = asyncio.get_running_loop()
         position = self._position()
         name = f"log {self._container[:12]}"
-        threading.Thread(target=self._read, args=(loop, position.cursor), name=name, daemon=True).start()
+        with self._room:
+            self._runs += 1
+            self._lines.clear()
+            self._ahead, self._sending = 0, False
+            self._decoder.reset()
+            self._room.notify_all()
+        threading.Thread(target=self._read, args=(loop, position.cursor, self._runs), name=name, daemon=True).start()
         while True:
             await self._news.wait()
             self._news.clear()
@@ -87,8 +95,8 @@ class LogFollower:
     def _unread(self, asked: int) -> bool:
         return self._read_through < asked and not self._ended
 
-    def _stopped(self) -> bool:
-        return self._closed
+    def _stopped(self, run: int) -> bool:
+        return self._closed or self._runs != run
 
     def _position(self) -> LogPosition:
         record = self._host.journal.job(self._job_id)
@@ -96,12 +104,12 @@ class LogFollower:
             return LogPosition()
         return record.stdout if self._stream == "stdout" else record.stderr
 
-    def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None) -> None:
+    def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None, run: int) -> None:
         """Read again and again until the container has ended; a reading that broke goes on after its last line."""
         reader, unseen = self._host.engine.log(self._container, after=cursor), UNSEEN_AT_MOST
-        while not self._stopped():
+        while not self._stopped(run):
             with self._room:
-                self._room.wait_for(lambda: self._closed or self._asked, READ_EVERY_S if self._begun else 0.0)
+                self._room.wait_for(lambda: self._stopped(run) or self._asked, READ_EVERY_S if self._begun else 0.0)
                 asked, self._asked = self._asked, False
                 self._begun += 1
             try:
@@ -113,8 +121,8 @@ class LogFollower:
                 over = self._host.engine.inspect(self._container).exit_code is not None
                 for line in reader.read():
                     with self._room:
-                        self._room.wait_for(lambda: self._ahead < AHEAD_BYTES or self._closed)
-                        if self._stopped():
+                        self._room.wait_for(lambda: self._ahead < AHEAD_BYTES or self._stopped(run))
+                        if self._stopped(run):
                             return
                         self._lines.append(line)
                         self._ahead += len(line.text)
@@ -127,6 +135,8 @@ class LogFollower:
             except Exception as error:
                 # docker-py lets errors of requests and urllib3 through; all of them mean: read again.
                 log.debug("the log of %s can't be read: %s", self._container[:12], error)
+        if self._runs != run:
+            return
         self._ended = True
         try:
             loop.call_soon_threadsafe(self._news.set)

@@ -13,8 +13,8 @@ from everlease.docker_api import Client, EngineUnsupported
 from provider_agent import hardware, trial
 from provider_agent.runtime.capability import RuntimeCapabilities, capabilities
 from provider_agent.runtime.checkpoint import Checkpointer
-from provider_agent.runtime.container import FAILURES, ContainerEngine
-from provider_agent.runtime.errors import DaemonUnsupported, RuntimeFault
+from provider_agent.runtime.container import ContainerEngine
+from provider_agent.runtime.errors import DaemonUnsupported
 from provider_agent.settings import AgentSettings
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ async def follow(
             news = await asyncio.to_thread(survey.again, idle=idle())
         except DaemonUnsupported as error:
             news = {"runtime": {**facts["runtime"], "process_mode": False, "other_users": False, "reason": str(error)}}
-        except (RuntimeFault, *FAILURES, OSError) as error:
+        except Exception as error:  # jobs run beside this: nothing that goes wrong here may end the agent
             log.warning("this host's facts can't be measured, which is tried again: %s", error)
             continue
         if news is not None and _others(facts, news):

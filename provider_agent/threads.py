@@ -11,6 +11,8 @@ BEATING = ThreadPoolExecutor(4, "beating")
 """Heartbeats: cgroups and disks, never Docker."""
 GUARDING = ThreadPoolExecutor(4, "guarding")
 """Starting a guard can take seconds."""
+LOOKING = ThreadPoolExecutor(32, "looking")
+"""Asking Docker whether a container has ended, which is done for each job for as long as it runs."""
 BIDDING = ThreadPoolExecutor(2, "bidding")
 """Calls for bids, which anyone's order brings."""
 

@@ -17,6 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from subprocess import SubprocessError
+
+import psutil
+from urllib3.exceptions import HTTPError
 
 from provider_agent import guard, guards, trial_image
 from provider_agent.runtime import oci, restore
@@ -107,7 +111,7 @@ def _attempt(engine: ContainerEngine, dumper: Checkpointer, image: str, name: st
             job, 1, image, Limits(1, 64 * MIB, 64 * MIB), (trial_image.PROGRAM,), {}, workdir="/", user=user
         )
         return _there_and_back(engine, dumper, spec, work, name)
-    except (RuntimeFault, OSError, TimeoutError, ValueError) as error:
+    except (RuntimeFault, *FAILURES, HTTPError, SubprocessError, psutil.Error, OSError, ValueError) as error:
         log.warning("the trial of process checkpoints as %s failed: %s", name, error)
         return TrialStep(name, str(error))
     finally:

@@ -14,6 +14,7 @@ from provider_agent.host import Host
 from provider_agent.records import JobRecord
 from provider_agent.runtime import daemon_identity, oci, parked
 from provider_agent.runtime.errors import ContainerFault
+from provider_agent.threads import BEATING, LOOKING, run_in
 
 POLL_S = 0.5
 MOMENT_S = 1.0
@@ -73,7 +74,7 @@ async def _answer(looking: "asyncio.Task[End | None]") -> End | None:
 
 async def _still_away(host: Host, record: JobRecord, since: float | None) -> float | None:
     """Since when Docker is away from a container without tasks; None while it has some: it goes on without Docker."""
-    if await asyncio.to_thread(_holds_tasks, host, record):
+    if await run_in(BEATING, _holds_tasks, host, record):
         return None
     return host.clock.boottime() if since is None else since
 
@@ -97,10 +98,10 @@ async def recall(host: Host, record: JobRecord) -> End:
 
 async def _look(host: Host, record: JobRecord, *, refresh: bool) -> End | None:
     """One look at the container; None while it has not ended. Raises _NoAnswer."""
-    if not refresh and await asyncio.to_thread(_holds_tasks, host, record):
+    if not refresh and await run_in(BEATING, _holds_tasks, host, record):
         return None  # nothing has ended, and Docker is spared the question
     try:
-        found = await asyncio.to_thread(host.engine.inspect, record.container or "")
+        found = await run_in(LOOKING, host.engine.inspect, record.container or "")
     except ContainerFault as error:
         if error.retryable:
             raise _NoAnswer from error
@@ -126,7 +127,7 @@ def _holds_tasks(host: Host, record: JobRecord) -> bool:
 
 async def _note_daemon(host: Host, record: JobRecord) -> None:
     """A daemon with live-restore comes back to containers that run: it is theirs from then on."""
-    now = await asyncio.to_thread(host.daemon)
+    now = await run_in(LOOKING, host.daemon)
     latest = host.journal.job(record.job_id)
     if now is not None and latest is not None and latest.container == record.container and latest.daemon != now:
         host.journal.put_job(latest.model_copy(update={"daemon": now}))
@@ -139,13 +140,13 @@ async def _fault(host: Host, record: JobRecord, code: int) -> str | None:
         return None
     if broken := parked.fault(folder, code):
         return broken
-    before = await asyncio.to_thread(host.daemon)
+    before = await run_in(LOOKING, host.daemon)
     if before is None:
         raise _NoAnswer
     if record.daemon and before != record.daemon:
         return _anew(record.daemon, before)
     await asyncio.sleep(MOMENT_S)
-    if await asyncio.to_thread(host.daemon) != before:
+    if await run_in(LOOKING, host.daemon) != before:
         return None
     return "the host is shutting down" if await asyncio.to_thread(daemon_identity.shutting_down) else ""
 

@@ -45,6 +45,7 @@ class RecoverySettings(ServiceSettings):
     reorg_grace: float = 30
     final_timeout: float = Field(default=900, gt=0)
     idle_after: float = Field(default=300, gt=0)
+    storing_after: float = Field(default=10_800, gt=0)
     exhaust_margin: int = 30
 
     receipt_every: float = Field(default=2.0, gt=0)
@@ -91,6 +92,7 @@ class RecoverySettings(ServiceSettings):
             reorg_grace_s=self.reorg_grace,
             final_timeout_s=self.final_timeout,
             idle_after_s=self.idle_after,
+            storing_after_s=self.storing_after,
             exhaust_margin_s=self.exhaust_margin,
         )
 

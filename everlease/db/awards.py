@@ -100,13 +100,14 @@ def held_by(tx: Tx, node: str) -> Sequence[AwardRow]:
 
 
 def unreported(tx: Tx, before: datetime) -> Sequence[AwardRow]:
-    """Awards that started, whose nodes are connected since before then and have not mentioned them since."""
+    """Awards that started, whose nodes are connected since before then, were heard since, and did not mention them."""
     return tx.scalars(
         select(AwardRow)
         .join(NodeRow, NodeRow.address == AwardRow.node)
         .where(
             AwardRow.ended_at.is_(None),
             AwardRow.started_at < before,
+            NodeRow.last_seen > before,
             func.coalesce(AwardRow.last_beat_at, AwardRow.started_at) < before,
             ~AwardRow.facts.has_key("goodbye"),
             NodeRow.disconnected_at.is_(None),

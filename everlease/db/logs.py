@@ -9,12 +9,26 @@ from everlease.db.engine import Tx
 from everlease.db.jobs import CHANNEL
 from everlease.db.models.jobs import JobEventRow, JobLogRow
 
+_LAST = 2**63 - 1
+
 
 def append(tx: Tx, job_id: str, fence: int, stream: str, offset: int, piece: str) -> int | None:
-    """Add a piece of output; its row's id, or None for a repeat."""
+    """Add a piece of output; its row's id, or None for a repeat.
+
+    A node that was killed before it noted our answer sends again, and cuts its pieces anew: only what is new counts.
+    """
+    of_stream = (JobLogRow.job_id == job_id, JobLogRow.fence == fence, JobLogRow.stream == stream)
+    known = tx.scalar(select(JobLogRow.until).where(*of_stream).order_by(JobLogRow.offset.desc()).limit(1)) or 0
+    new = piece.encode("utf-8", "replace")[max(known - offset, 0) :]
+    if not new:
+        return None
+    offset = max(offset, known)
+    until = min(offset + len(new), _LAST)
+    # PostgreSQL's text holds no NUL.
+    shown = new.decode("utf-8", "replace").replace("\x00", "\ufffd")
     added = tx.execute(
         insert(JobLogRow)
-        .values(job_id=job_id, fence=fence, stream=stream, offset=offset, text=piece)
+        .values(job_id=job_id, fence=fence, stream=stream, offset=offset, until=until, text=shown)
         .on_conflict_do_nothing(index_elements=["job_id", "fence", "stream", "offset"])
         .returning(JobLogRow.id)
     ).scalar_one_or_none()

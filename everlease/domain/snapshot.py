@@ -58,7 +58,7 @@ class Award:
 
     ``host_fault``: why that end was the host's doing, where it was; ``host_faults``: how many of them were made up for.
     ``idle_since``: since when its heartbeats say that the workload does not run; ``storing``: the last said that it
-    ended well and its outputs are being stored.
+    stands still for something to be stored.
     """
 
     fence: int

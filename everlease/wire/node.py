@@ -67,7 +67,7 @@ class Welcome(Message):
 class JobBeat(Message):
     """One job in a heartbeat. ``serving``: the workload ran, unfrozen, since the last heartbeat.
 
-    ``storing``: its program ended well, and its end is told once the outputs are stored.
+    ``storing``: it stands still for outputs that are stored, or for a checkpoint after which it goes elsewhere.
     """
 
     job_id: Hex32

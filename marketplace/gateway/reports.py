@@ -34,8 +34,7 @@ def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:
         refusal = _refusal(parts, tx, node, message.job_id, message.fence, "log")
         if refusal is not None:
             return refusal
-        text = message.text.replace("\x00", "\ufffd")
-        added = logs.append(tx, message.job_id, message.fence, message.stream, message.offset, text)
+        added = logs.append(tx, message.job_id, message.fence, message.stream, message.offset, message.text)
         # By the row's id: a node that chose when to trim could choose never.
         if added is not None and added % _TRIM_EVERY == 0:
             logs.trim(tx, message.job_id, parts.settings.log_bytes_per_job)

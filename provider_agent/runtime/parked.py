@@ -35,7 +35,7 @@ from provider_agent.runtime.everlease_runc import replace_file
 POLL_S = 0.2
 SEEN_TO_S = 3.0
 """A process that CRIU left in its own code is dead as soon as it runs."""
-PATIENCE_S = 300.0
+PATIENCE_S = 240.0
 """How long the dump of a killed agent may go on."""
 TRAPPED = 128 + signal.SIGTRAP
 BROKEN = "the host interrupted a checkpoint, and the job or a process of it did not outlive that"

@@ -40,13 +40,13 @@ def idle_too_long(draft: Draft, award: Award) -> str:
 
     Only what was heard counts, by the database's clock: neither our own absence nor that of the gateway. A command that
     is out explains a pause, and so does one that was just answered, and an end that waits to be written down; outputs
-    that are being stored have their own time.
+    and checkpoints that are being stored have their own time.
     """
     policy, asked = draft.policy, [c for c in draft.snapshot.commands if _is_of(c, award)]
     if award.idle_since is None or draft.snapshot.unread or any(c.ok is None for c in asked):
         return ""
     since = max(award.idle_since, *(c.finished_at or 0.0 for c in asked), award.started_at or 0.0)
-    bound = policy.final_timeout_s if award.storing else policy.idle_after_s
+    bound = policy.storing_after_s if award.storing else policy.idle_after_s
     idle = (award.last_beat_at or 0.0) - since
     if idle < bound:
         draft.wait_until(since + bound)

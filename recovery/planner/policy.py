@@ -10,7 +10,8 @@ class Policy:
     """Seconds unless a name says otherwise; ``bond`` in base units.
 
     ``open_timeout_s``: how long an ``open`` may take once it may be sent; bids are good that much longer.
-    ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold.
+    ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
+    where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """
@@ -35,6 +36,7 @@ class Policy:
     reorg_grace_s: float = 30
     final_timeout_s: float = 900
     idle_after_s: float = 300
+    storing_after_s: float = 10_800
     drain_retry_s: float = 20
     exhaust_margin_s: int = 30
     max_barren: int = 3

@@ -101,7 +101,8 @@ class AwardRow(Base):
 
     ``lease_id`` repeats where a node is reinstated under the same lease. ``settle`` says how the lease before this one
     ends in the same transaction as this one's open (suspend, close or nothing). ``idle_since``: the first of the
-    heartbeats in a row that say that the workload does not run; ``storing``: the last said that its outputs are stored.
+    heartbeats in a row that say that the workload does not run; ``storing``: the last said that it stands still for
+    something to be stored.
     """
 
     __tablename__ = "award"
@@ -211,7 +212,10 @@ class JobEventRow(Base):
 
 
 class JobLogRow(Base):
-    """A piece of a job's output; (job, fence, stream, offset) is unique, so a repeat is dropped."""
+    """A piece of a job's output: bytes ``offset`` to ``until`` of its stream, as its node counts them.
+
+    (job, fence, stream, offset) is unique, so a repeat is dropped.
+    """
 
     __tablename__ = "job_log"
     __table_args__ = (
@@ -224,5 +228,6 @@ class JobLogRow(Base):
     fence: Mapped[BigInt]
     stream: Mapped[str]
     offset: Mapped[BigInt]
+    until: Mapped[BigInt]
     text: Mapped[LongText]
     at: Mapped[CreatedAt]

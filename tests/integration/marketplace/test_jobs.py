@@ -206,7 +206,7 @@ def test_a_log_stream_goes_on_where_it_stopped(service: Service, tenant: httpx.C
     write(4, "two\n")
     first = read_stream(tenant, f"/v1/jobs/{job_id}/logs", "two")
     write(8, "three\n")
-    write(8, "three again\n")
+    write(8, "three\n")
     rest = read_stream(tenant, f"/v1/jobs/{job_id}/logs", "three", **{"Last-Event-ID": str(first[-1][0])})
     assert len(first) == 2
     assert len(rest) == 1
@@ -215,6 +215,18 @@ def test_a_log_stream_goes_on_where_it_stopped(service: Service, tenant: httpx.C
     page = tenant.get(f"/v1/jobs/{job_id}/logs", params={"limit": 2}).json()
     assert [item["text"] for item in page["items"]] == ["one\n", "two\n"]
     assert tenant.get(f"/v1/jobs/{job_id}/logs", params={"after": page["next_id"]}).json()["items"][0]["offset"] == 8
+
+
+def test_output_that_comes_again_in_other_pieces_is_kept_once(
+    service: Service, tenant: httpx.Client, job_id: str
+) -> None:
+    """An agent that was killed before it noted our answer reads its last lines again, and more with them."""
+    with service.db.transaction() as tx:
+        for offset, text in ((0, "one\n"), (0, "one\ntwo\x00\n"), (4, "two\x00\n"), (0, "on"), (4, "two\x00\nthree\n")):
+            logs.append(tx, job_id, 1, "stdout", offset, text)
+        logs.append(tx, job_id, 1, "stdout", 2**63 - 1, "a host may say what it likes")
+    items = tenant.get(f"/v1/jobs/{job_id}/logs").json()["items"]
+    assert [(item["offset"], item["text"]) for item in items][:3] == [(0, "one\n"), (4, "two\ufffd\n"), (9, "three\n")]
 
 
 def test_an_event_stream_is_woken_by_news_and_ends_with_the_job(

@@ -140,7 +140,9 @@ def test_a_job_that_its_connected_node_does_not_mention_any_more_is_recovered(st
         row = tx.get_one(AwardRow, award.id)
         row.started_at = row.last_beat_at = long_ago
     assert look_at(0) == look_at(100) == [], "its node came back just now"
-    age(stage, award.node, connected_at=long_ago)
+    age(stage, award.node, connected_at=long_ago, last_seen=long_ago)
+    assert look_at(100) == look_at(190) == [], "nothing at all was heard of its node: that is the monitor's to judge"
+    age(stage, award.node, last_seen=datetime.fromtimestamp(now, UTC))
     assert look_at(200) == [], "its start may have been noted only now"
     missing = look_at(200 + watch.ABSENT_FOR_S)
     assert [(found.job_id, found.fence) for found in missing] == [(job, award.fence)]

@@ -53,9 +53,15 @@ def test_a_job_that_is_gone_is_left_alone(life: Life) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "code", "fault", "storing"),
-    [("exited", 0, "", True), ("exited", 3, "", False), ("exited", 0, "Docker", False), ("running", None, "", False)],
+    [
+        ("exited", 0, "", True),
+        ("exited", 3, "", False),
+        ("exited", 0, "Docker", False),
+        ("running", None, "", False),
+        ("held", None, "", True),
+    ],
 )
-def test_a_heartbeat_tells_that_outputs_are_being_stored_from_a_job_that_only_stands_still(
+def test_a_heartbeat_tells_a_job_that_stands_still_to_be_stored_from_one_that_only_stands_still(
     tmp_path: Path, phase: str, code: int | None, fault: str, storing: bool
 ) -> None:
     prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")

@@ -1,6 +1,8 @@
 """A job's output arrives once and in order, over restarts of the agent and steps of the clock, and before it leaves."""
 
 import asyncio
+import sqlite3
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,6 +44,14 @@ class Market:
         assert body["offset"] == len(self.text)
         self.text += body["text"]
         await asyncio.sleep(0.01)
+
+
+class Once(Market):
+    """Keeps what it has, as the marketplace does of what comes again."""
+
+    async def deliver(self, body: dict[str, Any]) -> None:
+        known = len(self.text) - body["offset"]
+        await super().deliver({**body, "offset": len(self.text), "text": body["text"][known:]})
 
 
 def host_of(folder: Path, log: Running, market: Market) -> Host:
@@ -127,3 +137,35 @@ def test_a_job_that_says_nothing_costs_docker_no_question(tmp_path: Path, monkey
         task.cancel()
 
     asyncio.run(scenario())
+
+
+def test_a_position_that_could_not_be_written_down_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full: the run is begun again, and the reader of the one before ends."""
+    monkeypatch.setattr(module, "READ_EVERY_S", 0.01)
+    log, market = Running(stepped().entries[:10]), Once()
+    host = host_of(tmp_path, log, market)
+    write, full = host.journal.put_job, [True]
+
+    def put_job(record: JobRecord) -> None:
+        if full and full.pop():
+            raise sqlite3.OperationalError("database or disk is full")
+        write(record)
+
+    monkeypatch.setattr(host.journal, "put_job", put_job)
+
+    async def scenario() -> None:
+        follower = LogFollower(host, JOB, "c", "stdout")
+        with pytest.raises(sqlite3.OperationalError):
+            await follower.run()
+        task = asyncio.create_task(follower.run())
+        await follower.idle()
+        log.entries = stepped().entries[:20]
+        await follower.idle()
+        assert sum(thread.name == "log c" for thread in threading.enumerate()) == 1
+        follower.close()
+        task.cancel()
+
+    asyncio.run(scenario())
+    assert market.text == "".join(numbers(0, 20))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import TimeoutExpired
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -197,3 +198,14 @@ def test_a_daemon_that_does_not_answer_changes_nothing(docker: Docker) -> None:
         docker.exchange("29.0.1")
 
     assert followed(docker, [away]) == []
+
+
+def test_whatever_goes_wrong_while_measuring_the_agent_goes_on(docker: Docker) -> None:
+    def hangs() -> None:
+        docker.fault = TimeoutExpired(["runc", "--version"], 30)
+        docker.exchange("29.0.1")
+
+    def mended() -> None:
+        docker.fault = None
+
+    assert [facts["docker"] for facts in followed(docker, [hangs, mended])][-1] == "29.0.1"

@@ -100,9 +100,9 @@ def test_a_restart_in_place_is_waited_for() -> None:
     assert (world.job.state, outcome(world)) == ("AUCTIONING", "host_fault")
 
 
-def test_outputs_that_are_being_stored_have_the_time_they_always_had() -> None:
+def test_what_is_being_stored_has_a_longer_time_of_its_own() -> None:
     world = running()
-    idle(world, POLICY.final_timeout_s - 1, storing=True)
+    idle(world, POLICY.storing_after_s - 1, storing=True)
     assert outcome(world) == ""
     idle(world, 1, storing=True)
     assert outcome(world) == "host_fault", "the word of a host is no reason to wait for ever"
@@ -145,3 +145,16 @@ def test_money_that_runs_out_is_no_fault_of_the_host() -> None:
     world.answer("hold")
     world.settle()
     assert (world.job.state, settles(world)) == ("EXHAUSTED", [("lease-1", "close")])
+
+
+def test_a_held_job_that_recovery_was_away_from_is_hibernated_all_the_same() -> None:
+    world = running()
+    world.set_job(wish="hibernate")
+    world.settle()
+    world.commit()
+    world.answer("hold")
+    for _ in range(60):
+        world.now += 10
+        world.beat(serving=False, storing=True)
+    world.settle()
+    assert (world.job.state, outcome(world)) == ("HIBERNATED", "hibernated")
