@@ -245,6 +245,7 @@ def _write_units(layout: Layout) -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)  # else systemd warns of it each time it looks
             changed = True
     if changed:
         systemctl("daemon-reload")
