@@ -157,7 +157,7 @@ class Checkpointer:
         bundle, folder = oci.read_bundle(self._state, container), oci.container_folder(self._state, container)
         argv = [str(self.tools.runc), "--root", str(bundle.root)]
         argv += ["--systemd-cgroup"] if bundle.systemd_cgroup else []
-        argv += ["--criu", str(self.tools.criu), "checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
+        argv += ["checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
         argv += ["--image-path", str(target / "criu"), "--work-path", str(target / "work"), container]
         log = target / "work" / "runc.log"
         for attempt in (1, 2):

@@ -139,8 +139,14 @@ def create(
     folders: Options = [("--image-path", restore["images"]), ("--work-path", restore["work"])]
     words = ["restore", "--detach", "--tcp-established", "--file-locks", *join_options(folders)]
     words += [*lsm_profile(config), *join_options(passed), container]
-    criu = settings["shim"] if private_cgroups(config) else settings["criu"]
-    return [settings["runc"], *join_options(options), "--criu", criu, *words]
+    if private_cgroups(config):
+        find_first(settings["shim"])
+    return [settings["runc"], *join_options(options), *words]
+
+
+def find_first(criu: str) -> None:
+    """Have runc find this CRIU: newer ones look in PATH alone, and warn of --criu in the job's own output."""
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(criu), os.environ.get("PATH", os.defpath)])
 
 
 def lsm_profile(config: dict[str, Any]) -> list[str]:
@@ -288,6 +294,8 @@ def main(argv: list[str]) -> None:
     with open(os.path.join(state, "everlease-runc.json"), encoding="utf-8") as stream:
         settings = json.load(stream)
     options, rest = split_options(argv, GLOBAL_VALUES)
+    if settings["criu"]:
+        find_first(settings["criu"])
     command: list[str] | None = None
     try:
         command = command_for(settings, argv, options, rest)
@@ -295,10 +303,6 @@ def main(argv: list[str]) -> None:
         refuse(options, str(error))
     if command is None:
         return
-    # runc 1.2 and newer ignore --criu and look in PATH.
-    criu = command[command.index("--criu") + 1] if "--criu" in command else settings["criu"]
-    if criu:
-        os.environ["PATH"] = os.pathsep.join([os.path.dirname(criu), os.environ.get("PATH", os.defpath)])
     os.execv(command[0], command)  # noqa: S606 (this process becomes runc)
 
 
