@@ -25,15 +25,12 @@ _REACH = "timeout 20 bash -c '</dev/tcp/{place}'"
 def poweroff(stage: Stage) -> str:
     """`systemctl poweroff` on the holder: the job leaves in order, and the host bids again when it is switched on."""
     stage.steady()
-    fence, host = stage.fence(), stage.holder()
-    stage.look()
-    host.guest.must("systemctl poweroff --no-block; true")
-    took = stage.await_moved(fence)
-    how = stage.left_in_order(fence)
+    host = stage.holder()
+    how = stage.go_down(host, "systemctl poweroff")
     host.guest.await_off()
     host.guest.start()
     stage.await_connected(host)
-    return f"{stage.verdict()}, {how} for {stage.holder().name} in {took:.0f} s, host back"
+    return f"{stage.verdict()}, {how}, host back"
 
 
 @scenario()

@@ -187,12 +187,12 @@ class Stage:
 
         return self.job.wait(f"{count} steps more", enough, timeout_s)
 
-    def await_steps(self, after_fence: int, count: int, timeout_s: float, beyond: int = 0) -> float:
-        """Until so many steps above number ``beyond`` came under a fence above ``after_fence``; seconds."""
+    def await_steps(self, after_fence: int, count: int, timeout_s: float) -> float:
+        """Until so many steps came under a fence above ``after_fence``; seconds."""
         assert self.job is not None
 
         def enough() -> bool:
-            return sum(step.number > beyond for step in self.steps(after_fence)) >= count
+            return len(self.steps(after_fence)) >= count
 
         return self.job.wait(f"{count} steps after fence {after_fence}", enough, timeout_s)
 
@@ -230,6 +230,17 @@ class Stage:
     def await_moved(self, fence: int, timeout_s: float = MOVE_S) -> float:
         """Until the job prints new steps under a later fence; seconds."""
         return self.await_steps(fence, 3, timeout_s)
+
+    def go_down(self, host: Host, command: str) -> str:
+        """Have the holder go down by this command; how its award ended, where and when the job went on.
+
+        Raises Broken, Stuck, GuestError.
+        """
+        fence = self.fence()
+        self.look()
+        host.guest.must(f"{command} --no-block; true")
+        took = self.await_moved(fence)
+        return f"{self.left_in_order(fence)} for {self.holder().name} in {took:.0f} s"
 
     def left_in_order(self, fence: int) -> str:
         """How the award under this fence ended. Raises Broken where the host was punished or blamed for its end."""

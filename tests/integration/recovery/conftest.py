@@ -24,3 +24,13 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def job(stage: Stage) -> str:
+    """A job that runs on a node, after two of its heartbeats."""
+    stage.node(5)
+    found = stage.launch()
+    stage.run_on(found, 5)
+    stage.beat(found, 2, 0.1)
+    return found

@@ -15,15 +15,6 @@ from tests.support.recovery import Stage
 pytestmark = pytest.mark.anvil
 
 
-@pytest.fixture
-def job(stage: Stage) -> str:
-    stage.node(5)
-    found = stage.launch()
-    stage.run_on(found, 5)
-    stage.beat(found, 2, 0.05)
-    return found
-
-
 def back(stage: Stage, job: str, seconds: float, *names: str) -> None:
     """The award's own instants are so much older."""
     with stage.database.transaction() as tx:

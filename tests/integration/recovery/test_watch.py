@@ -20,15 +20,6 @@ pytestmark = pytest.mark.anvil
 
 
 @pytest.fixture
-def job(stage: Stage) -> str:
-    stage.node(5)
-    found = stage.launch()
-    stage.run_on(found, 5)
-    stage.beat(found, 2, 0.1)
-    return found
-
-
-@pytest.fixture
 def probes(stage: Stage) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     with psycopg.connect(stage.database.libpq_url, autocommit=True) as connection:
         connection.execute("LISTEN everlease_probe")

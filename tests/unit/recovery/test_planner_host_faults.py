@@ -27,8 +27,8 @@ def test_a_container_that_docker_ended_is_started_again_in_place_and_counts_for_
     assert issued(world, "restart")[-1].step.endswith("/1"), "the program's own restarts are all left"
 
 
-def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() -> None:
-    world = running()
+def fail_here(world: World) -> None:
+    """The host fails the job as often as it may."""
     for _ in range(POLICY.max_host_faults):
         world.exit(137, FAULT)
         world.settle()
@@ -36,6 +36,11 @@ def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() 
         world.settle()
     world.exit(137, FAULT)
     world.settle()
+
+
+def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() -> None:
+    world = running()
+    fail_here(world)
     assert (world.snapshot.awards[0].outcome, world.job.state) == ("host_fault", "AUCTIONING")
     assert "host failed" in world.snapshot.auctions[-1].excluded[A]
     assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
@@ -46,17 +51,6 @@ def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() 
     assert ended is not None
     fenced = fencing_time(world.snapshot, world.snapshot.awards[-1], POLICY.liveness)
     assert fenced == fenced_at(ended, POLICY.liveness), "nobody but the host says that nothing runs there any more"
-
-
-def fail_here(world: World) -> None:
-    """The host fails the job as often as it may."""
-    for _ in range(POLICY.max_host_faults):
-        world.exit(137, FAULT)
-        world.settle()
-        world.answer("restart")
-        world.settle()
-    world.exit(137, FAULT)
-    world.settle()
 
 
 def test_a_job_that_several_hosts_fail_without_progress_ends() -> None:
