@@ -34,7 +34,7 @@ from everlease.wire.node import BidMessage, CallForBids
 from everlease.wire.terms import OrderModel
 from provider_agent import guards
 from provider_agent.runtime import oci
-from provider_agent.runtime.daemon import DaemonPaths, HostDocker
+from provider_agent.runtime.daemon import DaemonPaths, HostDocker, connect
 from tests.integration.agent.gateway import SECRET, Gateway
 from tests.support.deployed import TERMS
 
@@ -194,6 +194,14 @@ class Launch:
     def lines(self, fence: int | None = None) -> list[str]:
         raw = bytes(self.gateway.output.get((self.id, fence or self.fence), b""))
         return raw.decode().splitlines()
+
+    def go_past(self, agent: Agent) -> None:
+        """Wait for output of work that was done after this call: lines arrive later than the program writes them."""
+        client = connect(agent.docker.paths.socket)
+        (container,) = client.containers.list(filters={"label": f"io.everlease.job={self.id}"})
+        client.close()
+        made = Path(f"/proc/{container.attrs['State']['Pid']}/root/work.log").read_text().splitlines()
+        self.gateway.until(lambda g: len(self.lines()) > len(made) + 5)
 
     def stop(self, agent: Agent) -> None:
         stop = Stop(job_id=self.id, fence=self.fence, step=self.step("stop"), grace_s=0)
