@@ -159,12 +159,13 @@ class Checkpointer:
         argv += ["--systemd-cgroup"] if bundle.systemd_cgroup else []
         argv += ["checkpoint", "--leave-running", "--tcp-established", "--file-locks"]
         argv += ["--image-path", str(target / "criu"), "--work-path", str(target / "work"), container]
-        log = target / "work" / "runc.log"
+        work = (target / "work").resolve()
+        log = work / "runc.log"
+        if self.tools.criu is not None:
+            (work / "criu").symlink_to(self.tools.criu.absolute())  # its file may have any name
         for attempt in (1, 2):
             try:
-                code = _run_apart(
-                    folder, argv, lock, log, timeout, path=self.tools.criu.parent if self.tools.criu else None
-                )
+                code = _run_apart(folder, argv, lock, log, timeout, path=work)
             except _Fenced as error:
                 raise Parked(container, "the job was fenced meanwhile", diagnosis.tail(log), retryable=True) from error
             if code == 0:
@@ -177,7 +178,7 @@ class Checkpointer:
                 parked.forget_session(folder)
             if attempt == 1 and "unable to freeze" in said:
                 continue
-            why = diagnosis.explain_dump(said, target / "work" / "dump.log", target / "work" / "files.log")
+            why = diagnosis.explain_dump(said, work / "dump.log", work / "files.log")
             reason = "it took too long, or CRIU was killed" if code is None else why.sentence
             if full:
                 raise DumpFailed(container, diagnosis.FULL, why.log_tail, retryable=True)

@@ -2,6 +2,7 @@
 
 STATE/everlease-runc          what Docker runs: the copy of everlease_runc.py in STATE/code/DIGEST (versions.py)
 STATE/everlease-runc.json     its settings
+STATE/criu/criu               link to CRIU, whatever its file is called: runc finds it by PATH
 STATE/shim/criu               what runc starts as CRIU on cgroup v2, see criu_shim.py
 STATE/containers/ID/          see everlease_runc.py; also action (CRIU's action script) and target (link to the dump in
                               progress)
@@ -57,15 +58,23 @@ def install_wrapper(state: Path, *, runc: Path, criu: Path | None) -> Path:
     code = versions.install(state)
     settings = {"runc": str(runc), "criu": None, "shim": None, "state": str(state.resolve())}
     if criu is not None:
-        settings |= {"criu": str(criu), "shim": str(install_shim(state, code, criu))}
+        settings |= {"criu": str(install_criu(state, criu)), "shim": str(install_shim(state, code, criu))}
     everlease_runc.replace_file(str(state / "everlease-runc.json"), json.dumps(settings))
     wrapper = _launcher(state / "everlease-runc", code / "everlease_runc.py")
     versions.collect(state)
     return wrapper
 
 
+def install_criu(state: Path, criu: Path) -> Path:
+    """Point STATE/criu/criu at CRIU, alone in its folder because runc 1.2 and newer find CRIU by PATH."""
+    link = state.resolve() / "criu" / "criu"
+    link.parent.mkdir(exist_ok=True)
+    everlease_runc.point(str(link), str(criu.absolute()))
+    return link
+
+
 def install_shim(state: Path, code: Path, criu: Path) -> Path:
-    """Write STATE/shim/criu, alone in its folder because runc 1.2 and newer find CRIU by PATH."""
+    """Write STATE/shim/criu, alone in its folder as well."""
     folder = state / "shim"
     folder.mkdir(exist_ok=True)
     return _launcher(folder / "criu", code / "criu_shim.py", str(criu))

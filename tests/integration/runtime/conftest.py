@@ -145,12 +145,15 @@ def until_steps(host: Host, container: JobContainer, count: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def tools() -> HostTools:
+def tools(tmp_path_factory: pytest.TempPathFactory) -> HostTools:
+    """runc, and a CRIU whose file has a name of its owner's choice."""
     build = [sys.executable, ROOT / "scripts" / "criu_wheel.py", "--prefix", ROOT / ".tools" / "criu"]
     subprocess.run(build, check=True, capture_output=True)
     runc = shutil.which("runc")
     assert runc, "these tests need Docker and runc: apt-get install docker.io"
-    return HostTools(Path(runc), ROOT / ".tools" / "criu" / "criu")
+    criu = tmp_path_factory.mktemp("criu") / "criu-4"
+    criu.symlink_to(ROOT / ".tools" / "criu" / "criu")
+    return HostTools(Path(runc), criu)
 
 
 @pytest.fixture(scope="session")
