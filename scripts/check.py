@@ -1,4 +1,5 @@
-"""Every check of the repository: linters, type checker, contract tests, generated code, and pytest at the end.
+"""Every check of the repository: linters, type checker, generated code, contract and unit tests two at a time, and at
+the end the tests that take the machine for themselves.
 
 Usage: python3 scripts/check.py [--lint] [PYTEST ARGUMENTS…]
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from steps import ROOT, Log, Step, StepFailed, run_steps
 
 BIN = ROOT / ".venv" / "bin"
+UNIT = "tests/unit"
 FORGE = ROOT / "node_modules/@foundry-rs/forge-linux-amd64/bin/forge"
 
 
@@ -36,21 +38,27 @@ LINTS = [
 TESTS = [
     _check("bindings", "generated bindings are current", BIN / "python", "scripts/generate_bindings.py", "--check"),
     _check("forge-test", "contract tests", FORGE, "test", needs=("check-bindings",)),
+    _check("unit", "unit tests", BIN / "pytest", "-q", UNIT),
 ]
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks, then pytest in the foreground so that its summary is the last line."""
+    """Run the checks, then pytest in the foreground so that its summary is the last line.
+
+    Pytest's own arguments choose among all tests; without any, the unit tests are a check.
+    """
     lint_only = "--lint" in arguments
+    chosen = [word for word in arguments if word != "--lint"]
+    tests = [step for step in TESTS if not (chosen and step.name == "check-unit")]
     try:
-        run_steps([always(step) for step in (LINTS if lint_only else LINTS + TESTS)])
+        run_steps([always(step) for step in (LINTS if lint_only else LINTS + tests)])
     except StepFailed as error:
         print(f"A check failed. {error}", file=sys.stderr)
         return 1
     if lint_only:
         return 0
-    rest = [word for word in arguments if word != "--lint"]
     os.chdir(ROOT)
+    rest = chosen or [f"--ignore={UNIT}"]
     return subprocess.run([str(BIN / "pytest"), "-q", *rest], check=False).returncode
 
 
