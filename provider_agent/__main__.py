@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import sys
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -12,6 +14,8 @@ from provider_agent.control import DEPARTED
 from provider_agent.errors import AgentError
 from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.settings import AgentSettings
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -27,11 +31,23 @@ def main() -> int:
         agent = Agent(settings)
     except (AgentError, RuntimeFault, ChainError, ValueError, OSError) as error:
         return _refuse(str(error))
+    return asyncio.run(_serve(agent))
+
+
+async def _serve(agent: Agent) -> NoReturn:
+    """Serve, then leave at once: a thread may wait for a Docker that hangs, and the next agent waits for our end."""
+    code = 1
     try:
-        left = asyncio.run(agent.run())
-    finally:
-        agent.close()
-    return DEPARTED if left else 0
+        try:
+            code = DEPARTED if await agent.run() else 0
+        finally:
+            agent.close()
+    except Exception:
+        code = 1
+        log.exception("the agent ends by a fault")
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _refuse(sentence: str) -> int:

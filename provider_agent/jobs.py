@@ -352,11 +352,12 @@ class Job:
             }
         )
         again = record.start.step == command.step
-        fresh = {"stdout": LogPosition(), "stderr": LogPosition(), "exit_reported": False, "exit_code": None}
+        # What another container says comes after what the last one said.
+        said = record.stdout if again else LogPosition(offset=record.stdout.offset)
+        fresh = {"stdout": said, "exit_reported": False, "exit_code": None}
         fresh |= {"host_fault": "", "leaving": False, "restarts": record.restarts + 1}
         self.still.left = False
-        container = record.container if again else None
-        self._update(phase="starting", start=start, container=container, **fresh)
+        self._update(phase="starting", start=start, container=record.container if again else None, **fresh)
         return await self._run(start, terms.agreed_spec(self.host.journal, self.job_id, start.spec))
 
     # --- shared ---

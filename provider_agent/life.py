@@ -88,7 +88,7 @@ class Life:
         """Start watching, following the output, and checkpointing."""
         record = self._owner.record
         assert record.container is not None
-        self._logs = [LogFollower(self._host, record.job_id, record.container, "stdout")]
+        self._logs = [LogFollower(self._host, record.job_id, record.container)]
         works: list[Callable[[], Awaitable[None]]] = [self._watch, self._measure]
         works += [follower.run for follower in self._logs]
         if record.mode != "none":

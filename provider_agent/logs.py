@@ -7,8 +7,8 @@ import asyncio
 import codecs
 import logging
 import threading
+import time
 from collections import deque
-from typing import Literal
 
 from provider_agent.host import Host
 from provider_agent.records import LogPosition
@@ -18,16 +18,18 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 60_000
 AHEAD_BYTES = 1 << 20
 READ_EVERY_S = 0.25
+SPARED = 3
+"""A reading that took long is followed by a pause so many times as long: a job's output must not cost its host."""
 UNSEEN_AT_MOST = 40
 """A log whose file does not change is read all the same after so many looks: whatever the file is, Docker decides."""
 POLL_S, QUIET_S, DRAIN_S = 0.05, 0.3, 10.0
 
 
 class LogFollower:
-    """Follows one stream of one container until `close`, or until the container ended and all was delivered."""
+    """Follows the output of one container until `close`, or until the container ended and all was delivered."""
 
-    def __init__(self, host: Host, job_id: str, container: str, stream: Literal["stdout", "stderr"]) -> None:
-        self._host, self._job_id, self._container, self._stream = host, job_id, container, stream
+    def __init__(self, host: Host, job_id: str, container: str) -> None:
+        self._host, self._job_id, self._container = host, job_id, container
         self._lines: deque[LogLine] = deque()
         self._ahead = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -100,34 +102,35 @@ class LogFollower:
 
     def _position(self) -> LogPosition:
         record = self._host.journal.job(self._job_id)
-        if record is None:
-            return LogPosition()
-        return record.stdout if self._stream == "stdout" else record.stderr
+        return LogPosition() if record is None else record.stdout
 
     def _read(self, loop: asyncio.AbstractEventLoop, cursor: str | None, run: int) -> None:
         """Read again and again until the container has ended; a reading that broke goes on after its last line."""
-        reader, unseen = self._host.engine.log(self._container, after=cursor), UNSEEN_AT_MOST
+        reader, unseen, spent = self._host.engine.log(self._container, after=cursor), UNSEEN_AT_MOST, 0.0
         while not self._stopped(run):
             with self._room:
-                self._room.wait_for(lambda: self._stopped(run) or self._asked, READ_EVERY_S if self._begun else 0.0)
+                pause = max(READ_EVERY_S, SPARED * spent) if self._begun else 0.0
+                self._room.wait_for(lambda: self._stopped(run) or self._asked, pause)
                 asked, self._asked = self._asked, False
                 self._begun += 1
             try:
                 if not reader.moved() and not asked and unseen < UNSEEN_AT_MOST:
                     unseen += 1
                     continue
-                unseen = UNSEEN_AT_MOST
+                unseen, began, held = UNSEEN_AT_MOST, time.monotonic(), 0.0
                 # First: the log is whole once Docker says that the container has ended.
                 over = self._host.engine.inspect(self._container).exit_code is not None
                 for line in reader.read():
                     with self._room:
+                        asks = time.monotonic()
                         self._room.wait_for(lambda: self._ahead < AHEAD_BYTES or self._stopped(run))
+                        held += time.monotonic() - asks
                         if self._stopped(run):
                             return
                         self._lines.append(line)
                         self._ahead += len(line.text)
                     loop.call_soon_threadsafe(self._news.set)
-                self._read_through, unseen = self._begun, 0
+                self._read_through, unseen, spent = self._begun, 0, time.monotonic() - began - held
                 if over:
                     break
             except RuntimeError:
@@ -165,10 +168,10 @@ class LogFollower:
         offset = self._position().offset
         for place in range(0, len(text), CHUNK_BYTES):
             piece = text[place : place + CHUNK_BYTES]
-            body = {"type": "log", "job_id": self._job_id, "fence": record.fence, "stream": self._stream}
+            body = {"type": "log", "job_id": self._job_id, "fence": record.fence, "stream": "stdout"}
             await self._host.messenger.deliver({**body, "offset": offset, "text": piece})
             offset += len(piece.encode())
         latest = self._host.journal.job(self._job_id)
         if latest is not None:
             position = LogPosition(cursor=cursor, offset=offset)
-            self._host.journal.put_job(latest.model_copy(update={self._stream: position}))
+            self._host.journal.put_job(latest.model_copy(update={"stdout": position}))

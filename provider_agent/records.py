@@ -73,7 +73,6 @@ class JobRecord(Record):
     daemon: str = ""
     exit_reported: bool = False
     stdout: LogPosition = Field(default_factory=LogPosition)
-    stderr: LogPosition = Field(default_factory=LogPosition)
 
     def state(self, *, frozen: bool) -> Literal["preparing", "running", "frozen", "exited"]:
         """What Hello says of it; ``frozen``: whether the guard fenced what runs."""

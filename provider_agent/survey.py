@@ -1,12 +1,16 @@
-"""What this host says of itself, measured again whenever another Docker daemon answers: an update may have brought it.
+"""What this host says of itself, measured again whenever another Docker daemon answers, or runc or CRIU is exchanged.
 
-While nothing has changed a look costs one ping of the daemon. What is said claims only what a trial has shown with
-these very tools (trial.recalled has the one exception); the trial is made once there are no jobs on this host.
+While nothing has changed a look costs one ping of the daemon and two stats. What is said claims only what a trial has
+shown with these very tools (trial.recalled has the one exception); the trial is made once there are no jobs on this
+host, and again after a pause where it failed: a disk may have been full, a machine busy.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from everlease.docker_api import Client, EngineUnsupported
@@ -19,6 +23,9 @@ from provider_agent.settings import AgentSettings
 
 log = logging.getLogger(__name__)
 EVERY_S = 5.0
+AGAIN_S, AGAIN_AT_MOST_S = 600.0, 6 * 3600.0
+"""The pause after a trial that failed; each further one is twice as long."""
+Present = tuple[object, ...]
 
 
 class Survey:
@@ -34,9 +41,10 @@ class Survey:
     ) -> None:
         self._settings, self._client, self._engine, self._dumper = settings, client, engine, dumper
         self._daemon = daemon
-        self._measured: str | None = None
+        self._measured: Present | None = None
         self._found: RuntimeCapabilities | None = None
         self._due = False
+        self._not_before, self._pause = 0.0, AGAIN_S
 
     def first(self) -> dict[str, Any]:
         """The facts at the agent's start, when no heartbeat is due yet: a trial is made unless jobs run on this host.
@@ -47,18 +55,23 @@ class Survey:
         return self._try_out() if self._due and not trial.busy(self._engine) else facts
 
     def again(self, *, idle: bool) -> dict[str, Any] | None:
-        """The facts anew, where another daemon answers or a trial is due and the host ``idle``; else None.
+        """The facts anew, where others answer than before or a trial is due and the host ``idle``; else None.
 
         Raises what ``first`` does; a daemon that could not be measured is tried again by the next call.
         """
-        now = self._daemon()
+        now = self._present()
         if now is not None and now != self._measured:
             return self._measure()
-        return self._try_out() if self._due and idle else None
+        return self._try_out() if self._due and idle and monotonic() >= self._not_before else None
+
+    def _present(self) -> Present | None:
+        """Which daemon answers, and the files of runc and CRIU; None while no daemon does."""
+        daemon, tools = self._daemon(), self._dumper.tools
+        return None if daemon is None else (daemon, *(_look(path) for path in (tools.runc, tools.criu) if path))
 
     def _measure(self) -> dict[str, Any]:
         """Versions as they are now, worth what an earlier trial showed."""
-        daemon = self._daemon()
+        present = self._present()
         try:
             self._client.negotiate()
         except EngineUnsupported as error:
@@ -68,18 +81,29 @@ class Survey:
         if self._settings.prove_runtime:
             found, due = trial.recalled(found, self._engine)
         facts = self._facts(found)
-        self._measured, self._due = daemon, due
+        self._measured, self._due = present, due
+        self._not_before, self._pause = 0.0, AGAIN_S
         return facts
 
     def _try_out(self) -> dict[str, Any]:
         assert self._found is not None
-        self._due = False
-        return self._facts(trial.tried(self._found, self._engine, self._dumper))
+        self._not_before, self._pause = monotonic() + self._pause, min(2 * self._pause, AGAIN_AT_MOST_S)
+        found = trial.tried(self._found, self._engine, self._dumper)
+        self._due = not found.process_mode
+        return self._facts(found)
 
     def _facts(self, found: RuntimeCapabilities) -> dict[str, Any]:
         if found.reason:
             log.warning("%s", found.reason)
         return offered(hardware.measure(found, self._settings.data_dir).to_dict(), self._settings)
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def follow(

@@ -2,7 +2,7 @@
 
 The verdict is kept in STATE/trial.json for as long as the kernel, its command line and security modules, Docker, runc,
 CRIU and the cgroup version stay what they were: a host that was booted anew bids again at once. That nothing works is
-not kept: the next start tries again. Where root's works and a user's doesn't (a kernel that keeps CAP_SYS_RESOURCE from
+not kept: it is tried again. Where root's works and a user's doesn't (a kernel that keeps CAP_SYS_RESOURCE from
 us), process checkpoints are offered for root's programs alone, with a note.
 """
 

@@ -188,7 +188,9 @@ class Receipts(Message):
 
 
 class LogChunk(Message):
-    """Output of a job: ``offset`` counts bytes of that stream since the container's start; a repeat is dropped."""
+    """Output of a job: ``offset`` counts bytes of that stream under this fence, restarts in place included; a repeat is
+    dropped.
+    """
 
     type: Literal["log"] = "log"
     seq: Count

@@ -5,10 +5,13 @@ back that is all that comes. So the entry taken last is looked for at the log's 
 does not tell. Docker's rotation takes the oldest entries away; if that one is among them, all that is left is new.
 
 Docker's `follow` is of no use: when it rotates its files it repeats entries, up to a whole file of them, or ends early.
+An entry that a full disk tore ends every reading that comes to it, with words of Docker's own: what follows it is read
+from the log's end.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import docker
 
 LOG_OPTIONS = {"max-size": "16m", "max-file": "4"}
 TAIL, WIDER, WIDEST = 16, 4, 1 << 17
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) ")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Place(NamedTuple):
         return Place(self.taken + 1, self.first or look, look, self.run + 1 if look == self.last else 1)
 
 
+class _Torn(Exception):
+    """Docker can't read on: this is where an entry is torn."""
+
+
 class ContainerLog:
     """One reader of one container's log, which goes on where it stopped: `read` again gives what came since.
 
@@ -86,29 +94,82 @@ class ContainerLog:
 
     def read(self) -> Iterator[LogLine]:
         """What is new, to the log's end as it is now."""
-        known, tail = self._place, self._tail
+        while True:
+            known = self._place
+            try:
+                yield from self._read()
+            except _Torn:
+                if self._place != known:
+                    continue
+                yield from self._read_after_tear()
+            return
+
+    def _read(self) -> Iterator[LogLine]:
+        known, tail, torn = self._place, max(self._tail, self._place.run + TAIL), False
         while known.taken and tail <= WIDEST:
-            listed, found = yield from self._read_end(known, tail)
+            listed, found, ends_torn = yield from self._read_end(known, tail)
+            torn |= ends_torn
+            if found and torn:
+                break
             if found:
                 self._tail = min(max(TAIL, 2 * (self._place.taken - known.taken)), WIDEST)
                 return
-            if listed < tail:
+            if listed < tail and not torn:
                 break
             tail *= WIDER
-        yield from self._read_whole()
+        if torn:
+            yield from self._read_after_tear()
+        else:
+            yield from self._read_whole()
 
-    def _read_end(self, known: Place, tail: int) -> Generator[LogLine, None, tuple[int, bool]]:
-        """What is new among the last entries: how many there are, and whether the one taken last is one of them."""
+    def _read_end(
+        self, known: Place, tail: int, *, after_tear: bool = False
+    ) -> Generator[LogLine, None, tuple[int, bool, bool]]:
+        """What is new among the last entries: how many there are, whether the one taken last is one of them, and
+        whether they end where an entry is torn.
+        """
         number, run, found = 0, 0, False
         with closing(self._entries(tail)) as entries:
-            for number, entry in enumerate(entries, start=1):
-                if found:
+            try:
+                for number, entry in enumerate(entries, start=1):
+                    if found:
+                        yield self._take(entry)
+                        continue
+                    run = run + 1 if _look(entry) == known.last else 0
+                    # Of a run that begins before these entries nobody can tell which part this is.
+                    found = run == known.run and (number > run or after_tear)
+            except _Torn:
+                return number, found, True
+        return number, found, False
+
+    def _read_after_tear(self) -> Iterator[LogLine]:
+        """What is new among the entries after the last that is torn, once all before it was taken."""
+        known, clean, found = self._place, self._clean_end(), False
+        if clean and known.taken:
+            _, found, _ = yield from self._read_end(known, clean, after_tear=True)
+        if clean and not found:
+            with closing(self._entries(clean)) as entries:
+                for entry in entries:
                     yield self._take(entry)
-                    continue
-                run = run + 1 if _look(entry) == known.last else 0
-                # Of a run that begins before these entries nobody can tell which part this is.
-                found = run == known.run and number > run
-        return number, found
+
+    def _clean_end(self) -> int:
+        """How many entries, at most, can be read from the log's end."""
+        clean, torn = 0, 1
+        while torn <= WIDEST and self._reads(torn):
+            clean, torn = torn, 2 * torn
+        while torn - clean > 1:
+            middle = (clean + torn) // 2
+            clean, torn = (middle, torn) if self._reads(middle) else (clean, middle)
+        return clean
+
+    def _reads(self, tail: int) -> bool:
+        with closing(self._entries(tail)) as entries:
+            try:
+                for _ in entries:
+                    pass
+            except _Torn:
+                return False
+        return True
 
     def _read_whole(self) -> Iterator[LogLine]:
         while True:
@@ -142,10 +203,14 @@ class ContainerLog:
         return LogLine("+".join(map(str, self._place)), entry.partition(b" ")[2])
 
     def _entries(self, tail: int | Literal["all"]) -> Generator[bytes, None, None]:
-        """The last entries of Docker's log, a frame of its stream each: the stamp, a space, the piece."""
+        """The last entries of Docker's log, a frame of its stream each: the stamp, a space, the piece. Raises _Torn."""
         stream: Any = self._api.logs(self._container, stream=True, follow=False, timestamps=True, tail=tail)
         try:
-            yield from stream
+            for entry in stream:
+                # Among the job's words Docker says, without a stamp, why it can't go on.
+                if not STAMP.match(entry):
+                    raise _Torn(entry)
+                yield entry
         finally:
             close_stream(stream)
 

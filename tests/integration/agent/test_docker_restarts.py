@@ -32,10 +32,10 @@ def ended(world: World, job: Launch, seconds: float = 90) -> JobNotice:
     return notice
 
 
-def restarted(world: World, agent: Agent, job: Launch) -> None:
-    """The marketplace's answer to a host's fault, and the job goes on from its last checkpoint."""
+def restarted(world: World, agent: Agent, job: Launch) -> list[str]:
+    """The marketplace's answer to a host's fault, and the job goes on from its last checkpoint; what it says then."""
     seq, head = world.gateway.heads.get(job.id, (0, None))
-    world.gateway.output.pop((job.id, job.fence), None)
+    said = len(job.lines())
     restart = Restart(
         job_id=job.id,
         fence=job.fence,
@@ -46,7 +46,8 @@ def restarted(world: World, agent: Agent, job: Launch) -> None:
     )
     done = world.gateway.do(agent.address, restart)
     assert done.ok, done
-    world.gateway.until(lambda g: len(job.lines()) > 5)
+    world.gateway.until(lambda g: len(job.lines()) > said + 5)
+    return job.lines()[said:]
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
@@ -67,8 +68,9 @@ def test_a_daemon_that_is_started_anew_ends_no_program(world: World, way: str) -
     before = numbers(job.lines())  # only now is all there that was said before the checkpoint
     assert "started anew" in notice.data["host_fault"]
     assert not any(commit.final for commit in world.gateway.commits)
-    restarted(world, agent, job)
-    assert 1 < numbers(job.lines())[0] <= before[-1] + 1, "it goes on from the checkpoint"
+    after = numbers(restarted(world, agent, job))
+    assert 1 < after[0] <= before[-1] + 1, "it goes on from the checkpoint"
+    assert after == list(range(after[0], after[0] + len(after))), "nothing is taken for a repeat"
     job.stop(agent)
 
 

@@ -170,6 +170,9 @@ def test_a_failing_container_is_reported_and_restarted_from_its_checkpoint(world
     restarted = world.gateway.do(agent.address, restart)
     assert restarted.ok, restarted
     world.gateway.until(lambda g: sum(n.kind == "exited" for n in g.notices) == 2)
+    again = numbers(job.lines())[39:]
+    assert again[0] > 1
+    assert again == list(range(again[0], 40)), "what it says again is kept"
     job.stop(agent)
 
 

@@ -1,5 +1,7 @@
 """The agent is started anew, as `systemctl restart` does it: it says so before, and the job goes on where it froze."""
 
+import os
+import signal
 import time
 
 from provider_agent import guards
@@ -52,3 +54,26 @@ def test_a_restart_that_the_market_does_not_hear_of_is_not_kept_up(world: World)
     assert agent.process is not None
     agent.process.terminate()
     assert agent.ended() == 0
+
+
+def test_an_agent_leaves_at_once_though_docker_hangs(world: World) -> None:
+    """Its successor starts once it has ended, and has half a minute: it waits for no thread that waits for Docker."""
+    agent = world.agents["a"]
+    connected(world, agent)
+    job = world.job()
+    job.run_on(agent)
+    world.gateway.until(lambda g: len(job.lines()) > 5)
+    daemon = agent.docker.pid()
+    assert agent.process is not None
+    assert daemon is not None
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        time.sleep(5)  # for questions to be asked
+        assert announce_restart(agent.root) == ""
+        agent.process.terminate()
+        assert agent.ended(20) == 0
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    connected(world, agent)
+    goes_on(world, job)
+    job.stop(agent)

@@ -1,6 +1,6 @@
 """A container's output comes once and whole, whatever the host's clock does and wherever its reader stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,8 @@ from provider_agent.runtime.errors import ContainerFault
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY_S = 86_400
+TORN = "torn"
+"""An entry of which a full disk kept a part: Docker ends a reading there, with words that look like output."""
 
 
 class Stream:
@@ -39,6 +41,7 @@ class Docker:
     def __init__(self, entries: list[tuple[float, str]]) -> None:
         self.entries = entries
         self.breaks_after = 1 << 20
+        self.before: Callable[[], object] = lambda: None
         self.served = 0
 
     def logs(
@@ -52,6 +55,7 @@ class Docker:
         since: float | None = None,
     ) -> Stream:
         assert (stream, follow, timestamps) == (True, False, True)
+        self.before()
         listed = [entry for entry in self.entries if since is None or BEGAN.timestamp() + entry[0] >= since]
         return Stream(self._frames(listed if tail == "all" else listed[-int(tail) :]))
 
@@ -60,6 +64,9 @@ class Docker:
             if number == self.breaks_after:
                 raise DockerException("the daemon is gone")
             self.served += 1
+            if text == TORN:
+                yield b"Error grabbing logs: invalid character 'a' after object key:value pair\n"
+                return
             stamp = (BEGAN + timedelta(seconds=at)).isoformat().replace("+00:00", "000Z")
             yield f"{stamp} {text}".encode()
 
@@ -149,3 +156,27 @@ def test_a_run_that_looks_alike_is_counted_from_its_beginning() -> None:
     _, cursor = said(log)[49]
     log.entries = log.entries[1:]
     assert texts(said(log, cursor)) == ["part"] * 10
+
+
+def test_a_line_without_an_end_is_not_looked_for_in_ever_wider_parts() -> None:
+    log = Docker([(0.0, "first\n")] + [(1.0, "part")] * 5000)
+    reader = engine_of(log).log("c")
+    assert len(list(reader.read())) == 5001
+    log.entries, log.served = [*log.entries, (1.0, "part")], 0
+    assert len(list(reader.read())) == 1
+    assert log.served == len(log.entries)
+
+
+@pytest.mark.parametrize("tear", [0, 10, 25, 29])
+@pytest.mark.parametrize("read", [0, 5, 27])
+def test_of_a_log_that_a_full_disk_tore_all_but_the_torn_entry_is_read(tear: int, read: int) -> None:
+    before = stepped()
+    cursor = said(before)[read - 1][1] if read else None
+    log = stepped()
+    log.entries[tear] = (0.0, TORN)
+    reader = engine_of(log).log("c", after=cursor)
+    lines = [line.text.decode() for line in reader.read()]
+    assert lines == [text for n, text in enumerate(numbers(0, 30)) if n >= read and n != tear]
+    log.entries = [*log.entries, *((n + 50.0, f"{n}\n") for n in range(30, 400))]
+    assert [line.text.decode() for line in reader.read()] == numbers(30, 400)
+    assert list(reader.read()) == []

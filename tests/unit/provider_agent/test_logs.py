@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -68,7 +69,7 @@ def test_an_agent_that_starts_again_goes_on_though_the_clock_went_back(tmp_path:
 
     async def life(until_now: int, *, ended: bool = False) -> None:
         log.entries, log.ended = whole[:until_now], ended
-        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c")
         task = asyncio.create_task(follower.run())
         await (follower.drained() if ended else follower.idle())
         follower.close()
@@ -92,7 +93,7 @@ def test_what_a_container_said_last_is_delivered_before_it_is_left(
     log, market = Running(stepped().entries[:10]), Market()
 
     async def scenario() -> None:
-        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c")
         task = asyncio.create_task(follower.run())
         await follower.idle()
         assert market.text == "".join(numbers(0, 10))
@@ -124,7 +125,7 @@ def test_a_job_that_says_nothing_costs_docker_no_question(tmp_path: Path, monkey
         raise AssertionError(f"only {market.text!r} came")
 
     async def scenario() -> None:
-        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c", "stdout")
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c")
         task = asyncio.create_task(follower.run())
         await until("".join(numbers(0, 10)))
         served = log.served
@@ -156,7 +157,7 @@ def test_a_position_that_could_not_be_written_down_doubles_nothing(
     monkeypatch.setattr(host.journal, "put_job", put_job)
 
     async def scenario() -> None:
-        follower = LogFollower(host, JOB, "c", "stdout")
+        follower = LogFollower(host, JOB, "c")
         with pytest.raises(sqlite3.OperationalError):
             await follower.run()
         task = asyncio.create_task(follower.run())
@@ -169,3 +170,27 @@ def test_a_position_that_could_not_be_written_down_doubles_nothing(
 
     asyncio.run(scenario())
     assert market.text == "".join(numbers(0, 20))
+
+
+def test_a_log_that_takes_long_to_read_is_read_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job says must not keep its host busy; nobody is slower for whom it is quick."""
+    monkeypatch.setattr(module, "READ_EVERY_S", 0.01)
+    log, market, begun, enough = Running(stepped().entries[:10]), Market(), list[float](), threading.Event()
+
+    def slow() -> None:
+        begun.append(time.monotonic())
+        if len(begun) > 4:
+            enough.set()
+        time.sleep(0.1)
+
+    log.before = slow
+
+    async def scenario() -> None:
+        follower = LogFollower(host_of(tmp_path, log, market), JOB, "c")
+        task = asyncio.create_task(follower.run())
+        await asyncio.to_thread(enough.wait)
+        follower.close()
+        task.cancel()
+
+    asyncio.run(scenario())
+    assert begun[4] - begun[3] > (1 + module.SPARED) * 0.1

@@ -29,7 +29,9 @@ class Docker:
         self.caps, self.works, self.running = CAPS, True, False
         self.proved: RuntimeCapabilities | None = None
         self.fault: Exception | None = None
+        self.runc = Path("/nonexistent/runc")
         self.calls: list[str] = []
+        self.now = 1e6
 
     def exchange(self, version: str) -> None:
         self.daemon, self.caps = f"boot/2/{version}", replace(self.caps, docker=version)
@@ -64,6 +66,7 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
     facts = HardwareFacts("GenuineIntel", "cpu", ("sse2",), 1, 4, 8 << 30, 1, "6.1.0", (), "", "no GPU", CAPS)
     monkeypatch.setattr(module.hardware, "measure", lambda caps, _: replace(facts, runtime=caps))
     monkeypatch.setattr(module, "EVERY_S", 0.001)
+    monkeypatch.setattr(module, "monotonic", lambda: found.now)
     return found
 
 
@@ -71,7 +74,7 @@ def survey(docker: Docker, *, prove: bool = True) -> Survey:
     settings = AgentSettings.model_construct(
         cpu_millis=None, memory_bytes=1 << 30, data_dir=Path("/"), prove_runtime=prove
     )
-    nothing: Any = SimpleNamespace(tools=None)
+    nothing: Any = SimpleNamespace(tools=SimpleNamespace(runc=docker.runc, criu=None))
     return Survey(settings, cast("Any", docker), nothing, nothing, lambda: docker.daemon)
 
 
@@ -108,7 +111,20 @@ def test_another_daemon_is_measured_and_tried_once_the_host_is_idle(docker: Dock
     assert looked.again(idle=True) is None
 
 
-def test_a_trial_that_fails_is_not_made_again_on_the_same_daemon(docker: Docker) -> None:
+def test_runc_exchanged_under_a_daemon_that_runs_on_is_measured_and_tried(docker: Docker, tmp_path: Path) -> None:
+    docker.runc = tmp_path / "runc"
+    docker.runc.write_text("1.1.5")
+    looked = survey(docker)
+    looked.first()
+    assert looked.again(idle=True) is None
+    docker.runc.write_text("1.3.6, of a security update")
+    docker.caps = replace(docker.caps, runc="1.3.6")
+    assert runtime(looked.again(idle=False)) == ("20.10.24", False)
+    assert runtime(looked.again(idle=True)) == ("20.10.24", True)
+
+
+def test_a_trial_that_fails_is_made_again_after_a_while(docker: Docker) -> None:
+    """It may have failed of a full disk. On the same daemon each pause is twice as long, another is tried at once."""
     looked = survey(docker)
     looked.first()
     docker.works = False
@@ -116,6 +132,17 @@ def test_a_trial_that_fails_is_not_made_again_on_the_same_daemon(docker: Docker)
     looked.again(idle=True)
     assert runtime(looked.again(idle=True)) == ("29.0.1", False)
     assert looked.again(idle=True) is None
+    docker.now += module.AGAIN_S
+    assert runtime(looked.again(idle=True)) == ("29.0.1", False)
+    docker.now += module.AGAIN_S
+    assert looked.again(idle=True) is None
+    docker.now += module.AGAIN_S
+    docker.works = True
+    assert runtime(looked.again(idle=True)) == ("29.0.1", True)
+    docker.works = False
+    docker.exchange("29.0.3")
+    looked.again(idle=True)
+    assert runtime(looked.again(idle=True)) == ("29.0.3", False)
     docker.exchange("29.0.2")
     docker.works = True
     looked.again(idle=True)
