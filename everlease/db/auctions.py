@@ -1,6 +1,6 @@
 """Auctions as the gateway sees them: which nodes were asked, what they answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,16 +48,19 @@ def open_auctions(tx: Tx, auction_id: int | None = None) -> list[OpenAuction]:
     return [OpenAuction(auction, job, head, max(float(left), 0.0)) for auction, job, head, left in tx.execute(wanted)]
 
 
-def note_asked(tx: Tx, auction_id: int, asked: int, unfit: dict[str, str]) -> None:
-    """Record how many nodes were asked and why others were not; emits ``auction.asked``. Only the first call counts."""
+def note_asked(tx: Tx, auction_id: int, asked: Collection[str], unfit: dict[str, str]) -> None:
+    """Record whose answers are waited for and why others are not asked; emits ``auction.asked``.
+
+    Only the first call with a node counts: who fits later may bid, and can't keep the auction open.
+    """
     noted = tx.execute(
         update(AuctionRow)
-        .where(AuctionRow.id == auction_id, AuctionRow.asked == 0, AuctionRow.closed_at.is_(None))
-        .values(asked=asked, unfit=AuctionRow.unfit.concat(cast(unfit, JSONB)))
+        .where(AuctionRow.id == auction_id, AuctionRow.asked == [], AuctionRow.closed_at.is_(None))
+        .values(asked=sorted(asked), unfit=AuctionRow.unfit.concat(cast(unfit, JSONB)))
         .returning(AuctionRow.job_id)
     ).one_or_none()
     if noted is not None:
-        emit(tx, "auction.asked", {"job_id": noted.job_id, "auction_id": auction_id, "asked": asked})
+        emit(tx, "auction.asked", {"job_id": noted.job_id, "auction_id": auction_id, "asked": len(asked)})
 
 
 def add_bid(
@@ -91,6 +94,11 @@ def add_decline(tx: Tx, auction: AuctionRow, node: str, reason: str) -> None:
     _note_answer(tx, row)
 
 
+def declined(auction: AuctionRow) -> frozenset[str]:
+    """The nodes that were asked and don't want the job."""
+    return frozenset(node for node, reason in auction.unfit.items() if str(reason).startswith(DECLINED))
+
+
 def _lock_open(tx: Tx, auction_id: int) -> AuctionRow | None:
     """The auction's row, locked before anything refers to it (a bid's foreign key shares the lock: two bids at once
     would wait for each other); None where it is closed.
@@ -104,9 +112,8 @@ def _lock_open(tx: Tx, auction_id: int) -> AuctionRow | None:
 
 
 def _note_answer(tx: Tx, row: AuctionRow) -> None:
-    bids = tx.scalar(select(func.count()).select_from(BidRow).where(BidRow.auction_id == row.id)) or 0
-    declined = sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED))
-    if row.asked and bids + declined >= row.asked:
+    answered = {*tx.scalars(select(BidRow.node).where(BidRow.auction_id == row.id)), *declined(row)}
+    if row.asked and answered.issuperset(row.asked):
         emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": row.id})
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
 from everlease.db import outbox, restores
+from everlease.db.auctions import declined
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
 from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
@@ -39,7 +40,6 @@ _LAST = 64
 """Awards, auctions and transactions of a job that a decision looks back on."""
 WEEK_S = 7 * 86_400.0
 _DEFAULT_BANDWIDTH = 12_500_000
-DECLINED = "declined: "
 
 
 def load(tx: Tx, job: JobRow) -> Snapshot:
@@ -198,8 +198,8 @@ def _auction(row: AuctionRow) -> Auction:
         bids_until=int(row.bids_until.timestamp()),
         closed_at=unix(row.closed_at),
         excluded=row.excluded,
-        asked=row.asked,
-        declined=sum(1 for reason in row.unfit.values() if str(reason).startswith(DECLINED)),
+        asked=frozenset(row.asked),
+        declined=declined(row),
         outcome=row.outcome,
         unfit=row.unfit,
         winner=row.winner,

@@ -66,7 +66,10 @@ def checkpoints(found: Evidence) -> list[dict[str, Any]]:
 
 def auctions(found: Evidence) -> list[dict[str, Any]]:
     """Each auction: what for, how many were asked, who couldn't take the job and why."""
-    return [{name: row[name] for name in ("plan", "asked", "outcome", "unfit")} for row in found.auctions]
+    return [
+        {"plan": row["plan"], "asked": len(row["asked"]), "outcome": row["outcome"], "unfit": row["unfit"]}
+        for row in found.auctions
+    ]
 
 
 def zombies(found: Evidence) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class Auction:
     """A call for bids. ``winner`` is the winning node's award-to-be where a migration prepares before it moves;
-    ``bids_until``: unix seconds until which a bid must be good.
+    ``bids_until``: unix seconds until which a bid must be good; ``asked``: the nodes whose answers are waited for.
     """
 
     id: int
@@ -142,8 +142,8 @@ class Auction:
     bids_until: int
     closed_at: float | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
-    asked: int = 0
-    declined: int = 0
+    asked: frozenset[str] = frozenset()
+    declined: frozenset[str] = frozenset()
     outcome: str = ""
     unfit: Mapping[str, str] = field(default_factory=dict)
     winner: Mapping[str, Any] = field(default_factory=dict)

@@ -76,7 +76,7 @@ def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Ca
             fit.add(row.address)
         else:
             reasons[row.address] = reason
-    auctions.note_asked(tx, auction.id, len(fit), reasons)
+    auctions.note_asked(tx, auction.id, fit, reasons)
     message = CallForBids(
         seq=0,
         auction_id=auction.id,

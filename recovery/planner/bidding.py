@@ -127,12 +127,13 @@ def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerm
 
 
 def undecided(draft: Draft, auction: Auction) -> bool:
-    """Whether to wait on: until all who were asked have answered, else until the window's end.
+    """Whether to wait on: until all whom it waits for have answered, else until the window's end.
 
-    With no bid by then it waits a little longer for a gateway or a node that is slow: better late than nobody.
+    An answer of any other node hastens nothing. With no bid by then it waits a little longer for a gateway or a node
+    that is slow: better late than nobody.
     """
-    offers = len(draft.snapshot.offers)
-    if 0 < auction.asked <= offers + auction.declined:
+    offers = draft.snapshot.offers
+    if auction.asked and auction.asked <= {signed.offer.bid.node for signed in offers} | auction.declined:
         return False
     end = auction.closes_at
     if draft.now >= end and not offers:

@@ -120,7 +120,7 @@ class Stage:
             assert auction is not None, self.describe(job)
             deadline = int(auction.bids_until.timestamp())
             bid = Bid(owner.address, hot.address, job, auction.epoch, rate, DOLLAR, deadline, next(self.slots))
-            auctions.note_asked(tx, auction.id, 1, {})
+            auctions.note_asked(tx, auction.id, [hot.address], {})
             signature = hot.sign(bid_digest(self.market.deployment.escrow_domain, bid))
             auctions.add_bid(tx, auction, hot.address, owner.address, asdict(bid), signature, 0)
 

@@ -60,6 +60,7 @@ class AuctionRow(Base):
     """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume).
 
     ``excluded``: the nodes that are not asked, and why, in words for them. ``bids_until``: how long a bid must be good.
+    ``asked``: the nodes that the auction waits for. One that fits later is asked too, and not waited for.
     """
 
     __tablename__ = "auction"
@@ -70,7 +71,7 @@ class AuctionRow(Base):
     plan: Mapped[str]
     mode: Mapped[str]
     excluded: Mapped[Json] = mapped_column(default=dict)
-    asked: Mapped[int] = mapped_column(default=0)
+    asked: Mapped[JsonList] = mapped_column(default=list)
     opened_at: Mapped[Instant]
     closes_at: Mapped[Instant]
     bids_until: Mapped[Instant]

@@ -29,7 +29,7 @@ def test_a_call_is_answered_by_a_bid(service: Service, node: FakeNode, job_id: s
     with service.db.transaction() as tx:
         (bid,) = tx.scalars(select(BidRow)).all()
     assert (bid.node, bid.missing_bytes) == (node.key.address, 123)
-    assert auction_row(service, auction_id).asked == 1
+    assert auction_row(service, auction_id).asked == [node.key.address]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_who_does_not_fit_is_not_asked_and_the_reason_is_kept(service: Service, 
     while not auction_row(service, auction_id).unfit and time.monotonic() < until:
         time.sleep(0.05)
     row = auction_row(service, auction_id)
-    assert row.asked == 0
+    assert row.asked == []
     assert "memory" in row.unfit[node.key.address]
 
 

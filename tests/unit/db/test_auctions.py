@@ -30,7 +30,7 @@ def auction(database: Database) -> AuctionRow:
         called = auctions.call(
             tx, JOB, epoch=1, plan="first", mode="process", excluded={}, opened_at=now, closes_at=ends, bids_until=ends
         )
-        auctions.note_asked(tx, called, len(NODES), {})
+        auctions.note_asked(tx, called, NODES, {})
         return tx.get_one(AuctionRow, called)
 
 
@@ -53,6 +53,22 @@ def test_bids_and_declines_at_once_all_count_and_the_last_one_is_announced(
         assert {bid.node for bid in auctions.bids_of(tx, auction.id)} == set(NODES[1:])
         announced = [row for row in tx.scalars(select(OutboxRow)) if row.topic == "auction.answered"]
         assert len(announced) == 1
+
+
+def test_who_is_asked_later_is_not_waited_for_and_stands_for_nobody(database: Database, auction: AuctionRow) -> None:
+    """Nor does a node that answers twice stand for one that has not answered."""
+    late = "0x" + "77" * 20
+    with database.transaction() as tx:
+        auctions.note_asked(tx, auction.id, [late], {})
+        for node in NODES[1:]:
+            auctions.add_bid(tx, auction, node, node, {}, "0x", 0)
+        auctions.add_decline(tx, auction, late, "busy")
+        auctions.add_decline(tx, auction, NODES[1], "busy after all")
+    with database.transaction() as tx:
+        assert "auction.answered" not in set(tx.scalars(select(OutboxRow.topic)))
+        auctions.add_decline(tx, auction, NODES[0], "busy")
+    with database.transaction() as tx:
+        assert "auction.answered" in set(tx.scalars(select(OutboxRow.topic)))
 
 
 def test_a_closed_auction_takes_nothing(database: Database, auction: AuctionRow) -> None:

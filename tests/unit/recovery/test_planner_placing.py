@@ -67,7 +67,12 @@ def test_the_auction_ends_as_soon_as_every_asked_node_has_answered() -> None:
     world.settle()
     world.offer(A)
     auction = world.snapshot.auctions[-1]
-    world.snapshot = replace(world.snapshot, auctions=(replace(auction, asked=2, declined=1),))
+    asked = frozenset({A, B})
+    for declined in (frozenset({C}), frozenset({A, C})):
+        world.snapshot = replace(world.snapshot, auctions=(replace(auction, asked=asked, declined=declined),))
+        world.settle()
+        assert world.job.state == "AUCTIONING", "others' answers, or two of one node, stand for nobody"
+    world.snapshot = replace(world.snapshot, auctions=(replace(auction, asked=asked, declined=frozenset({B})),))
     world.settle()
     assert world.job.state == "ALLOCATING"
 

@@ -518,7 +518,7 @@ def upgrade() -> None:
         sa.Column("plan", sa.String(), nullable=False),
         sa.Column("mode", sa.String(), nullable=False),
         sa.Column("excluded", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("asked", sa.Integer(), nullable=False),
+        sa.Column("asked", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closes_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("bids_until", sa.DateTime(timezone=True), nullable=False),
