@@ -24,8 +24,7 @@ def append(tx: Tx, job_id: str, fence: int, stream: str, offset: int, piece: str
         return None
     offset = max(offset, known)
     until = min(offset + len(new), _LAST)
-    # PostgreSQL's text holds no NUL.
-    shown = new.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    shown = new.decode("utf-8", "replace")
     added = tx.execute(
         insert(JobLogRow)
         .values(job_id=job_id, fence=fence, stream=stream, offset=offset, until=until, text=shown)

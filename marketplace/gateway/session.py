@@ -133,8 +133,9 @@ async def receive_frame(socket: WebSocket) -> str:
         raise SessionOver(PROTOCOL, "only text frames are understood") from error
     if len(text) > MAX_FRAME_BYTES:
         raise SessionOver(TOO_LARGE, f"a frame has at most {MAX_FRAME_BYTES} bytes")
-    # PostgreSQL keeps no NUL in text or jsonb, and a program's output may well hold one.
-    return text.replace("\\u0000", "\\ufffd")
+    # PostgreSQL keeps no NUL in text or jsonb, and a program's output may well hold one. SUBSTITUTE is a byte too:
+    # the offsets of output count bytes.
+    return text.replace("\\u0000", "\\u001a")
 
 
 async def close_socket(socket: WebSocket, code: int, reason: str) -> None:

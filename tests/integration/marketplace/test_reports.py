@@ -19,11 +19,13 @@ def test_logs_notices_probe_tokens_and_drain(
     for _ in range(2):
         node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=0, text="step 1\n")
     node.send("log", job_id=job_id, fence=held.fence, stream="stderr", offset=0, text="a\x00b")
+    node.send("log", job_id=job_id, fence=held.fence, stream="stderr", offset=3, text="cd")
     node.send("notice", job_id=job_id, fence=held.fence, kind="trial_dump", detail="fine", data={"pause_s": 0.1})
     node.send("token_request", request="r1", job_id=job_id, fence=held.fence)
     grant = node.expect("token_grant")
     assert (grant.ok, grant.request) == (True, "r1")
-    assert [item["text"] for item in tenant.get(f"/v1/jobs/{job_id}/logs").json()["items"]] == ["step 1\n", "a\ufffdb"]
+    items = tenant.get(f"/v1/jobs/{job_id}/logs").json()["items"]
+    assert [item["text"] for item in items] == ["step 1\n", "a\x1ab", "cd"], "a NUL is one byte to both sides"
     with service.db.transaction() as tx:
         tx.execute(text("SELECT pg_notify('everlease_probe', :n)"), {"n": node.key.address})
     ping = node.expect("ping")
