@@ -44,10 +44,10 @@ def admit(
     return tx.get_one(NodeRow, node, populate_existing=True)
 
 
-def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> None:
-    """The facts of a node are others by now; a session that was replaced has no say in that."""
-    current = (NodeRow.address == node, NodeRow.session == session)
-    tx.execute(update(NodeRow).where(*current).values(facts=facts))
+def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> bool:
+    """The facts of a node are others by now; False where they are the same, or another session took over."""
+    others = (NodeRow.address == node, NodeRow.session == session, NodeRow.facts != facts)
+    return tx.scalar(update(NodeRow).where(*others).values(facts=facts).returning(NodeRow.address)) is not None
 
 
 def seen(tx: Tx, node: str, session: str) -> bool:

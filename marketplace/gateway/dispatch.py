@@ -63,8 +63,8 @@ class Dispatcher:
             case Heartbeat():
                 await self._heartbeat(message)
             case FactsMessage():
-                await self._thread(reports.take_facts, self._session.id, message)
-                self._catch_up(self._session)
+                if await self._thread(reports.take_facts, self._session.id, message):
+                    self._catch_up(self._session)
             case Pong():
                 await self._pong()
             case CommitCheckpoint():

@@ -45,8 +45,13 @@ class Hub:
         self.catch_up(session)
 
     def catch_up(self, session: NodeSession) -> None:
-        """Send a node what waits for it and was not sent in this session yet."""
-        self._spawn(self._catch_up(session))
+        """Send a node what waits for it and was not sent in this session yet.
+
+        Once at a time: however often it is wished meanwhile, that leads to one more.
+        """
+        session.catching_up = min(session.catching_up + 1, 2)
+        if session.catching_up == 1:
+            self._spawn(self._catch_up(session))
 
     def remove(self, session: NodeSession) -> None:
         """A connection ended."""
@@ -88,9 +93,11 @@ class Hub:
                 await self._guarded(self._send_commands(session))
 
     async def _catch_up(self, session: NodeSession) -> None:
-        await self._guarded(self._send_commands(session))
-        await self._guarded(self._send_receipts(session))
-        await self._guarded(self._call_for_bids(None, session))
+        while session.catching_up:
+            await self._guarded(self._send_commands(session))
+            await self._guarded(self._send_receipts(session))
+            await self._guarded(self._call_for_bids(None, session))
+            session.catching_up -= 1
 
     def _on_command(self, node: str) -> None:
         session = self._sessions.get(node)

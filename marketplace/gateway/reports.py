@@ -22,10 +22,10 @@ _AFTER_THE_FENCE = frozenset({"fenced"})
 """Notices that a host may still give under a stale fence: it says that it froze itself."""
 
 
-def take_facts(parts: Parts, node: str, session: str, message: FactsMessage) -> None:
-    """Keep what a node now says of its host."""
+def take_facts(parts: Parts, node: str, session: str, message: FactsMessage) -> bool:
+    """Keep what a node now says of its host; whether that is news."""
     with parts.db.transaction() as tx:
-        nodes.restate(tx, node, session, message.facts)
+        return nodes.restate(tx, node, session, message.facts)
 
 
 def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:

@@ -63,6 +63,7 @@ class NodeSession:
         self.sent_commands: set[int] = set()
         self.asked_auctions: set[int] = set()
         self.dispatching = asyncio.Lock()
+        self.catching_up = 0
         self.draining = False
         self.jobs_left: int | None = None
         self.pace = Pace(self.began)

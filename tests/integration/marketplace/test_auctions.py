@@ -98,6 +98,8 @@ def test_facts_that_are_said_anew_count_at_once(service: Service, node: FakeNode
         row = nodes.get(tx, node.key.address)
         assert row is not None
         assert row.facts == proved
-        nodes.restate(tx, node.key.address, "another session", {})
+        assert row.session is not None
+        assert not nodes.restate(tx, node.key.address, row.session, proved), "nothing new"
+        assert not nodes.restate(tx, node.key.address, "another session", {})
     with service.db.transaction() as tx:
         assert tx.get_one(NodeRow, node.key.address).facts == proved, "a session that was replaced has no say"
