@@ -31,7 +31,7 @@ def route(topic: str, payload: Mapping[str, Any]) -> list[Task]:
         return [Task(PUMP)]
     if topic == "tx.dropped":
         return [Task(PUMP), *_advance(payload)]
-    if topic == "node.connected":
+    if topic in {"node.connected", "node.restated"}:
         return [Task(WAKE_WAITING)]
     if topic == "node.disconnected":
         return [Task(WAKE_MIGRATING)]

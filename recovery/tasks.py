@@ -68,7 +68,7 @@ class Tasks:
             self._checked = True
 
     def wake_waiting(self) -> None:
-        """A node connected: jobs that wait for capacity look again."""
+        """A node connected, or its facts are others: jobs that wait for capacity look again."""
         self._advance_all(sweeps.ids_in(self.runtime.database, JobState.WAITING_CAPACITY))
 
     def wake_migrating(self) -> None:

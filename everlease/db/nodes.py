@@ -14,6 +14,8 @@ from everlease.db.outbox import emit
 from everlease.domain.liveness import DAY_S
 
 _now = func.clock_timestamp
+NEWS_EVERY = timedelta(seconds=10)
+"""How often one node's facts may wake the jobs that wait for capacity."""
 
 
 def admit(
@@ -45,9 +47,35 @@ def admit(
 
 
 def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> bool:
-    """The facts of a node are others by now; False where they are the same, or another session took over."""
-    others = (NodeRow.address == node, NodeRow.session == session, NodeRow.facts != facts)
-    return tx.scalar(update(NodeRow).where(*others).values(facts=facts).returning(NodeRow.address)) is not None
+    """The facts of a node are others by now; False where they are the same, or another session took over.
+
+    Jobs that wait for capacity are woken. What comes too soon after the last such news counts a little later.
+    """
+    row = tx.scalar(
+        select(NodeRow)
+        .where(NodeRow.address == node, NodeRow.session == session, NodeRow.facts != facts)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        return False
+    now = tx.scalar(select(_now()))
+    assert isinstance(now, datetime)
+    row.facts = facts
+    if row.facts_at is None or row.facts_at <= now:
+        row.facts_at = now if row.facts_at is None else max(now, row.facts_at + NEWS_EVERY)
+        emit(tx, "node.restated", {"node": node})
+    return True
+
+
+def news_at(tx: Tx, since: datetime) -> datetime | None:
+    """The first time after ``since`` at which a connected node came, or its facts count as others; it may be to come.
+
+    The first: a node whose next news is yet to count must not hide another's.
+    """
+    times = (NodeRow.connected_at, NodeRow.facts_at)
+    firsts = select(*(func.min(at).filter(at > since) for at in times)).where(NodeRow.disconnected_at.is_(None))
+    return min((at for at in tx.execute(firsts).one() if at is not None), default=None)
 
 
 def seen(tx: Tx, node: str, session: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
-from everlease.db import outbox, restores
+from everlease.db import nodes, outbox, restores
 from everlease.db.auctions import declined
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
@@ -51,15 +51,13 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
     commands = _recent(tx, CommandRow, CommandRow.job_id == job.id, CommandRow.id)
     txs = _recent(tx, TxRow, TxRow.job_id == job.id, TxRow.id)
     receipts = _recent(tx, ReceiptRow, ReceiptRow.job_id == job.id, ReceiptRow.signed_at)
-    nodes = {award.node for award in awards if award.ended_at is None}
-    draining = tx.scalars(select(NodeRow.address).where(NodeRow.address.in_(nodes), NodeRow.draining)).all()
+    holders = {award.node for award in awards if award.ended_at is None}
+    draining = tx.scalars(select(NodeRow.address).where(NodeRow.address.in_(holders), NodeRow.draining)).all()
     winners = {str(auction.winner["node"]) for auction in auctions[-1:] if auction.winner}
     gone = tx.scalars(
         select(NodeRow.address).where(NodeRow.address.in_(winners), NodeRow.disconnected_at.is_not(None))
     ).all()
-    newest = None
-    if job.state == JobState.WAITING_CAPACITY:
-        newest = tx.scalar(select(func.max(NodeRow.connected_at)).where(NodeRow.disconnected_at.is_(None)))
+    since = auctions[-1].closed_at if auctions and job.state == JobState.WAITING_CAPACITY else None
     return Snapshot(
         job=_job(job),
         awards=tuple(_award(tx, row) for row in awards),
@@ -73,7 +71,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         receipts={row.lease_id: terms_of(row) for row in receipts},
         draining_nodes=frozenset(draining),
         gone_nodes=frozenset(gone),
-        newest_node_at=unix(newest),
+        news_at=unix(nodes.news_at(tx, since)) if since is not None else None,
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )

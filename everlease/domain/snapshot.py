@@ -233,6 +233,7 @@ class Snapshot:
 
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
+    ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """
 
     job: Job
@@ -247,7 +248,7 @@ class Snapshot:
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
     draining_nodes: frozenset[str] = frozenset()
     gone_nodes: frozenset[str] = frozenset()
-    newest_node_at: float | None = None
+    news_at: float | None = None
     winner_unfit: str = ""
     unread: bool = False
 

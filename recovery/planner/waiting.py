@@ -18,7 +18,7 @@ def pending(draft: Draft) -> None:
 
 
 def waiting_capacity(draft: Draft) -> None:
-    """WAITING_CAPACITY: ask again once a node connects, or after a time that doubles with every dry auction."""
+    """WAITING_CAPACITY: ask again at a node's news, or after a time that doubles with every dry auction."""
     dry = 0
     for auction in reversed(draft.snapshot.auctions):
         if not auction.outcome.startswith("nobody"):
@@ -27,9 +27,9 @@ def waiting_capacity(draft: Draft) -> None:
     last = draft.snapshot.auction
     since = last.closed_at if last is not None and last.closed_at is not None else draft.now
     at = since + min(draft.policy.capacity_wait_s * 2 ** min(max(dry - 1, 0), 16), draft.policy.capacity_wait_max_s)
-    newest = draft.snapshot.newest_node_at
-    if newest is not None and newest > since:
-        at = min(at, max(newest, since + draft.policy.capacity_wake_s))
+    news = draft.snapshot.news_at
+    if news is not None and news > since:
+        at = min(at, max(news, since + draft.policy.capacity_wake_s))
     if draft.now >= at:
         draft.event(JobEvent.CAPACITY_TIMER)
     else:

@@ -22,7 +22,8 @@ class NodeRow(Base):
     """One node: its facts, its session at the gateway, its record. ``last_seen`` is the gateway's clock.
 
     ``restarting_at``: when it said in this session that its agent is about to be started anew; ``restarts``: the times
-    (unix seconds) of the last day at which it said so, whether they counted or not.
+    (unix seconds) of the last day at which it said so, whether they counted or not. ``facts_at``: when its telling
+    other facts counts for jobs that wait, which may be yet to come.
     """
 
     __tablename__ = "node"
@@ -31,6 +32,7 @@ class NodeRow(Base):
     provider: Mapped[Address] = mapped_column(index=True)
     sealing_key: Mapped[str]
     facts: Mapped[Json]
+    facts_at: Mapped[Instant | None]
     version: Mapped[str]
     session: Mapped[str | None]
     connected_at: Mapped[Instant | None]

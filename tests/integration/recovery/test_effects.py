@@ -2,13 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
 from everlease.chain.typed_data import receipt_digest, verify
-from everlease.db import awards, evidence
+from everlease.db import awards, evidence, nodes
 from everlease.db import receipts as receipt_rows
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import CommandRow
@@ -123,6 +124,23 @@ def test_fail_waits_for_finality_and_for_the_window_to_be_strictly_over(stage: S
     assert sweeps.settle_leases(stage.desk) == 0, "by our own clock the window is open"
     assert sweeps.settle_leases(later) == 1
     assert sweeps.settle_leases(later) == 0
+
+
+def test_a_node_that_tells_other_facts_is_news_to_a_job_that_waits(stage: Stage) -> None:
+    node = stage.node(5)
+    job = stage.launch()
+    stage.reach(job, "WAITING_CAPACITY")
+    patient = replace(stage.desk.policy, capacity_wait_s=300.0)
+    desk = apply.Desk(stage.database, stage.desk.watcher, stage.desk.calls, patient, stage.desk.clock)
+    apply.advance(desk, job)
+    assert stage.job(job).state == "WAITING_CAPACITY"
+    with stage.database.transaction() as tx:
+        assert nodes.restate(tx, node, "session-5", {"process_mode": True})
+    until = time.monotonic() + 10
+    while stage.job(job).state == "WAITING_CAPACITY" and time.monotonic() < until:
+        apply.advance(desk, job)
+        time.sleep(0.1)
+    assert stage.job(job).state == "AUCTIONING"
 
 
 class Outlet:

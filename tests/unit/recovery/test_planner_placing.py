@@ -176,7 +176,7 @@ def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
     assert "the image is broken" in world.job.reason
 
 
-def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_connects() -> None:
+def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_has_news() -> None:
     world = World()
     world.settle()
     world.now += 2 + POLICY.patience_s
@@ -190,7 +190,10 @@ def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_connec
     world.settle()
     assert world.job.due_at == world.now + 2 * POLICY.capacity_wait_s
     world.now += POLICY.capacity_wake_s
-    world.snapshot = replace(world.snapshot, newest_node_at=world.now)
+    world.snapshot = replace(world.snapshot, news_at=world.now + 5)
+    world.settle()
+    assert (world.job.state, world.job.due_at) == ("WAITING_CAPACITY", world.now + 5), "it counts only then"
+    world.snapshot = replace(world.snapshot, news_at=world.now)
     world.settle()
     assert world.job.state == "AUCTIONING"
 

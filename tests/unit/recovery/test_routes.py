@@ -23,6 +23,7 @@ JOB = {"job_id": "0xab"}
         ("tx.reverted", JOB, [Task(ADVANCE, ("0xab",))]),
         ("job.history", JOB, []),
         ("node.connected", {"node": "0x1"}, [Task(WAKE_WAITING)]),
+        ("node.restated", {"node": "0x1"}, [Task(WAKE_WAITING)]),
         ("node.disconnected", {"node": "0x1"}, [Task(WAKE_MIGRATING)]),
         ("a.topic.of.tomorrow", JOB, [Task(ADVANCE, ("0xab",))]),
     ],

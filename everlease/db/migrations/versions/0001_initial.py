@@ -354,6 +354,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.String(length=42), nullable=False),
         sa.Column("sealing_key", sa.String(), nullable=False),
         sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("facts_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("session", sa.String(), nullable=True),
         sa.Column("connected_at", sa.DateTime(timezone=True), nullable=True),

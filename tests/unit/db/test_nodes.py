@@ -1,0 +1,61 @@
+"""News of nodes: what wakes the jobs that wait for capacity, and how often."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from everlease.db import Database, Tx, nodes
+from everlease.db.models.nodes import NodeRow
+from everlease.db.models.outbox import OutboxRow
+
+NODE, OTHER = "0x" + "01" * 20, "0x" + "02" * 20
+
+
+@pytest.fixture(autouse=True)
+def node(database: Database) -> None:
+    with database.transaction() as tx:
+        nodes.admit(tx, NODE, NODE, "session", "", "1", {"process_mode": True})
+
+
+def restate(database: Database, value: object) -> bool:
+    with database.transaction() as tx:
+        return nodes.restate(tx, NODE, "session", {"process_mode": value})
+
+
+def wakes(tx: Tx) -> int:
+    return list(tx.scalars(select(OutboxRow.topic))).count("node.restated")
+
+
+def test_facts_told_anew_wake_jobs_that_wait_and_not_without_bound(database: Database) -> None:
+    began = datetime.now(UTC)
+    assert not restate(database, True)
+    with database.transaction() as tx:
+        assert (wakes(tx), nodes.news_at(tx, began)) == (0, None), "nothing new"
+    assert restate(database, False)
+    with database.transaction() as tx:
+        first = nodes.news_at(tx, began)
+        assert wakes(tx) == 1
+    assert first is not None
+    assert began < first < datetime.now(UTC)
+    assert restate(database, True)
+    for number in range(20):
+        assert restate(database, number)
+    with database.transaction() as tx:
+        assert wakes(tx) == 2, "once at once, once for when the next news counts"
+        assert tx.get_one(NodeRow, NODE).facts == {"process_mode": 19}
+        assert nodes.news_at(tx, began) == first + nodes.NEWS_EVERY
+
+
+def test_news_yet_to_count_hide_no_other_node(database: Database) -> None:
+    began = datetime.now(UTC)
+    restate(database, False)
+    restate(database, True)
+    with database.transaction() as tx:
+        other = nodes.admit(tx, OTHER, OTHER, "session", "", "1", {})
+    with database.transaction() as tx:
+        assert nodes.news_at(tx, began) == other.connected_at
+        nodes.gone(tx, OTHER, "session")
+        later = tx.get_one(NodeRow, NODE).facts_at
+        assert nodes.news_at(tx, began) == later
+        assert nodes.news_at(tx, began + timedelta(hours=1)) is None
