@@ -19,9 +19,10 @@ def migrating(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.VOIDED, "the award is gone")
         return
-    if watch_lease(draft, award) or _ended(draft, award, JobEvent.MIGRATE_ABANDONED):
-        return
     auction = draft.snapshot.auction
+    purpose = _migration(auction) if auction is not None else ""
+    if watch_lease(draft, award) or _ended(draft, award, JobEvent.MIGRATE_ABANDONED, purpose):
+        return
     if auction is None or auction.plan != "migration" or auction.outcome.startswith(_CLOSED_FOR_GOOD):
         why = out_of_terms(draft)
         if why is not None:
@@ -40,9 +41,9 @@ def hibernating(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.HIBERNATED)
         return
-    if watch_lease(draft, award) or _ended(draft, award, JobEvent.HIBERNATE_ABANDONED):
-        return
     purpose = f"hibernate-{_hibernations(draft, award)}"
+    if watch_lease(draft, award) or _ended(draft, award, JobEvent.HIBERNATE_ABANDONED, purpose):
+        return
     answer = hold(draft, award, purpose)
     if answer is None:
         return
@@ -54,17 +55,24 @@ def hibernating(draft: Draft) -> None:
         draft.event(JobEvent.HIBERNATE_ABANDONED, answer.error or "the last checkpoint was not committed")
 
 
-def _ended(draft: Draft, award: Award, abandoned: JobEvent) -> bool:
-    """An exit ends the move: the job succeeded, or RUNNING deals with its failure, or with that of an idle host."""
+def _ended(draft: Draft, award: Award, abandoned: JobEvent, purpose: str) -> bool:
+    """An exit ends the move: the job succeeded, or RUNNING deals with its failure, or with that of an idle host.
+
+    A job that was asked to be held stands still for that: the answer decides, however late it is read.
+    """
     if award.exit_code or award.host_fault:
         draft.event(abandoned, award.host_fault or f"the job ended with exit code {award.exit_code}")
         return True
     if exited(draft, award):
         return True
-    why = idle_too_long(draft, award)
+    why = "" if holding(draft, award, purpose) else idle_too_long(draft, award)
     if why:
         draft.event(abandoned, why)
     return bool(why)
+
+
+def _migration(auction: Auction) -> str:
+    return f"migrate-{auction.id}"
 
 
 def _hibernations(draft: Draft, award: Award) -> int:
@@ -100,7 +108,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     if not preload.ok:
         _abandon(draft, auction, preload.error or "the new host was lost while it prepared")
         return
-    purpose = f"migrate-{auction.id}"
+    purpose = _migration(auction)
     left_s = winner["bid"]["deadline"] - draft.now - BID_SLACK_S
     if not holding(draft, award, purpose):
         # Before the job stands still for a move that can't come off.

@@ -147,14 +147,33 @@ def test_money_that_runs_out_is_no_fault_of_the_host() -> None:
     assert (world.job.state, settles(world)) == ("EXHAUSTED", [("lease-1", "close")])
 
 
-def test_a_held_job_that_recovery_was_away_from_is_hibernated_all_the_same() -> None:
+@pytest.mark.parametrize("away", [600, POLICY.storing_after_s, 2 * POLICY.storing_after_s])
+def test_a_held_job_that_recovery_was_away_from_is_hibernated_all_the_same(away: float) -> None:
     world = running()
     world.set_job(wish="hibernate")
     world.settle()
+    world.beat(serving=False, storing=True)
     world.commit()
     world.answer("hold")
-    for _ in range(60):
-        world.now += 10
-        world.beat(serving=False, storing=True)
+    world.now += away
+    world.beat(serving=False, storing=True)
     world.settle()
     assert (world.job.state, outcome(world)) == ("HIBERNATED", "hibernated")
+
+
+def test_a_held_job_that_recovery_was_away_from_is_moved_all_the_same() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    world.offer(B)
+    world.now += 2
+    world.settle()
+    world.answer("preload")
+    world.settle()
+    world.beat(serving=False)
+    world.commit()
+    world.answer("hold")
+    world.now += POLICY.idle_after_s
+    world.beat(serving=False)
+    world.settle()
+    assert (world.job.state, outcome(world), world.snapshot.awards[-1].node) == ("ALLOCATING", "migrated", B)
