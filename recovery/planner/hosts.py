@@ -38,20 +38,33 @@ def host_failed(draft: Draft, award: Award) -> None:
 def idle_too_long(draft: Draft, award: Award) -> str:
     """Why to leave a host whose heartbeats say, without a break, that the job does not run there; else nothing.
 
-    Only what was heard counts, by the database's clock: neither our own absence nor that of the gateway. A command that
-    is out explains a pause, and so does one that was just answered, and an end that waits to be written down; outputs
-    and checkpoints that are being stored have their own time.
+    Only what was heard counts, by the database's clock: neither our own absence nor that of the gateway. The time in
+    which a command was out is left out, and a restart in place begins anew; an end that waits to be written down
+    explains a pause, too. Outputs and checkpoints that are being stored have their own time.
     """
     policy, asked = draft.policy, [c for c in draft.snapshot.commands if _is_of(c, award)]
     if award.idle_since is None or draft.snapshot.unread or any(c.ok is None for c in asked):
         return ""
-    since = max(award.idle_since, *(c.finished_at or 0.0 for c in asked), award.started_at or 0.0)
+    restarts = (c.finished_at or 0.0 for c in asked if c.kind == "restart")
+    since, heard = max(award.idle_since, award.started_at or 0.0, *restarts), award.last_beat_at or 0.0
     bound = policy.storing_after_s if award.storing else policy.idle_after_s
-    idle = (award.last_beat_at or 0.0) - since
+    idle = heard - since - _commanded_s(asked, since, heard)
     if idle < bound:
-        draft.wait_until(since + bound)
+        draft.wait_until(heard + bound - idle)
         return ""
     return f"the job did not run there for {idle:.0f} s"
+
+
+def _commanded_s(commands: list[Command], since: float, until: float) -> float:
+    """Seconds of this time in which a command was out, or a job that was held waited to be thawed."""
+    thaws = {c.step.removeprefix("thaw"): c.finished_at for c in commands if c.kind == "thaw"}
+    spans = ((c.created_at, thaws.get(c.step.removeprefix("hold")) or c.finished_at or until) for c in commands)
+    total, reached = 0.0, since
+    for begin, end in sorted(spans):
+        out = min(end, until) - max(begin, reached)
+        if out > 0:
+            total, reached = total + out, min(end, until)
+    return total
 
 
 def leave_idle(draft: Draft, award: Award) -> bool:

@@ -89,6 +89,70 @@ def test_a_command_that_is_out_explains_a_pause_and_a_while_after_its_answer(
     assert outcome(world) == "host_fault"
 
 
+def test_a_drain_that_keeps_asking_does_not_keep_an_idle_host() -> None:
+    world = running()
+    world.snapshot = replace(world.snapshot, draining_nodes=frozenset({A}))
+    world.beat(serving=False)
+    begun = world.now
+    while outcome(world) == "" and world.now < begun + 2 * POLICY.idle_after_s:
+        idle(world, 1)
+        world.offer(B)
+        world.answer("preload")
+        world.settle()
+        world.answer("hold", ok=False, error="the checkpoint failed")
+        world.settle()
+        world.answer("thaw")
+        world.settle()
+    assert (len(issued(world, "thaw")) > 5, outcome(world)) == (True, "host_fault")
+    assert world.now == begun + POLICY.idle_after_s
+
+
+def test_only_the_time_in_which_commands_are_out_is_left_out() -> None:
+    world = running()
+    idle(world, POLICY.idle_after_s - 100)
+    for wish in ("checkpoint", "hibernate"):
+        world.set_job(wish=wish)
+        world.settle()
+        idle(world, POLICY.idle_after_s)
+    for step in ("checkpoint", "hold"):
+        world.answer(step, ok=False, error="the disk is full")
+    world.settle()
+    idle(world, 50)
+    world.answer("thaw")
+    idle(world, 99)
+    assert (world.job.state, outcome(world)) == ("RUNNING", "")
+    assert world.job.due_at == world.now + 1
+    idle(world, 1)
+    assert outcome(world) == "host_fault"
+
+
+def test_a_held_job_waits_to_be_thawed_and_its_host_is_not_to_blame() -> None:
+    world = running()
+    world.set_job(wish="hibernate")
+    world.settle()
+    world.answer("hold", manifest="never committed")
+    world.now += 2 * POLICY.idle_after_s
+    world.beat(serving=False)
+    world.settle()
+    world.answer("thaw")
+    world.settle()
+    assert (world.job.state, outcome(world)) == ("RUNNING", ""), "recovery was away, not the host"
+
+
+def test_a_restart_that_was_asked_for_late_has_its_own_time() -> None:
+    world = running()
+    world.beat(serving=False)
+    world.exit(137, "the host's Docker daemon was started anew")
+    world.now += 2 * POLICY.idle_after_s
+    world.beat(serving=False)
+    world.settle()
+    world.answer("restart")
+    world.settle()
+    assert (world.job.state, outcome(world)) == ("RUNNING", "")
+    idle(world, POLICY.idle_after_s)
+    assert outcome(world) == "host_fault"
+
+
 def test_a_restart_in_place_is_waited_for() -> None:
     world = running()
     world.exit(137, "the host's Docker daemon does not come back")
