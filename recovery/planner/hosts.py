@@ -68,9 +68,14 @@ def _commanded_s(commands: list[Command], since: float, until: float) -> float:
 
 
 def leave_idle(draft: Draft, award: Award) -> bool:
-    """A host that keeps the job from running fails it, whatever the cause. True where it does."""
+    """A host that keeps the job from running fails it, whatever the cause. True where it does.
+
+    Where the outputs are in, as where such a host is lost, only word of the exit is missing.
+    """
     why = idle_too_long(draft, award)
-    if why:
+    if why and outputs_stored(draft.snapshot, award):
+        draft.add(NoteAward(award.fence, facts={"exit_code": 0, "exited_at": draft.now}))
+    elif why:
         draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {why}")
     return bool(why)
@@ -118,7 +123,12 @@ def said_goodbye(draft: Draft) -> bool:
     return True
 
 
+def outputs_stored(snapshot: Snapshot, award: Award) -> bool:
+    """Whether a final checkpoint was committed under this award."""
+    head = snapshot.head
+    return head is not None and head.final and head.fence == award.fence
+
+
 def _outputs_are_in(snapshot: Snapshot, award: Award) -> bool:
     """Whether the job ended well and only its end is left to be noted."""
-    head = snapshot.head
-    return award.exit_code == 0 and head is not None and head.final and head.fence == award.fence
+    return award.exit_code == 0 and outputs_stored(snapshot, award)

@@ -14,7 +14,7 @@ from recovery.moves import (
 from recovery.planner.bidding import out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
-from recovery.planner.hosts import host_failed, leave_idle
+from recovery.planner.hosts import host_failed, leave_idle, outputs_stored
 from recovery.planner.leases import watch_lease
 
 
@@ -96,11 +96,9 @@ def thaw(draft: Draft, award: Award, purpose: str) -> None:
 
 def _succeed(draft: Draft, award: Award) -> None:
     """Exit code 0: SUCCEEDED once the outputs are committed as a final checkpoint."""
-    head = draft.snapshot.head
-    stored = head is not None and head.final and head.fence == award.fence
     until = (award.exited_at or draft.now) + draft.policy.final_timeout_s
     reason = ""
-    if not stored:
+    if not outputs_stored(draft.snapshot, award):
         if not award.final_commit_failed and draft.now < until:
             draft.wait_until(until)
             return

@@ -172,6 +172,17 @@ def test_what_is_being_stored_has_a_longer_time_of_its_own() -> None:
     assert outcome(world) == "host_fault", "the word of a host is no reason to wait for ever"
 
 
+@pytest.mark.parametrize("storing", [False, True])
+def test_a_job_whose_outputs_are_in_succeeds_though_nobody_tells_of_its_end(storing: bool) -> None:
+    world = running()
+    world.commit(final=True, mode="files")
+    bound = POLICY.storing_after_s if storing else POLICY.idle_after_s
+    idle(world, bound - 1, storing=storing)
+    assert world.job.state == "RUNNING", "the exit may be on its way"
+    idle(world, 1, storing=storing)
+    assert (world.job.state, outcome(world), settles(world)) == ("SUCCEEDED", "finished", [("lease-1", "close")])
+
+
 def test_an_end_that_waits_to_be_written_down_is_no_fault() -> None:
     world = running()
     world.snapshot = replace(world.snapshot, unread=True)
