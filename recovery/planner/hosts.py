@@ -17,7 +17,8 @@ STOPPED, LEFT = "stopped", "left"
 def host_failed(draft: Draft, award: Award) -> None:
     """Start again in place from the last checkpoint, uncounted; after ``max_host_faults`` of a lease, elsewhere.
 
-    The move is counted once another host has failed the job, too, since its head moved: then it may be the job's doing.
+    The move is counted once another provider's host has failed the job, too, before it got anywhere: then it may be the
+    job's doing.
     """
     number = award.host_faults + 1
     step = f"restart/{award.fence}/host-{number}"
@@ -85,10 +86,21 @@ def _is_of(command: Command, award: Award) -> bool:
     return command.fence == award.fence and command.node == award.node
 
 
+def failed_barren(snapshot: Snapshot, award: Award) -> bool:
+    """Whether the job got nowhere under this award: no newer head, and it served so little that none was due yet.
+
+    A checkpoint is due within the order's ``max_lost_work`` of each start.
+    """
+    due_s = snapshot.job.spec.checkpoint.max_lost_work_s * (award.host_faults + 1)
+    return award.restore_seq >= snapshot.job.head_seq and award.earned_s < due_s
+
+
 def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
-    head = snapshot.job.head_seq
-    return award.restore_seq >= head and any(
-        old.outcome == HOST_FAULT and old.started_at is not None and old.node != award.node and old.restore_seq >= head
+    return failed_barren(snapshot, award) and any(
+        old.outcome == HOST_FAULT
+        and old.started_at is not None
+        and old.provider != award.provider
+        and failed_barren(snapshot, old)
         for old in snapshot.awards
     )
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from everlease.domain.liveness import fenced_at
 from recovery.planner.leases import fencing_time
 from tests.support.model import POLICY, World
@@ -73,6 +75,29 @@ def test_several_hosts_that_fail_a_job_in_between_which_it_progresses_count_for_
         world.commit()
         fail_here(world)
     assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("AUCTIONING", 0, 0)
+
+
+def test_two_hosts_of_one_provider_do_not_end_a_job() -> None:
+    world = running()
+    for node in (B, A, B, A, B):
+        world.set_award(world.job.fence, provider="the provider of both")
+        fail_here(world)
+        recover(world, node)
+    assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("RUNNING", 0, 0)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_faults_far_apart_do_not_end_a_job_that_has_no_checkpoints(short: bool) -> None:
+    """It served between them for as long as the order would lose, after each of its starts."""
+    world = World()
+    world.run(A)
+    longest = world.job.spec.checkpoint.max_lost_work_s * (POLICY.max_host_faults + 1)
+    for node in (B, A, B):
+        world.now += longest - short
+        world.beat()
+        fail_here(world)
+        recover(world, node)
+    assert (world.job.state, world.job.barren_recoveries) == ("RUNNING", 2 if short else 0)
 
 
 def test_a_restart_without_an_answer_waits_out_the_fencing_time() -> None:
