@@ -11,6 +11,7 @@ from everlease.domain.snapshot import Auction, Award, Snapshot
 from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
+from recovery.planner.hosts import kept_out
 from recovery.planner.leases import how_to_settle, left_over, silent_from
 
 CLOCKS_APART_S = 600
@@ -95,7 +96,7 @@ def call_for_bids(draft: Draft, plan: str | None = None, excluded: Mapping[str, 
         mode=_mode(draft, plan),
         window_s=windows.get(plan, draft.policy.recovery_window_s),
         bids_until=_bids_until(draft, plan),
-        excluded={**_excluded(snapshot), **(excluded or {})},
+        excluded={**_excluded(draft), **(excluded or {})},
     )
 
 
@@ -218,14 +219,16 @@ def _plan(snapshot: Snapshot) -> str:
     return "resume" if ended[-1].outcome in {"hibernated", "exhausted"} else "recovery"
 
 
-def _excluded(snapshot: Snapshot) -> dict[str, str]:
+def _excluded(draft: Draft) -> dict[str, str]:
     """Nodes where the workload or a restore failed stay out; those that were late or could not get it going are let in
-    after a dry auction.
+    after a dry auction, those whose hosts failed it after a while at the soonest.
     """
+    snapshot = draft.snapshot
     head = snapshot.job.head_manifest
     out: dict[str, str] = {}
     if not _dry(snapshot.auction):
         out |= {a.node: _REFUSED_STARTS[a.outcome] for a in _since_started(snapshot, _REFUSED_STARTS)}
+    out |= kept_out(draft)
     for award in snapshot.awards:
         of_head = award.outcome == "moved" or award.restore_manifest == head
         if award.outcome in _LASTING and of_head:

@@ -86,7 +86,7 @@ def _is_of(command: Command, award: Award) -> bool:
     return command.fence == award.fence and command.node == award.node
 
 
-def failed_barren(snapshot: Snapshot, award: Award) -> bool:
+def _barren(snapshot: Snapshot, award: Award) -> bool:
     """Whether the job got nowhere under this award: no newer head, and it served so little that none was due yet.
 
     A checkpoint is due within the order's ``max_lost_work`` of each start.
@@ -96,13 +96,32 @@ def failed_barren(snapshot: Snapshot, award: Award) -> bool:
 
 
 def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
-    return failed_barren(snapshot, award) and any(
+    return _barren(snapshot, award) and any(
         old.outcome == HOST_FAULT
         and old.started_at is not None
         and old.provider != award.provider
-        and failed_barren(snapshot, old)
+        and _barren(snapshot, old)
         for old in snapshot.awards
     )
+
+
+def kept_out(draft: Draft) -> dict[str, str]:
+    """Nodes that failed the job and may not have it yet: longer with each of their faults at this head.
+
+    Else a bad host that alone fits would use up the order's leases. One that served for longer than it would be kept
+    out does not.
+    """
+    policy, head = draft.policy, draft.snapshot.job.head_seq
+    faults: dict[str, list[Award]] = {}
+    for award in draft.snapshot.awards:
+        if award.outcome == HOST_FAULT and award.restore_seq >= head and award.earned_s < policy.fault_wait_max_s:
+            faults.setdefault(award.node, []).append(award)
+    waits = {node: policy.fault_wait_s(len(found)) for node, found in faults.items()}
+    return {
+        node: f"this host failed the job: it is asked again after {waits[node]:.0f} s"
+        for node, found in faults.items()
+        if draft.now < (found[-1].ended_at or draft.now) + waits[node]
+    }
 
 
 def said_goodbye(draft: Draft) -> bool:

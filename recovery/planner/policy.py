@@ -12,6 +12,7 @@ class Policy:
     ``open_timeout_s``: how long an ``open`` may take once it may be sent; bids are good that much longer.
     ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
     where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
+    ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """
@@ -32,6 +33,7 @@ class Policy:
     capacity_wait_s: float = 15
     capacity_wait_max_s: float = 300
     capacity_wake_s: float = 2
+    fault_wait_max_s: float = 10_800
     pending_open_s: float = 20
     reorg_grace_s: float = 30
     final_timeout_s: float = 900
@@ -50,3 +52,7 @@ class Policy:
     def margin_s(self) -> int:
         """Seconds of money or time that must be left to go on: less than what ``open`` asks for, or jobs would flap."""
         return min(self.exhaust_margin_s, self.min_runtime_s // 2)
+
+    def fault_wait_s(self, faults: int) -> float:
+        """How long a host that failed a job so often is not asked again: it doubles each time, up to a bound."""
+        return min(self.capacity_wait_s * 2.0 ** min(faults - 1, 16), self.fault_wait_max_s)

@@ -100,6 +100,62 @@ def test_faults_far_apart_do_not_end_a_job_that_has_no_checkpoints(short: bool) 
     assert (world.job.state, world.job.barren_recoveries) == ("RUNNING", 2 if short else 0)
 
 
+def until_it_runs_again(world: World, node: str) -> float:
+    """Seconds until the node has the job again; recovery looks when it said it would."""
+    begun = world.now
+    while world.job.state != "RUNNING":
+        world.offer(node)
+        world.settle()
+        world.answer("prepare")
+        world.mine()
+        world.settle()
+        if not world.answer("start") and world.job.due_at is not None:
+            world.now = max(world.now, world.job.due_at)
+        world.settle()
+    return world.now - begun
+
+
+@pytest.mark.parametrize("served", [0, 1000])
+def test_a_bad_host_that_alone_fits_is_asked_ever_later_and_the_job_waits(served: float) -> None:
+    world = World()
+    world.run(A)
+    bound, first = POLICY.fault_wait_max_s, POLICY.capacity_wait_s
+    for fault in range(13):
+        world.now += served
+        world.beat()
+        fail_here(world)
+        least = min(first * 2**fault, bound)
+        assert least <= until_it_runs_again(world, A) <= least + POLICY.capacity_wait_max_s + 10
+    assert least == bound
+    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
+    world.commit()
+    fail_here(world)
+    assert until_it_runs_again(world, A) < 2 * first, "the job got on there"
+
+
+def test_a_host_that_serves_for_long_between_its_faults_has_the_job_again_soon() -> None:
+    """A job without checkpoints never gets a newer head."""
+    world = World()
+    world.run(A)
+    for _ in range(5):
+        world.now += POLICY.fault_wait_max_s
+        world.beat()
+        fail_here(world)
+        assert until_it_runs_again(world, A) < 2 * POLICY.capacity_wait_s
+
+
+def test_a_host_that_does_not_get_the_job_going_waits_as_well_and_others_do_not() -> None:
+    world = World()
+    recover(world, A, ok=False, host_fault=FAULT)
+    for least in (15, 30):
+        ended = world.now
+        recover(world, A, ok=False, host_fault=FAULT)
+        assert world.now - ended >= least
+    ended = world.now
+    recover(world, B)
+    assert (world.job.state, world.now - ended < 20) == ("RUNNING", True)
+
+
 def test_a_restart_without_an_answer_waits_out_the_fencing_time() -> None:
     world = running()
     world.exit(137, FAULT)
