@@ -7,13 +7,14 @@ import sys
 from typing import NoReturn
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from everlease.chain.errors import ChainError
 from provider_agent.agent import Agent
 from provider_agent.control import DEPARTED
 from provider_agent.errors import AgentError
 from provider_agent.runtime.errors import RuntimeFault
-from provider_agent.settings import AgentSettings
+from provider_agent.settings import AgentSettings, wrong_settings
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,8 @@ def main() -> int:
     """Exit code: 0 after a signal, DEPARTED after `stop` or an emptying drain, 2 when it can't start as configured."""
     try:
         settings = AgentSettings()
-    except ValidationError as error:
-        wrong = ", ".join(f"EVERLEASE_AGENT_{str(item['loc'][0]).upper()} ({item['msg']})" for item in error.errors())
-        return _refuse(f"the agent's settings are incomplete: {wrong}")
+    except (ValidationError, SettingsError) as error:
+        return _refuse(f"the agent's settings are incomplete: {wrong_settings(error)}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

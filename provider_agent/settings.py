@@ -1,9 +1,11 @@
 """Settings of the agent: typed, frozen, read once in ``python -m provider_agent`` (prefix ``EVERLEASE_AGENT_``)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 GIB = 1 << 30
 
@@ -63,4 +65,18 @@ class AgentSettings(BaseSettings):
     trial_after_s: float = Field(default=10.0, ge=0, le=60)
     teardown: bool = False
     crash_at: str | None = None
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str]) -> Self:
+        """As an agent with this environment reads them. Raises ValidationError, SettingsError."""
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name.lower(): value for name, value in environment.items()}
+        return cls(**source())
+
+
+def wrong_settings(error: Exception) -> str:
+    """Which settings are wrong or missing, and why."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return ", ".join(f"EVERLEASE_AGENT_{str(item['loc'][0]).upper()} ({item['msg']})" for item in error.errors())

@@ -97,6 +97,8 @@ def explain(error: Exception) -> CliError | None:
         return CliError(ExitCode.REFUSED, str(error))
     if isinstance(error, httpx.HTTPError):
         return CliError(ExitCode.UNAVAILABLE, f"a server could not be reached: {error}")
+    if isinstance(error, OSError) and error.filename is not None:
+        return CliError(ExitCode.INVALID, f"{error.filename}: {error.strerror}")
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(_OURS):
         return CliError(
             ExitCode.NOT_FOUND,

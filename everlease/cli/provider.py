@@ -1,6 +1,7 @@
 """`everlease provider …`: stake, nodes, earnings, and running an agent."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from everlease.chain.contracts import NO_PERMIT
-from everlease.chain.keys import Key, load_keystore
+from everlease.chain.keys import Key, load_keystore, save_keystore
 from everlease.chain.typed_data import node_auth_digest
 from everlease.cli import payments, provider_host
 from everlease.cli.context import Context, Wallet, of
@@ -21,7 +22,7 @@ from everlease.domain.money import to_units
 from everlease.domain.terms import NodeAuth
 from everlease.wire.http import NodeList, NodeOut
 from provider_agent.control import ask
-from provider_agent.installation.stop import CONTROL_SOCKET
+from provider_agent.installation.stop import CONTROL_SOCKET, unheard
 
 app = typer.Typer(no_args_is_help=True, help="Stake, authorise nodes, collect earnings, run an agent.")
 Amount = Annotated[str, typer.Argument(help="Dollars, with at most six decimals.")]
@@ -54,6 +55,24 @@ def _node_key(path: Path) -> Key:
     return load_keystore(
         path, password if password is not None else str(typer.prompt(f"Password for {path.name}", hide_input=True))
     )
+
+
+@app.command("new-key", epilog="Example: everlease provider new-key node.json")
+def new_key(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The keystore file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Make a node's own key: the agent signs with it, and pays gas from its account to collect and to close leases."""
+    config = of(ctx).config
+    configured = config.password is not None or config.password_file is not None
+    asked = "" if configured else str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    key = Key.generate()
+    save_keystore(path, key, of(ctx).password(path) if configured else asked)
+    if as_json:
+        emit_json({"address": key.address, "file": str(path)})
+    else:
+        console.print(f"{path} holds the key of {key.address}", soft_wrap=True)
 
 
 @app.command(epilog="Example: everlease --key wallet.json provider register --stake 50 --node node.json")
@@ -186,12 +205,12 @@ def nodes_revoke(
 
 @app.command(epilog="Example: everlease provider drain --data-dir /var/lib/everlease")
 def drain(
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="The agent's data folder on this host.")],
+    data_dir: provider_host.Installed = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the jobs' histories.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Empty this host: its jobs migrate with nothing lost, and it bids no more."""
-    answer = request_drain(data_dir, reason)
+    """Empty this host: its jobs migrate with nothing lost, and it bids no more until the agent starts again."""
+    answer = request_drain(provider_host.data_folder(data_dir), reason)
     if as_json:
         emit_json(answer)
         return
@@ -204,9 +223,7 @@ def request_drain(data_dir: Path, reason: str) -> dict[str, Any]:
     try:
         return asyncio.run(ask(data_dir / CONTROL_SOCKET, request))
     except (OSError, ValueError, TimeoutError) as error:
-        raise CliError(
-            ExitCode.UNAVAILABLE, f"no agent answers in {data_dir}: is it running on this host? ({error})"
-        ) from error
+        raise CliError(ExitCode.UNAVAILABLE, unheard(data_dir, error)) from error
 
 
 @app.command(epilog="Example: everlease --key node.json provider run --provider 0xabc… --data-dir /var/lib/everlease")
@@ -223,24 +240,24 @@ def run(
 ) -> None:
     """Run this host's agent in the foreground; --key is the node's own key. Settings of EVERLEASE_AGENT_* apply."""
     context = of(ctx)
-    config, terms = context.config, context.terms
-    if config.key_file is None or config.rpc_url is None or config.deployments is None:
-        raise CliError(ExitCode.USAGE, "an agent needs --key (the node's keystore), --rpc and --deployments")
+    config = context.config
+    key_file, rpc_url, deployments = provider_host.of_agent(config)
+    terms = context.terms
     gateway = config.market_url.replace("http", "ws", 1).rstrip("/") + "/v1/node"
     settings = {
         "DATA_DIR": data_dir.resolve(),
         "PROVIDER": provider,
-        "KEYSTORE": config.key_file.resolve(),
+        "KEYSTORE": key_file.resolve(),
         "GATEWAY_URL": gateway,
         "STORE_URL": terms.store_url,
-        "DEPLOYMENTS": config.deployments.resolve(),
-        "RPC_URLS": f'["{config.rpc_url}"]',
+        "DEPLOYMENTS": deployments.resolve(),
+        "RPC_URLS": json.dumps([rpc_url]),
         "WATCHERS": f'["{terms.watcher}"]',
         "DOCKER_SOCKET": docker_socket,
         "CRIU": criu,
     }
     environment = {f"EVERLEASE_AGENT_{key}": str(value) for key, value in settings.items() if value is not None}
-    beside = config.key_file.parent / "password"
+    beside = key_file.parent / "password"
     if config.password_file is not None or beside.is_file():
         environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD"] = (config.password_file or beside).read_text().rstrip("\n")
     os.execve(sys.executable, [sys.executable, "-m", "provider_agent"], {**environment, **os.environ})  # noqa: S606 - no shell

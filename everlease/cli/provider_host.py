@@ -1,5 +1,6 @@
 """`everlease provider install | doctor | uninstall | stop`: this machine as a host under systemd."""
 
+import difflib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from everlease.cli.config import Config
 from everlease.cli.context import of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
@@ -63,33 +65,39 @@ def install(
     as_json: Json = False,
 ) -> None:
     """Make this machine a host: units, runtime, CRIU; the agent starts now and with the machine. Again is fine."""
+    from everlease.chain.deployment import Deployment
+    from everlease.chain.keys import load_keystore
     from provider_agent.installation import host, systemd
     from provider_agent.installation.criu import bundled
+    from provider_agent.runtime.capability import version_of
 
     systemd.require()
     context = of(ctx)
     config = context.config
-    if config.key_file is None or config.rpc_url is None or config.deployments is None:
-        raise CliError(ExitCode.USAGE, "an agent needs --key (the node's keystore), --rpc and --deployments")
-    key = context.key
-    assert key is not None
+    key_file, rpc_url, deployments = of_agent(config)
+    if criu is not None and not version_of(criu.absolute(), r"Version: (\S+)"):
+        raise CliError(ExitCode.USAGE, f"--criu {criu} is no CRIU that runs")
+    further = _further(setting or [])
+    Deployment.load(deployments)
+    password = context.password(key_file)
+    load_keystore(key_file, password)
     terms = context.terms
     settings = {
         "PROVIDER": provider,
         "GATEWAY_URL": config.market_url.replace("http", "ws", 1).rstrip("/") + "/v1/node",
         "STORE_URL": terms.store_url,
-        "RPC_URLS": json.dumps([config.rpc_url]),
+        "RPC_URLS": json.dumps([rpc_url]),
         "WATCHERS": json.dumps([terms.watcher]),
     }
     plan = host.HostPlan(
         data_dir=data_dir.resolve(),
         docker_socket=docker_socket.resolve(),
-        keystore=config.key_file.read_bytes(),
-        password=context.password(config.key_file),
-        deployments=config.deployments.read_bytes(),
-        settings=settings | _further(setting or []),
+        keystore=key_file.read_bytes(),
+        password=password,
+        deployments=deployments.read_bytes(),
+        settings=settings | further,
         stop_within_s=stop_within,
-        criu=criu.resolve() if criu is not None else bundled(),
+        criu=criu.absolute() if criu is not None else bundled(),
     )
     done = _Telling(quiet=as_json)
     host.install(plan, done, start=start)
@@ -146,13 +154,13 @@ def uninstall(
 
 
 def stop(
-    data_dir: DataDir = DEFAULT_DATA,
+    data_dir: Installed = None,
     within: Annotated[float, typer.Option("--within", min=0, help="Seconds for moving the jobs.")] = 120.0,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the jobs' histories.")] = ending.REASON,
     as_json: Json = False,
 ) -> None:
     """Move this host's jobs, say goodbye to the market, and end the agent. Under systemd: 'systemctl stop'."""
-    answer = ending.stop(data_dir, within, reason)
+    answer = ending.stop(data_folder(data_dir), within, reason)
     if not answer.get("ok"):
         raise CliError(ExitCode.UNAVAILABLE, ending.told(answer))
     if as_json:
@@ -167,14 +175,39 @@ def _places(known: dict[str, str], data_dir: Path | None, socket: Path | None) -
     return folder.resolve(), (socket or Path(known.get("DOCKER_SOCKET", DEFAULT_DOCKER))).resolve()
 
 
+def data_folder(given: Path | None) -> Path:
+    """The agent's data folder: as given, as installed, or the usual one."""
+    from provider_agent.installation import host
+
+    return _places(host.installed(), given, None)[0]
+
+
+def of_agent(config: Config) -> tuple[Path, str, Path]:
+    """Keystore, RPC and deployments file, which every agent has. Raises CliError that names what is missing."""
+    found = {"--key (the node's keystore)": config.key_file, "--rpc": config.rpc_url}
+    found["--deployments"] = config.deployments
+    missing = [option for option, value in found.items() if value is None]
+    if config.key_file is None or config.rpc_url is None or config.deployments is None:
+        raise CliError(ExitCode.USAGE, f"an agent needs {', '.join(missing)}: options that go before 'provider'")
+    return config.key_file, config.rpc_url, config.deployments
+
+
 def _further(listed: list[str]) -> dict[str, str]:
     """NAME=VALUE pairs, checked against the agent's settings. Raises CliError."""
+    from provider_agent.installation import host
     from provider_agent.settings import AgentSettings
 
-    found = {}
+    known, found = [name.upper() for name in AgentSettings.model_fields], {}
     for item in listed:
         name, equals, value = item.partition("=")
-        if not equals or name.lower() not in AgentSettings.model_fields:
-            raise CliError(ExitCode.USAGE, f"--set {item!r}: there is no such setting of the agent (settings.py)")
-        found[name.upper()] = value
+        name = name.upper()
+        near = difflib.get_close_matches(name.removeprefix(host.PREFIX).replace("-", "_"), known, 1)
+        if not equals:
+            raise CliError(ExitCode.USAGE, f"--set {item!r}: give NAME=VALUE")
+        if name not in known:
+            meant = f"; do you mean {near[0]}?" if near else f": there are {', '.join(known)}"
+            raise CliError(ExitCode.USAGE, f"--set {item!r}: the agent has no setting {name}{meant}")
+        if name in host.OWN:
+            raise CliError(ExitCode.USAGE, f"--set {item!r}: the installation sets {name} itself; see the options")
+        found[name] = value
     return found

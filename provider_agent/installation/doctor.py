@@ -19,7 +19,7 @@ from provider_agent.runtime.checkpoint import Checkpointer, HostTools
 from provider_agent.runtime.commands import last_line, run
 from provider_agent.runtime.container import ContainerEngine
 from provider_agent.runtime.daemon import use_existing
-from provider_agent.runtime.errors import RuntimeFault
+from provider_agent.runtime.errors import RuntimeFault, RuntimeNotRegistered
 
 FREE_BYTES = 10 << 30
 
@@ -49,7 +49,10 @@ def examine(
         wrapper = data_dir / "runtime" / "everlease-runc"
         client = use_existing(socket, wrapper)
     except (InstallationError, RuntimeFault) as error:
-        yield Finding("bad", str(error))
+        if isinstance(error, RuntimeNotRegistered) and not installed and systemd.SYSTEM.is_dir():
+            yield Finding("note", "the rest is told once 'everlease provider install' has set this machine up")
+        else:
+            yield Finding("bad", str(error))
         return
     if not wrapper.exists():
         client.close()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from provider_agent import guards
 from provider_agent.installation import daemon_json, leftovers, systemd, units
@@ -17,11 +19,15 @@ from provider_agent.installation.record import Entry, Record, replace
 from provider_agent.runtime import network, oci
 from provider_agent.runtime.daemon import use_existing
 from provider_agent.runtime.errors import RuntimeNotRegistered
+from provider_agent.settings import AgentSettings, wrong_settings
 
 ETC = Path("/etc/everlease")
 PREFIX = "EVERLEASE_AGENT_"
 SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RELOAD_S = 30.0
+OWN = {"DATA_DIR", "DOCKER_SOCKET", "RUNC", "CRIU", "KEYSTORE", "KEYSTORE_PASSWORD", "KEYSTORE_PASSWORD_FILE"}
+OWN |= {"DEPLOYMENTS", "PROVIDER"}
+"""Settings that an installation makes itself."""
 UNFINISHED = "installation-unfinished"
 """A file that says that the agent may still run with the settings of before."""
 NEEDED = {
@@ -95,6 +101,7 @@ def install(plan: HostPlan, say: Say, *, start: bool = True) -> None:
     """
     systemd.require()
     runc = check_tools()
+    refuse_wrong_settings(plan.environment(runc))
     refuse_to_forget_jobs(plan)
     plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     wrapper = oci.install_wrapper(plan.data_dir / "runtime", runc=runc, criu=plan.criu)
@@ -115,6 +122,17 @@ def install(plan: HostPlan, say: Say, *, start: bool = True) -> None:
     systemd.systemctl("restart" if running and (changed or broken_off) else "start", units.AGENT_UNIT)
     mark.unlink()
     say(f"{units.AGENT_UNIT} runs and starts with the machine; its log: journalctl -u {units.AGENT_UNIT}")
+
+
+def refuse_wrong_settings(environment: dict[str, str]) -> None:
+    """An agent that can't start would be started again and again, and one that runs would not come back.
+
+    Raises HostRefused.
+    """
+    try:
+        AgentSettings.of_environment(environment)
+    except (ValidationError, SettingsError) as error:
+        raise HostRefused(f"the agent would not start: {wrong_settings(error)}") from error
 
 
 def refuse_to_forget_jobs(plan: HostPlan) -> None:

@@ -28,7 +28,14 @@ def stop(data_dir: Path, within_s: float, reason: str = REASON) -> dict[str, Any
     try:
         return asyncio.run(ask(data_dir / CONTROL_SOCKET, request, within_s + ANSWER_SLACK_S))
     except (OSError, ValueError, TimeoutError) as error:
-        raise AgentAway(f"no agent answers in {data_dir}: is it running on this host? ({error})") from error
+        raise AgentAway(unheard(data_dir, error)) from error
+
+
+def unheard(data_dir: Path, error: Exception) -> str:
+    """Why no agent answered, as a sentence."""
+    if isinstance(error, PermissionError):
+        return f"{data_dir} is its owner's alone: run this with sudo"
+    return f"no agent answers in {data_dir}: is it running on this host? ({error})"
 
 
 def announce_restart(data_dir: Path) -> str:

@@ -10,8 +10,11 @@ import click
 import pytest
 import typer
 
+from everlease.chain.keys import load_keystore
+from everlease.cli.errors import CliError
 from everlease.cli.main import app
 from everlease.cli.market import parse_events
+from everlease.cli.provider_host import _further
 
 STREAMS = {"everlease store serve", "everlease provider run"}
 """Commands that run until they are stopped print nothing that a program would read."""
@@ -47,11 +50,13 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("job", "launch", "none.yaml"), 3, "none.yaml: there is no such file"),
         (("job", "launch", "bad.yaml"), 3, "bad.yaml: deposit: it is required"),
         (("job", "launch", "good.yaml", "--wait"), 6, "no Docker daemon at"),
+        (("provider", "run", "--provider", "0xab", "--data-dir", "d"), 2, "--key (the node's keystore), --rpc, --dep"),
+        (("--key", "none.json", "--password-file", "none", "provider", "status"), 3, "none: No such file"),
         (("job", "list"), 5, "name its keystore with --key"),
         (("--market", "http://127.0.0.1:9", "explorer", "leases"), 6, "can't be reached"),
         (("--key", "none.json", "job", "list"), 5, "there is no key file none.json"),
         (("store", "ls", "--root", "none"), 4, "there is no block store in none"),
-        (("provider", "drain", "--data-dir", "none"), 6, "no agent answers in none"),
+        (("provider", "drain", "--data-dir", "none"), 6, "none: is it running on this host?"),
         (("job", "frobnicate"), 2, "frobnicate"),
     ],
 )
@@ -64,6 +69,31 @@ def test_a_mistake_gets_one_sentence_and_its_code(tmp_path: Path, words: tuple[s
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("MAX_JOBS", "give NAME=VALUE"),
+        ("max-jobs=2", "do you mean MAX_JOBS?"),
+        ("EVERLEASE_AGENT_MAX_JOBS=2", "do you mean MAX_JOBS?"),
+        ("CRIU=/x", "the installation sets CRIU itself"),
+    ],
+)
+def test_a_setting_that_an_installation_does_not_take_is_told_with_what_it_takes(given: str, says: str) -> None:
+    assert _further(["base_rate=7"]) == {"BASE_RATE": "7"}
+    with pytest.raises(CliError, match=says.replace("?", r"\?")):
+        _further([given])
+
+
+def test_a_new_key_opens_with_its_password_and_replaces_none(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("correct horse\n")
+    words = ("--password-file", "secret", "provider", "new-key", "node.json", "--json")
+    made = run(tmp_path, *words)
+    address = json.loads(made.stdout)["address"]
+    assert load_keystore(tmp_path / "node.json", "correct horse").address == address
+    again = run(tmp_path, *words)
+    assert (again.returncode, load_keystore(tmp_path / "node.json", "correct horse").address) == (5, address)
 
 
 def test_a_stack_that_is_not_up_is_said_as_such(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def plan(data_dir: Path, node: str = "aa", **settings: str) -> host.HostPlan:
+    settings = {"PROVIDER": f"0x{'ab' * 20}", "GATEWAY_URL": "ws://m/v1/node", "STORE_URL": "http://s", **settings}
     keystore = json.dumps({"address": node}).encode()
     return host.HostPlan(data_dir, Path("/run/docker.sock"), keystore, "secret", b"{}", settings, 90, None)
 
@@ -62,6 +63,21 @@ def test_an_agent_that_runs_is_restarted_only_for_what_changed(tmp_path: Path, m
     install(plan(tmp_path / "data"))
     install(plan(tmp_path / "data", BASE_RATE="7"))
     assert verbs(machine) == ["restart", "start", "restart"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PROVIDER", "0xabc"), ("MAX_JOBS", "two"), ("LOG_LEVEL", "verbose"), ("RPC_URLS", "[")]
+)
+def test_settings_that_no_agent_could_start_with_are_refused_before_anything_is_written(
+    tmp_path: Path, machine: Machine, name: str, value: str
+) -> None:
+    """systemd would start it again for ever, and one that runs with jobs would not come back."""
+    install(plan(tmp_path / "data"))
+    before, machine.told[:] = (tmp_path / "etc" / "agent.env").read_text(), []
+    with pytest.raises(HostRefused, match=f"would not start: .*{name}|would not start: .*{name.lower()}"):
+        install(plan(tmp_path / "data", **{name: value}))
+    assert machine.told == []
+    assert (tmp_path / "etc" / "agent.env").read_text() == before
 
 
 def test_a_repeated_installation_that_restarts_the_agent_announces_it(
