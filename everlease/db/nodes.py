@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from everlease.db.engine import Tx
@@ -51,21 +51,27 @@ def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> bool:
 
     Jobs that wait for capacity are woken. What comes too soon after the last such news counts a little later.
     """
-    row = tx.scalar(
-        select(NodeRow)
-        .where(NodeRow.address == node, NodeRow.session == session, NodeRow.facts != facts)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+    row, now = _locked(tx, node, session, NodeRow.facts != facts)
     if row is None:
         return False
-    now = tx.scalar(select(_now()))
-    assert isinstance(now, datetime)
     row.facts = facts
     if row.facts_at is None or row.facts_at <= now:
         row.facts_at = now if row.facts_at is None else max(now, row.facts_at + NEWS_EVERY)
         emit(tx, "node.restated", {"node": node})
     return True
+
+
+def _locked(tx: Tx, node: str, session: str, wanted: ColumnElement[bool]) -> tuple[NodeRow | None, datetime]:
+    """A node's row as it is now, if this is its session and it is as ``wanted``; the time once it is locked."""
+    row = tx.scalar(
+        select(NodeRow)
+        .where(NodeRow.address == node, NodeRow.session == session, wanted)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    now = tx.scalar(select(_now()))
+    assert isinstance(now, datetime)
+    return row, now
 
 
 def news_at(tx: Tx, since: datetime) -> datetime | None:
@@ -113,16 +119,9 @@ _MOST_RESTARTS = 64
 
 def note_restart(tx: Tx, node: str, session: str) -> bool:
     """Note that the agent of this session says that it is about to be started anew; False for a repeat."""
-    row = tx.scalar(
-        select(NodeRow)
-        .where(NodeRow.address == node, NodeRow.session == session, NodeRow.restarting_at.is_(None))
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+    row, now = _locked(tx, node, session, NodeRow.restarting_at.is_(None))
     if row is None:
         return False
-    now = tx.scalar(select(_now()))
-    assert isinstance(now, datetime)
     lately = [at for at in row.restarts if at > now.timestamp() - DAY_S]
     row.restarting_at, row.restarts = now, [*lately, now.timestamp()][-_MOST_RESTARTS:]
     return True

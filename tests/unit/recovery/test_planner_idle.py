@@ -7,6 +7,7 @@ import pytest
 from everlease.domain.liveness import fenced_at
 from recovery.planner.leases import fencing_time
 from tests.support.model import NODES, POLICY, World
+from tests.unit.recovery.test_planner_moving import migrating
 from tests.unit.recovery.test_planner_running import issued, recover, running, settles
 
 A, B = NODES[:2]
@@ -195,12 +196,7 @@ def test_an_end_that_waits_to_be_written_down_is_no_fault() -> None:
 
 
 def test_a_host_that_freezes_the_job_while_a_move_is_prepared_is_left_and_the_move_abandoned() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
+    world = migrating()
     assert world.job.state == "MIGRATING"
     assert issued(world, "prepare")[-1].node == B, "a command to another node explains nothing"
     idle(world, POLICY.idle_after_s)
@@ -237,12 +233,7 @@ def test_a_held_job_that_recovery_was_away_from_is_hibernated_all_the_same(away:
 
 
 def test_a_held_job_that_recovery_was_away_from_is_moved_all_the_same() -> None:
-    world = running()
-    world.set_job(wish="migrate")
-    world.settle()
-    world.offer(B)
-    world.now += 2
-    world.settle()
+    world = migrating()
     world.answer("preload")
     world.settle()
     world.beat(serving=False)
