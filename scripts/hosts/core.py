@@ -12,7 +12,7 @@ from hosts.stage import MOVE_S, Broken, Stage
 @scenario(core=True)
 def run(stage: Stage) -> str:
     """Run, checkpoint, die of SIGKILL, restore on the spot, end; the output file is the quiet run's."""
-    steps = 400
+    steps = 300
     job = stage.launch(steps)
     stage.await_checkpoint()
     # The job's init is killed as the kernel's OOM killer would: exit 137, restored from the checkpoint in place.

@@ -3,7 +3,6 @@
 Made once for each content of the recipe and kept in .build/hosts/images/KIND-DIGEST.
 """
 
-import fcntl
 import hashlib
 import os
 import shlex
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hosts.folders import clear, locked
 from hosts.kinds import Kind
 from hosts.recipe import FILES, KERNEL_ARGUMENTS, UNITS_OFF
 
@@ -79,9 +79,7 @@ def image_of(kind: Kind) -> Image:
     """The image of this kind, built when it isn't there. Raises BuildFailed."""
     folder = BUILD / "images" / f"{kind.name}-{digest_of(kind)}"
     image = Image(kind.name, folder / "disk.raw", folder / "vmlinuz", folder / "initrd", ssh_key())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{kind.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.parent / f"{kind.name}.lock"):
         _make(kind, folder)
     return image
 
@@ -89,7 +87,7 @@ def image_of(kind: Kind) -> Image:
 def _make(kind: Kind, folder: Path) -> None:
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        clear(part)
         part.mkdir(parents=True)
         _build(kind, part)
         part.rename(folder)

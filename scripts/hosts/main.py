@@ -1,22 +1,25 @@
 """`make hosts`: the product on real hosts in virtual machines, scenario by scenario.
 
 HOSTS=debian13,…   kinds of host (default: those of `make hosts`)      ONLY=reboot,…   scenarios
-KEEP=1             leave market and guests running for the next call   --all           the full list, resumed
-                                                                       --stop          what KEEP=1 left
+KEEP=1             leave markets and guests running for the next call  --all           the full list, resumed
+LANES=1            columns of the table at once (default: 2)           --stop          what KEEP=1 or a kill left
 """
 
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
+from types import FrameType
 
 from everlease.stack.errors import StackError
 from hosts import core, full, inside  # noqa: F401 - they register their scenarios
 from hosts.guest import Guest, GuestError
 from hosts.images import BUILD, ROOT, BuildFailed
 from hosts.kinds import KINDS
+from hosts.lanes import Column, Lanes, kinds_of
 from hosts.market import BenchMarket, Stuck
 from hosts.mirror import Mirror
 from hosts.reference import reference
@@ -28,17 +31,19 @@ from hosts.wheels import digest, wheelhouse
 HOME = ROOT / ".everlease" / "hosts"
 USUAL = ("debian12-6.1", "debian12-6.12", "debian13")
 FULL_ON = ("debian12-6.1",)
+MARKETS = HOME / "markets"
+"""A market for each column: what one column does to its hosts, no other column's jobs see."""
 
 
-def plan(*, everything: bool) -> list[tuple[str, list[Scenario]]]:
-    """(column, scenarios) in the order of playing; a column is a kind, or two kinds joined by '+'."""
+def plan(*, everything: bool) -> list[Column]:
+    """The columns in the order of playing."""
     kinds = [name for name in os.environ.get("HOSTS", "").split(",") if name] or list(USUAL)
     only = {name for name in os.environ.get("ONLY", "").split(",") if name}
     unknown = sorted((set(kinds) - set(KINDS)) | (only - set(SCENARIOS)))
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; hosts {', '.join(KINDS)}; scenarios {', '.join(SCENARIOS)}")
     chosen = [item for item in SCENARIOS.values() if item.name in only or (not only and (item.core or everything))]
-    columns: list[tuple[str, list[Scenario]]] = []
+    columns: list[Column] = []
     for kind in kinds:
         alone = [item for item in chosen if item.kinds is None and (item.core or only or kind in FULL_ON)]
         columns.append((kind, alone))
@@ -69,12 +74,22 @@ def play(stage: Stage, item: Scenario) -> tuple[bool, str]:
 
 
 def stop() -> int:
-    """Stop and delete the market and the guests that a call with KEEP=1, or one that was killed, left."""
+    """Stop and delete the markets and the guests that a call with KEEP=1, or one that was killed, left."""
     for folder in (BUILD / "guests", BUILD / "single"):
         for guest in folder.glob("*"):
             Guest(guest.name, guest).remove()
-    BenchMarket(ROOT, HOME / "market").forget()
+    for home in MARKETS.glob("*"):
+        BenchMarket(ROOT, home).forget()
     return 0
+
+
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """SIGINT and SIGTERM: lanes wait for guests for minutes, so the process ends at once and leaves them where it asks
+    for that.
+    """
+    if os.environ.get("KEEP") != "1":
+        stop()
+    os._exit(128 + number)
 
 
 def main() -> int:
@@ -85,57 +100,58 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.stop:
         return stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     keep, began = os.environ.get("KEEP") == "1", time.monotonic()
     columns = plan(everything=chosen.all)
     report = Report(HOME / "report.json", digest(), fresh=not chosen.all and not os.environ.get("ONLY"))
     mirror = Mirror(wheelhouse())
-    market = BenchMarket(ROOT, HOME / "market")
+
+    def column(name: str, scenarios: list[Scenario]) -> None:
+        left = [item for item in scenarios if not (chosen.all and report.passed(item.name, name))]
+        if left:
+            _column(mirror, name, left, report, keep=keep)
+
     try:
         reference()
-        market.up(lambda text: print(f"  {text}", flush=True), keep=keep)
-        for number, (column, scenarios) in enumerate(columns):
-            left = [item for item in scenarios if not (chosen.all and report.passed(item.name, column))]
-            if left:
-                _column(market, mirror, column, left, report, index=1 + 2 * (number % 8), keep=keep)
+        Lanes(columns, int(os.environ.get("LANES", "2")), column).run()
     except (StackError, BuildFailed, GuestError) as error:
         print(f"the bench could not go on: {error}", file=sys.stderr)
         return 2
     finally:
-        if not keep:
-            market.down()
         mirror.close()
     print(f"{report.summary()} in {(time.monotonic() - began) / 60:.0f} min: {HOME / 'report.json'}")
     return 0 if report.all_ok() else 1
 
 
-def _column(
-    market: BenchMarket,
-    mirror: Mirror,
-    column: str,
-    scenarios: list[Scenario],
-    report: Report,
-    *,
-    index: int,
-    keep: bool,
-) -> None:
-    names = column.split("+")
-    stage = Stage(market, mirror, (KINDS[names[0]], KINDS[names[-1]]), index)
+def _column(mirror: Mirror, column: str, scenarios: list[Scenario], report: Report, *, keep: bool) -> None:
+    market, kinds = BenchMarket(ROOT, MARKETS / column), kinds_of(column)
+    market.up(lambda text: print(f"  {column}: {text}", flush=True), keep=keep)
     try:
-        for item in scenarios:
-            began = time.monotonic()
-            ok, note = play(stage, item)
-            seconds = time.monotonic() - began
-            report.add(item.name, column, ok=ok, seconds=seconds, note=note)
-            print(f"{'ok  ' if ok else 'FAIL'} {item.name:22} {column:16} {seconds:5.0f} s  {note}", flush=True)
-            if not ok:
-                stage.save_logs(HOME / "logs" / f"{item.name}-{column}")
-                if not keep:
-                    stage.close()  # what a broken scenario left behind must not break the next one
+        stage = Stage(market, mirror, (KINDS[kinds[0]], KINDS[kinds[-1]]))
+        try:
+            for item in scenarios:
+                _score(stage, column, item, report, keep=keep)
+        finally:
+            with contextlib.suppress(Exception):
+                stage.finish()
+            if not keep:
+                stage.close()
     finally:
-        with contextlib.suppress(Exception):
-            stage.finish()
         if not keep:
-            stage.close()
+            market.down()
+
+
+def _score(stage: Stage, column: str, item: Scenario, report: Report, *, keep: bool) -> None:
+    began = time.monotonic()
+    ok, note = play(stage, item)
+    seconds = time.monotonic() - began
+    report.add(item.name, column, ok=ok, seconds=seconds, note=note)
+    print(f"{'ok  ' if ok else 'FAIL'} {item.name:22} {column:16} {seconds:5.0f} s  {note}", flush=True)
+    if not ok:
+        stage.save_logs(HOME / "logs" / f"{item.name}-{column}")
+        if not keep:
+            stage.close()  # what a broken scenario left behind must not break the next one
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ipaddress
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ RECOVERY = {
 }  # fmt: skip
 MARKETPLACE = {**SLOW, "suggested_max_silence": "120", "shun_base_s": "1", "shun_max_s": "5"}
 """Times for guests that are 10 to 20 times slower than the machine; seconds."""
+_starting = threading.Lock()
+"""Two markets that start at once would look for free addresses, and compile contracts, at once."""
 
 
 class Stuck(Exception):
@@ -51,23 +54,24 @@ class HostIdentity:
 
 
 class BenchMarket:
-    """One market for a whole run of the bench, in ``home``."""
+    """One market for a column of the bench, in ``home``."""
 
     def __init__(self, root: Path, home: Path) -> None:
         self.stack = LocalStack(root, home)
         self._address_file = home / "address"
-        self._address = str(free_subnet(tag_of(home)).network_address + 1)
 
     def up(self, note: Callable[[str], None], *, keep: bool = False) -> None:
         """Start it, or with ``keep`` take up the one that an earlier call left running. Raises StackError."""
         terms = {"answerWindow": 120, "minRuntime": 60, "unbondingPeriod": 240}
-        plan = StackPlan(host=self._address, terms=terms, marketplace=MARKETPLACE, recovery=RECOVERY)
         if not (keep and self._alive()):
             self.forget()
             self.stack.home.mkdir(parents=True, exist_ok=True)
-            _address("add", self._address)
-            self._address_file.write_text(self._address, encoding="ascii")
-            self.stack.up(plan, note)
+            with _starting:
+                address = str(free_subnet(tag_of(self.stack.home)).network_address + 1)
+                _address("add", address)
+                self._address_file.write_text(address, encoding="ascii")
+                plan = StackPlan(host=address, terms=terms, marketplace=MARKETPLACE, recovery=RECOVERY)
+                self.stack.up(plan, note)
         self.state = self.stack.state()
         self.database = Database(self.state.database_url, pool_size=2)
         chain = RpcChain.connect([self.state.rpc_url])
@@ -90,15 +94,15 @@ class BenchMarket:
 
     def forget(self) -> None:
         """Stop and delete what an earlier run left, its address included."""
-        if self._address_file.exists():
-            _address("del", self._address_file.read_text(encoding="ascii"))
-        self.stack.down()
+        self.down()
         self.stack.purge()
 
     def down(self) -> None:
         """Stop it and take the address away."""
         self.stack.down()
-        _address("del", self._address)
+        if self._address_file.exists():
+            _address("del", self._address_file.read_text(encoding="ascii"))
+            self._address_file.unlink()
 
     @property
     def password(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from everlease.cli.images import StoredImage
 from everlease.store.base import BlockStore
 from everlease.store.plain import upload_plain
+from hosts.folders import locked
 from hosts.images import BUILD, BuildFailed
 
 REFERENCE = "everlease/chain:bench"
@@ -40,14 +41,14 @@ def binary() -> Path:
     """The program, compiled on this machine; cached by its source. Raises BuildFailed."""
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     target = BUILD / "payload" / digest / "chain"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")
-        argv = ["gcc", "-O2", "-Wall", "-static", "-o", str(part), str(SOURCE)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildFailed(f"the job could not be compiled: {done.stderr.strip()}")
-        part.rename(target)
+    with locked(target.with_suffix(".lock")):
+        if not target.exists():
+            part = target.with_suffix(".part")
+            argv = ["gcc", "-O2", "-Wall", "-static", "-o", str(part), str(SOURCE)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BuildFailed(f"the job could not be compiled: {done.stderr.strip()}")
+            part.rename(target)
     return target
 
 

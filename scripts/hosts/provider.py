@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from hosts.folders import clear, locked
 from hosts.guest import Guest
 from hosts.images import BUILD, Image, image_of, make_disk, run
 from hosts.kinds import Kind
@@ -54,27 +55,32 @@ def installed(kind: Kind, mirror: Mirror) -> Image:
     base = image_of(kind)
     recipe = f"{base.root.parent.name} {wheels_digest()} {INSTALL} {LOG_KEEPER} {KEEP_LOGS}"
     folder = BUILD / "installed" / f"{kind.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if not folder.exists():
-        for old in folder.parent.glob(f"{kind.name}-*"):
-            shutil.rmtree(old)  # of other code; a guest whose disk is a layer over it is made anew as well
-        part = folder.with_name(f"part-{folder.name}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        log, root = part / "log", part / "root"
-        run(log, ["cp", "-a", str(base.root), str(root)])
-        files = mirror.files(kind, "127.0.0.1") | {
-            "usr/local/sbin/keep-logs": LOG_KEEPER,
-            "etc/systemd/system/bench-logs.service": KEEP_LOGS,
-        }
-        for name, text in files.items():
-            (root / name).write_text(text, encoding="utf-8")
-        clean = ["env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
-        run(log, ["chroot", str(root), *clean, "/bin/sh", "-c", INSTALL])
-        run(log, ["systemctl", f"--root={root}", "enable", "bench-logs"])
-        make_disk(root, part / "disk.raw", log)
-        shutil.rmtree(root)
-        part.rename(folder)
+    with locked(folder.parent / f"{kind.name}.lock"):
+        if not folder.exists():
+            for old in folder.parent.glob(f"{kind.name}-*"):
+                shutil.rmtree(old)  # of other code; a guest whose disk is a layer over it is made anew as well
+            part = folder.with_name(f"part-{folder.name}")
+            clear(part)
+            _install(base, mirror.files(kind, "127.0.0.1"), part)
+            part.rename(folder)
     return replace(base, disk=folder / "disk.raw")
+
+
+def _install(base: Image, configuration: dict[str, str], part: Path) -> None:
+    part.mkdir(parents=True)
+    log, root = part / "log", part / "root"
+    run(log, ["cp", "-a", str(base.root), str(root)])
+    files = configuration | {
+        "usr/local/sbin/keep-logs": LOG_KEEPER,
+        "etc/systemd/system/bench-logs.service": KEEP_LOGS,
+    }
+    for name, text in files.items():
+        (root / name).write_text(text, encoding="utf-8")
+    clean = ["env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    run(log, ["chroot", str(root), *clean, "/bin/sh", "-c", INSTALL])
+    run(log, ["systemctl", f"--root={root}", "enable", "bench-logs"])
+    make_disk(root, part / "disk.raw", log)
+    shutil.rmtree(root)
 
 
 def join(guest: Guest, market: BenchMarket, identity: HostIdentity) -> None:

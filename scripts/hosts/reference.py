@@ -2,6 +2,7 @@
 
 import functools
 
+from hosts.folders import locked
 from hosts.guest import Guest
 from hosts.images import BUILD, image_of
 from hosts.kinds import KINDS
@@ -13,17 +14,21 @@ STEPS = 6000
 def reference_file() -> str:
     """The lines of the quiet run. Raises GuestError."""
     file = binary().with_name(f"reference-{STEPS}")
-    if not file.exists():
-        guest = Guest("reference", BUILD / "guests" / "reference")
-        guest.create(image_of(KINDS["debian12-6.1"]))
-        try:
-            guest.start()
-            guest.put(binary(), "/root")
-            text = guest.must(f"/root/chain {STEPS} 0", timeout_s=900)
-        finally:
-            guest.remove()
-        file.write_text(text, encoding="ascii")
+    with locked(file.with_suffix(".lock")):
+        if not file.exists():
+            file.write_text(_quiet_run(), encoding="ascii")
     return file.read_text(encoding="ascii")
+
+
+def _quiet_run() -> str:
+    guest = Guest("reference", BUILD / "guests" / "reference")
+    guest.create(image_of(KINDS["debian12-6.1"]))
+    try:
+        guest.start()
+        guest.put(binary(), "/root")
+        return guest.must(f"/root/chain {STEPS} 0", timeout_s=900)
+    finally:
+        guest.remove()
 
 
 @functools.cache

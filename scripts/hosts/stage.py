@@ -64,7 +64,7 @@ def made_since(mark: Mark, fence: int, step: Step) -> bool:
 class Stage:
     """The hosts of one column of the table, kept booted from one scenario to the next."""
 
-    def __init__(self, market: BenchMarket, mirror: Mirror, kinds: tuple[Kind, Kind], first_index: int) -> None:
+    def __init__(self, market: BenchMarket, mirror: Mirror, kinds: tuple[Kind, Kind]) -> None:
         self.market, self.mirror = market, mirror
         self.witness = Witness(since=time.monotonic())
         self.job: BenchJob | None = None
@@ -72,9 +72,7 @@ class Stage:
         self._told: set[Guest] = set()
         self.hosts = [
             Host(Guest(f"{kind.name}-{letter}", BUILD / "guests" / f"{kind.name}-{letter}"), kind, identity)
-            for letter, kind, identity in zip(
-                "ab", kinds, (market.identity(first_index), market.identity(first_index + 1)), strict=True
-            )
+            for letter, kind, identity in zip("ab", kinds, (market.identity(1), market.identity(2)), strict=True)
         ]
 
     def open(self) -> None:

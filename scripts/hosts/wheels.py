@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hosts.folders import locked
 from hosts.images import BUILD, ROOT, BuildFailed
 
 CRIU = ROOT / "scripts" / "criu_wheel.py"
@@ -27,14 +28,15 @@ PACKAGES = ("everlease", "marketplace", "provider_agent", "indexer", "recovery")
 def wheelhouse() -> Path:
     """A folder with all wheels, made when its content is not there. Raises BuildFailed."""
     folder = BUILD / "wheels" / digest()
-    if not folder.exists():
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _run(str(PIP), "wheel", "-q", "--no-deps", "-w", str(part), str(_copy()))
-        for wheel in dependencies().glob("*.whl"):
-            os.link(wheel, part / wheel.name)
-        part.rename(folder)
+    with locked(folder.with_name("lock")):
+        if not folder.exists():
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            _run(str(PIP), "wheel", "-q", "--no-deps", "-w", str(part), str(_copy()))
+            for wheel in dependencies().glob("*.whl"):
+                os.link(wheel, part / wheel.name)
+            part.rename(folder)
     return folder
 
 
