@@ -13,7 +13,7 @@ from typing import Any
 
 from everlease.chain.deployment import Deployment
 from everlease.chain.rpc import RpcChain
-from provider_agent import cgroups, guards
+from provider_agent import cgroups, disks, guards
 from provider_agent.clock import SystemClock
 from provider_agent.control import control_socket, lock_folder, stop_terms
 from provider_agent.crash import CrashPoints
@@ -89,6 +89,7 @@ class Agent:
             engine=self.engine,
             dumper=dumper,
             facts=facts,
+            disks=disks.of_jobs(settings.data_dir, client.info()),
             messenger=self.mail,
             deadline=self.heartbeats.deadline,
             daemon=daemon,

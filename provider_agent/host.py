@@ -1,6 +1,5 @@
 """What every job of this agent works with: Docker, CRIU, the journal, the store, the clocks, and where files go."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 from everlease.domain.jobspec import JobSpec
 from everlease.store.http import HttpBlockStore
 from everlease.store.wrappers import CachingStore, RetryingStore
+from provider_agent import disks
 from provider_agent.clock import Clock
 from provider_agent.crash import CrashPoints
 from provider_agent.identity import Identity
@@ -75,7 +75,7 @@ class Folders:
 class Host:
     """One per agent. ``deadline``: until when (CLOCK_BOOTTIME) containers may run by the last answered heartbeat.
     ``daemon``: which Docker daemon answers now (see runtime.daemon_identity); blocks for some seconds at most.
-    ``facts``: kept true in place by survey.follow, value by value.
+    ``facts``: kept true in place by survey.follow, value by value. ``disks``: see disks.of_jobs.
     """
 
     settings: AgentSettings
@@ -88,6 +88,7 @@ class Host:
     engine: ContainerEngine
     dumper: Checkpointer
     facts: dict[str, Any]
+    disks: tuple[Path, ...]
     messenger: Messenger
     deadline: Callable[[], float]
     daemon: Callable[[], str | None]
@@ -105,8 +106,8 @@ class Host:
         return CachingStore(self.store(token), self.folders.blocks)
 
     def free_disk(self) -> int:
-        """Bytes free on the disk that holds dumps, layers and caches, less the reserve."""
-        return shutil.disk_usage(self.settings.data_dir).free - self.settings.disk_reserve_bytes
+        """Bytes free on the fullest of the disks that hold dumps, layers and caches, less the reserve."""
+        return disks.free(self.disks) - self.settings.disk_reserve_bytes
 
 
 def disk_needed(spec: JobSpec, fetched: int) -> int:

@@ -27,6 +27,9 @@ from provider_agent.installation.stop import CONTROL_SOCKET, unheard
 app = typer.Typer(no_args_is_help=True, help="Stake, authorise nodes, collect earnings, run an agent.")
 Amount = Annotated[str, typer.Argument(help="Dollars, with at most six decimals.")]
 NodeKey = Annotated[Path, typer.Option("--node", help="The node's keystore file (the host's own hot key).")]
+NodePassword = Annotated[
+    Path | None, typer.Option("--node-password-file", help="The node keystore's password, if not asked for.")
+]
 _CONSENT_S = 3600
 provider_host.register(app)
 
@@ -47,14 +50,12 @@ def add_stake(wallet: Wallet, units: int) -> str:
     return wallet.send(wallet.staking.stake(units, permit)).tx_hash
 
 
-def _node_key(path: Path) -> Key:
-    password = os.environ.get("EVERLEASE_NODE_PASSWORD")
+def _node_key(path: Path, password_file: Path | None) -> Key:
     beside = path.parent / "password"
-    if password is None and beside.is_file():
-        password = beside.read_text(encoding="utf-8").rstrip("\n")
-    return load_keystore(
-        path, password if password is not None else str(typer.prompt(f"Password for {path.name}", hide_input=True))
-    )
+    file = password_file or (beside if beside.is_file() else None)
+    if file is not None:
+        return load_keystore(path, file.read_text(encoding="utf-8").rstrip("\n"))
+    return load_keystore(path, str(typer.prompt(f"Password for {path.name}", hide_input=True, err=True)))
 
 
 @app.command("new-key", epilog="Example: everlease provider new-key node.json")
@@ -79,18 +80,22 @@ def new_key(
 def register(
     ctx: typer.Context,
     node: NodeKey,
-    amount: Annotated[str, typer.Option("--stake", help="Dollars to stake now.")],
+    amount: Annotated[str, typer.Option("--stake", help="Dollars that shall be staked; what is already, counts.")],
+    node_password: NodePassword = None,
     as_json: Json = False,
 ) -> None:
-    """Stake and authorise a first node."""
-    wallet, key = of(ctx).wallet, _node_key(node)
-    units = to_units(amount)
-    staked = add_stake(wallet, units)
-    authorised = authorise(wallet, key)
+    """Stake and authorise a node. Again is fine: only what is missing is sent."""
+    wallet, key = of(ctx).wallet, _node_key(node, node_password)
+    stake = wallet.views.stake(wallet.address)
+    missing = to_units(amount) - (stake.staked - stake.unbonding)
+    staked = add_stake(wallet, missing) if missing > 0 else None
+    whose = wallet.views.provider_of(key.address)
+    authorised = authorise(wallet, key) if whose is None or whose.lower() != wallet.address.lower() else None
     if as_json:
         emit_json({"provider": wallet.address, "node": key.address, "stake_tx": staked, "authorise_tx": authorised})
         return
-    console.print(f"{wallet.address} has staked {money(units)} and answers for node {key.address}", soft_wrap=True)
+    total = money(wallet.views.stake(wallet.address).staked)
+    console.print(f"{wallet.address} has staked {total} and answers for node {key.address}", soft_wrap=True)
 
 
 @app.command(epilog="Example: everlease --key wallet.json provider stake 25")
@@ -188,9 +193,11 @@ def nodes_list(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 @nodes.command("authorise", epilog="Example: everlease --key wallet.json provider nodes authorise --node node.json")
-def nodes_authorise(ctx: typer.Context, node: NodeKey, as_json: Json = False) -> None:
+def nodes_authorise(
+    ctx: typer.Context, node: NodeKey, node_password: NodePassword = None, as_json: Json = False
+) -> None:
     """Let a node bid with this provider's stake."""
-    key = _node_key(node)
+    key = _node_key(node, node_password)
     _sent(as_json, authorise(of(ctx).wallet, key), f"{key.address} is authorised")
 
 
@@ -259,7 +266,7 @@ def run(
     environment = {f"EVERLEASE_AGENT_{key}": str(value) for key, value in settings.items() if value is not None}
     beside = key_file.parent / "password"
     if config.password_file is not None or beside.is_file():
-        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD"] = (config.password_file or beside).read_text().rstrip("\n")
+        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD_FILE"] = str((config.password_file or beside).resolve())
     os.execve(sys.executable, [sys.executable, "-m", "provider_agent"], {**environment, **os.environ})  # noqa: S606 - no shell
 
 

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from everlease.chain.deployment import Deployment
 from everlease.cli.config import Config
 from everlease.cli.context import of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
 from everlease.cli.output import console, emit_json
+from everlease.wire.http import MarketOut
 from provider_agent.installation import stop as ending
 
 DEFAULT_DATA = Path("/var/lib/everlease")
@@ -65,7 +67,6 @@ def install(
     as_json: Json = False,
 ) -> None:
     """Make this machine a host: units, runtime, CRIU; the agent starts now and with the machine. Again is fine."""
-    from everlease.chain.deployment import Deployment
     from everlease.chain.keys import load_keystore
     from provider_agent.installation import host, systemd
     from provider_agent.installation.criu import bundled
@@ -78,10 +79,11 @@ def install(
     if criu is not None and not version_of(criu.absolute(), r"Version: (\S+)"):
         raise CliError(ExitCode.USAGE, f"--criu {criu} is no CRIU that runs")
     further = _further(setting or [])
-    Deployment.load(deployments)
+    deployment = Deployment.load(deployments)
     password = context.password(key_file)
-    load_keystore(key_file, password)
+    node = load_keystore(key_file, password)
     terms = context.terms
+    warning = check_market(terms, deployment, rpc_url, node.address, provider)
     settings = {
         "PROVIDER": provider,
         "GATEWAY_URL": config.market_url.replace("http", "ws", 1).rstrip("/") + "/v1/node",
@@ -101,6 +103,8 @@ def install(
     )
     done = _Telling(quiet=as_json)
     host.install(plan, done, start=start)
+    if warning:
+        done(warning)
     if plan.criu is None:
         done("no CRIU is installed here: jobs run in 'files' mode only, until 'pip install everlease_criu-….whl'")
     if as_json:
@@ -190,6 +194,34 @@ def of_agent(config: Config) -> tuple[Path, str, Path]:
     if config.key_file is None or config.rpc_url is None or config.deployments is None:
         raise CliError(ExitCode.USAGE, f"an agent needs {', '.join(missing)}: options that go before 'provider'")
     return config.key_file, config.rpc_url, config.deployments
+
+
+def check_market(terms: MarketOut, deployment: Deployment, rpc_url: str, node: str, provider: str) -> str:
+    """Chain, market and contracts belong together, else no agent starts with them. Returns what is told where the
+    market would not admit the node yet. Raises CliError, WrongChain, BadDeployment, ChainError.
+    """
+    from everlease.chain.rpc import RpcChain
+    from everlease.chain.views import Views
+
+    if (terms.chain_id, terms.escrow.lower()) != (deployment.chain_id, deployment.escrow.lower()):
+        raise CliError(
+            ExitCode.USAGE,
+            f"--deployments is of another market: its escrow is {deployment.escrow} on chain {deployment.chain_id}, "
+            f"this market's {terms.escrow} on chain {terms.chain_id}",
+        )
+    chain = RpcChain.connect([rpc_url], chain_id=deployment.chain_id)
+    try:
+        deployment.check(chain)
+        found = Views(chain, deployment).provider_of(node)
+    finally:
+        chain.close()
+    if found is not None and found.lower() == provider.lower():
+        return ""
+    whose = f"provider {found} answers for it" if found else "no provider answers for it"
+    return (
+        f"the market will not admit node {node} for {provider}: {whose}. "
+        "The wallet's 'everlease provider nodes authorise --node' changes that; the agent goes on trying"
+    )
 
 
 def _further(listed: list[str]) -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import docker
 
-from provider_agent import cgroups, guards, trial
+from provider_agent import cgroups, disks, guards, trial
+from provider_agent.hardware import read_gpus
 from provider_agent.installation import systemd, units
 from provider_agent.installation.errors import InstallationError
 from provider_agent.installation.host import SBIN, check_tools
@@ -98,10 +99,17 @@ def _machine(data_dir: Path) -> Iterator[Finding]:
     if done is not None and os.geteuid() == 0:
         good = done.returncode == 0
         yield Finding("ok" if good else "bad", f"iptables {'works' if good else f'fails: {last_line(done.stderr)}'}")
-    existing = next(part for part in (data_dir, *data_dir.parents) if part.exists())
-    free = shutil.disk_usage(existing).free
-    state = "ok" if free >= FREE_BYTES else "note"
-    yield Finding(state, f"{free / (1 << 30):.1f} GiB are free for images, layers and checkpoints in {existing}")
+    gpus, driver, reason = read_gpus()
+    models = ", ".join(f"{gpu.model} ({gpu.memory_bytes / (1 << 30):.0f} GiB)" for gpu in gpus)
+    yield Finding("ok" if gpus else "note", f"NVIDIA's driver {driver} sees {models}" if gpus else reason)
+    yield _room(next(part for part in (data_dir, *data_dir.parents) if part.exists()), "checkpoints, blocks and images")
+
+
+def _room(folder: Path, what: str) -> Finding:
+    free = disks.free((folder,))
+    return Finding(
+        "ok" if free >= FREE_BYTES else "note", f"{free / (1 << 30):.1f} GiB are free in {folder} for {what}"
+    )
 
 
 def _runtime(client: docker.DockerClient, tools: HostTools, state: Path) -> Iterator[Finding]:
@@ -110,12 +118,14 @@ def _runtime(client: docker.DockerClient, tools: HostTools, state: Path) -> Iter
     except RuntimeFault as error:
         yield Finding("bad", str(error))
         return
-    driver = client.info().get("CgroupDriver")
+    info = client.info()
     yield Finding(
         "ok",
-        f"Docker {found.docker} ({found.storage_driver}, cgroups {found.cgroup} by {driver}) with runc {found.runc} "
-        "runs our runtime",
+        f"Docker {found.docker} ({found.storage_driver}, cgroups {found.cgroup} by {info.get('CgroupDriver')}) with "
+        f"runc {found.runc} runs our runtime",
     )
+    for folder in disks.apart(disks.of_jobs(state, info))[1:]:
+        yield _room(folder, "the jobs' layers and logs, which count as well")
     if not found.process_mode:
         yield Finding("note", found.reason)
         return

@@ -17,7 +17,7 @@ from provider_agent.installation import daemon_json, leftovers, systemd, units
 from provider_agent.installation.errors import HostRefused
 from provider_agent.installation.record import Entry, Record, replace
 from provider_agent.runtime import network, oci
-from provider_agent.runtime.daemon import use_existing
+from provider_agent.runtime.daemon import connect, use_existing
 from provider_agent.runtime.errors import RuntimeNotRegistered
 from provider_agent.settings import AgentSettings, wrong_settings
 
@@ -83,7 +83,7 @@ def installed() -> dict[str, str]:
 def files(plan: HostPlan, runc: Path, python: Path) -> dict[Path, tuple[str | bytes, int]]:
     """Path → content and mode of every file but daemon.json. Pure."""
     unit = units.AgentUnit(python, plan.data_dir, ETC / "agent.env", plan.stop_within_s)
-    texts = units.slices() | {units.AGENT_UNIT: units.agent_service(unit)}
+    texts = units.slices() | units.guards() | {units.AGENT_UNIT: units.agent_service(unit)}
     return {
         ETC / "node.json": (plan.keystore, 0o600),
         ETC / "keystore.password": (f"{plan.password}\n", 0o600),
@@ -103,6 +103,7 @@ def install(plan: HostPlan, say: Say, *, start: bool = True) -> None:
     runc = check_tools()
     refuse_wrong_settings(plan.environment(runc))
     refuse_to_forget_jobs(plan)
+    connect(plan.docker_socket).close()
     plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     wrapper = oci.install_wrapper(plan.data_dir / "runtime", runc=runc, criu=plan.criu)
     record = Record.load(ETC)

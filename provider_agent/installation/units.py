@@ -85,7 +85,7 @@ def slices() -> dict[str, str]:
     On cgroup v1 systemd maps the weights to shares and leaves the memory protection out.
     """
     low, weights = cgroups.MEMORY_LOW, cgroups.WEIGHTS
-    above = f"MemoryLow={low}\nManagedOOMPreference=omit"
+    above = f"MemoryLow={low}"
     found = {
         "everlease.slice": ("Everlease", f"MemoryLow={2 * low}"),
         "everlease-agent.slice": ("Everlease: the agent and its dumps", f"{_weights(weights['agent'])}\n{above}"),
@@ -95,6 +95,13 @@ def slices() -> dict[str, str]:
     texts = {name: _SLICE.format(description=text, settings=body) for name, (text, body) in found.items()}
     dropin = f"[Unit]\nDefaultDependencies=no\n\n[Slice]\n{_weights(100)}\n"
     return texts | {"everlease-jobs-.slice.d/50-everlease.conf": dropin}
+
+
+def guards() -> dict[str, str]:
+    """The same of the drop-in for each guard's service, which PID 1 makes up at the agent's word. systemd-oomd looks at
+    the cgroups that hold processes, so a slice above them would not spare them (oomd.conf(5), systemd 252).
+    """
+    return {"everlease-guard-.service.d/50-everlease.conf": "[Service]\nManagedOOMPreference=omit\n"}
 
 
 def environment_file(settings: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from provider_agent.installation.errors import HostRefused
 from provider_agent.installation.record import Record
 from provider_agent.journal import Journal
 from provider_agent.records import JobRecord
-from provider_agent.runtime.errors import RuntimeNotRegistered
+from provider_agent.runtime.errors import DaemonUnavailable, RuntimeNotRegistered
 
 JOB = "0x" + "ab" * 32
 
@@ -23,7 +24,12 @@ class Machine:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, ...]] = []
-        self.docker_works = True
+        self.docker_works = self.docker_answers = True
+
+    def connect(self, socket: Path) -> SimpleNamespace:
+        if not self.docker_answers:
+            raise DaemonUnavailable(str(socket), "no such file")
+        return SimpleNamespace(close=lambda: None)
 
     def register(self, *_: object) -> None:
         if not self.docker_works:
@@ -37,6 +43,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(host.units, "UNITS", tmp_path / "units")
     monkeypatch.setattr(host, "check_tools", lambda: Path("/usr/sbin/runc"))
     monkeypatch.setattr(host.oci, "install_wrapper", lambda state, **_: state / "everlease-runc")
+    monkeypatch.setattr(host, "connect", found.connect)
     monkeypatch.setattr(host, "register_runtime", found.register)
     monkeypatch.setattr(host.systemd, "require", lambda: None)
     monkeypatch.setattr(host.systemd, "shown", lambda *_: "active")
@@ -63,6 +70,14 @@ def test_an_agent_that_runs_is_restarted_only_for_what_changed(tmp_path: Path, m
     install(plan(tmp_path / "data"))
     install(plan(tmp_path / "data", BASE_RATE="7"))
     assert verbs(machine) == ["restart", "start", "restart"]
+
+
+def test_a_docker_that_does_not_answer_is_told_of_before_anything_is_written(tmp_path: Path, machine: Machine) -> None:
+    machine.docker_answers = False
+    with pytest.raises(DaemonUnavailable):
+        install(plan(tmp_path / "data"))
+    assert machine.told == []
+    assert not (tmp_path / "etc").exists()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def test_no_slice_is_stopped_at_the_beginning_of_a_shutdown_and_jobs_weigh_least
     assert weight["everlease-guards.slice"] > weight["everlease-agent.slice"] > 10 * weight["everlease-jobs.slice"]
 
 
+def test_the_oom_daemon_spares_agent_and_guards_where_it_looks() -> None:
+    """By the services: no cgroup of a slice holds a process, so systemd-oomd never asks for its preference."""
+    services = [units.agent_service(UNIT), *units.guards().values()]
+
+    assert all(_read(text)["Service"]["ManagedOOMPreference"] == "omit" for text in services)
+    assert not any("ManagedOOM" in text for text in units.slices().values())
+
+
 def test_odd_paths_are_quoted_for_systemd() -> None:
     text = units.agent_service(AgentUnit(Path("/opt/a b/python"), Path("/srv/50%$x"), Path("/e"), 5))
 
@@ -73,7 +81,7 @@ def test_a_restart_is_told_from_a_stop_by_the_units_job(listed: str, kind: str |
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd's own check of units isn't installed")
 def test_systemd_reads_every_line(tmp_path: Path) -> None:
-    for name, text in units.slices().items():
+    for name, text in (units.slices() | units.guards()).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     unit = tmp_path / units.AGENT_UNIT
