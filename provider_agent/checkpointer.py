@@ -134,10 +134,11 @@ class Checkpoints:
         return pending
 
     def _clear(self, pending: PendingCheckpoint) -> None:
+        """Forget what was begun; but a commit that was asked for may be made yet, whoever gives up waiting for it."""
         record = self._host.journal.job(self.job_id)
-        if record is not None and record.pending is not None and record.pending.request == pending.request:
-            if record.pending.phase == "committing" and not self._cancel.is_set():
-                return
+        if record is None or record.pending is None or record.pending.request != pending.request:
+            return
+        if record.pending.phase != "committing":
             self._host.journal.put_job(record.model_copy(update={"pending": None}))
 
     async def _dump(self, pending: PendingCheckpoint, folder: Path, hold: bool, final: bool) -> DumpResult:

@@ -89,7 +89,7 @@ class Survey:
         assert self._found is not None
         self._not_before, self._pause = monotonic() + self._pause, min(2 * self._pause, AGAIN_AT_MOST_S)
         found = trial.tried(self._found, self._engine, self._dumper)
-        self._due = not found.process_mode
+        self._due = not (found.process_mode and found.other_users)
         return self._facts(found)
 
     def _facts(self, found: RuntimeCapabilities) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class TrialStep:
 
 
 def recalled(caps: RuntimeCapabilities, engine: ContainerEngine) -> tuple[RuntimeCapabilities, bool]:
-    """The capabilities with what the last trial on this host showed, and whether these tools have still to be tried.
+    """The capabilities with what the last trial on this host showed, and whether these tools have still to be tried:
+    what failed may have failed of a full disk or a busy machine.
 
     With jobs running on this host no trial is made, which would delay their heartbeats: then an earlier one counts, if
     any, though Docker, runc or CRIU are others by now. Without jobs nothing is claimed that these tools have not shown.
@@ -63,7 +64,8 @@ def recalled(caps: RuntimeCapabilities, engine: ContainerEngine) -> tuple[Runtim
     kept = _recall(engine.state)
     due = kept is None or kept["key"] != _key(caps)
     if kept is not None and (not due or busy(engine)):
-        return replace(caps, other_users=bool(kept["other_users"]), reason=str(kept["note"])), due
+        others = bool(kept["other_users"])
+        return replace(caps, other_users=others, reason=str(kept["note"])), due or not others
     reason = "no trial of this Docker, runc and CRIU was made yet: one is as soon as there are no jobs on this host"
     return replace(caps, process_mode=False, other_users=False, reason=reason), True
 

@@ -27,6 +27,7 @@ class Docker:
     def __init__(self) -> None:
         self.daemon: str | None = "boot/1/1"
         self.caps, self.works, self.running = CAPS, True, False
+        self.others_work = True
         self.proved: RuntimeCapabilities | None = None
         self.fault: Exception | None = None
         self.runc = Path("/nonexistent/runc")
@@ -52,6 +53,7 @@ class Docker:
 
     def tried(self, caps: RuntimeCapabilities, *_: object) -> RuntimeCapabilities:
         self.calls.append("try")
+        caps = replace(caps, other_users=self.others_work)
         self.proved = caps if self.works else None
         return caps if self.works else replace(caps, process_mode=False, other_users=False, reason="broken")
 
@@ -147,6 +149,17 @@ def test_a_trial_that_fails_is_made_again_after_a_while(docker: Docker) -> None:
     docker.works = True
     looked.again(idle=True)
     assert runtime(looked.again(idle=True)) == ("29.0.2", True)
+
+
+def test_a_trial_that_failed_for_another_user_alone_is_made_again_as_well(docker: Docker) -> None:
+    looked, docker.others_work = survey(docker), False
+    assert looked.first()["runtime"]["other_users"] is False
+    docker.now, docker.others_work = docker.now + module.AGAIN_S, True
+    found = looked.again(idle=True)
+    assert found is not None
+    assert found["runtime"]["other_users"] is True
+    docker.now += module.AGAIN_AT_MOST_S
+    assert looked.again(idle=True) is None
 
 
 def test_a_trial_that_jobs_put_off_at_the_start_is_made_once_they_are_gone(docker: Docker) -> None:
