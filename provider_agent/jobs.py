@@ -20,7 +20,7 @@ from provider_agent.errors import AgentError, CheckpointFailed, StepFailed
 from provider_agent.host import Host
 from provider_agent.launch import blame_docker, launch
 from provider_agent.life import Life
-from provider_agent.records import JobRecord, LeaseRecord, LogPosition
+from provider_agent.records import JobRecord, LeaseRecord
 from provider_agent.runtime import oci
 from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.container import FAILURES
@@ -353,7 +353,7 @@ class Job:
         )
         again = record.start.step == command.step
         # What another container says comes after what the last one said.
-        said = record.stdout if again else LogPosition(offset=record.stdout.offset)
+        said = self.record.stdout if again else self.record.stdout.after()
         fresh = {"stdout": said, "exit_reported": False, "exit_code": None}
         fresh |= {"host_fault": "", "leaving": False, "restarts": record.restarts + 1}
         self.still.left = False

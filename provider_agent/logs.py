@@ -165,7 +165,10 @@ class LogFollower:
         record = self._host.journal.job(self._job_id)
         if record is None:
             return
-        offset = self._position().offset
+        position = self._position()
+        offset = position.offset
+        told = position.model_copy(update={"sent": offset + len(text.encode())})
+        self._host.journal.put_job(record.model_copy(update={"stdout": told}))
         for place in range(0, len(text), CHUNK_BYTES):
             piece = text[place : place + CHUNK_BYTES]
             body = {"type": "log", "job_id": self._job_id, "fence": record.fence, "stream": "stdout"}
@@ -173,5 +176,5 @@ class LogFollower:
             offset += len(piece.encode())
         latest = self._host.journal.job(self._job_id)
         if latest is not None:
-            position = LogPosition(cursor=cursor, offset=offset)
-            self._host.journal.put_job(latest.model_copy(update={"stdout": position}))
+            arrived = LogPosition(cursor=cursor, offset=offset)
+            self._host.journal.put_job(latest.model_copy(update={"stdout": arrived}))

@@ -33,10 +33,18 @@ class PendingCheckpoint(Record):
 
 
 class LogPosition(Record):
-    """How far a stream was acknowledged: the cursor of its last piece, and the bytes up to there."""
+    """How far a stream was acknowledged: the cursor of its last piece, and the bytes up to there.
+
+    ``sent``: the bytes that the gateway may have besides, since they were sent and no answer came yet.
+    """
 
     cursor: str | None = None
     offset: int = 0
+    sent: int = 0
+
+    def after(self) -> "LogPosition":
+        """Where the output of another container begins."""
+        return LogPosition(offset=max(self.offset, self.sent))
 
 
 class JobRecord(Record):

@@ -172,6 +172,34 @@ def test_a_position_that_could_not_be_written_down_doubles_nothing(
     assert market.text == "".join(numbers(0, 20))
 
 
+def test_what_was_sent_and_not_answered_takes_no_room_of_the_next_container(tmp_path: Path) -> None:
+    """The gateway may have it: what another container said at the same place would be dropped as a repeat."""
+
+    class Silent(Market):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told = asyncio.Event()
+
+        async def deliver(self, body: dict[str, Any]) -> None:
+            await super().deliver(body)
+            self.told.set()
+            await asyncio.Event().wait()
+
+    log, market = Running(stepped().entries), Silent()
+    host = host_of(tmp_path, log, market)
+
+    async def life() -> None:
+        task = asyncio.create_task(LogFollower(host, JOB, "c").run())
+        await market.told.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(life())
+    record = host.journal.job(JOB)
+    assert record is not None
+    assert (record.stdout.offset, record.stdout.after().offset) == (0, len(market.text))
+
+
 def test_a_log_that_takes_long_to_read_is_read_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a job says must not keep its host busy; nobody is slower for whom it is quick."""
     monkeypatch.setattr(module, "READ_EVERY_S", 0.01)
