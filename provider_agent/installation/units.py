@@ -23,7 +23,7 @@ STOP_SLACK_S = 30
 
 _SLICE = """[Unit]
 Description={description}
-Documentation=https://github.com/everlease/everlease/blob/main/docs/operations.md
+Documentation=https://github.com/everlease/everlease/blob/main/docs/provider.md
 DefaultDependencies=no
 
 [Slice]
@@ -52,7 +52,7 @@ def agent_service(unit: AgentUnit) -> str:
     stop = f"{_quoted(unit.python)} -m provider_agent.installation.stop {_quoted(unit.data_dir)} {unit.stop_within_s}"
     return f"""[Unit]
 Description=Everlease agent
-Documentation=https://github.com/everlease/everlease/blob/main/docs/operations.md
+Documentation=https://github.com/everlease/everlease/blob/main/docs/provider.md
 Wants=network-online.target docker.service
 After=network.target network-online.target nss-lookup.target docker.service containerd.service
 RequiresMountsFor={_quoted(unit.data_dir)}

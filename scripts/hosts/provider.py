@@ -1,4 +1,4 @@
-"""A guest as a provider's host: the agent is installed as docs/operations.md says, and set up for one market."""
+"""A guest as a provider's host: the agent is installed as docs/provider.md says, and set up for one market."""
 
 import hashlib
 import shutil
