@@ -15,7 +15,7 @@ import traceback
 from types import FrameType
 
 from everlease.stack.errors import StackError
-from hosts import core, full, inside  # noqa: F401 - they register their scenarios
+from hosts import core, full, greedy, inside  # noqa: F401 - they register their scenarios
 from hosts.guest import Guest, GuestError
 from hosts.images import BUILD, ROOT, BuildFailed
 from hosts.kinds import KINDS
