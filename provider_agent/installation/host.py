@@ -17,7 +17,7 @@ from provider_agent.installation import daemon_json, leftovers, systemd, units
 from provider_agent.installation.errors import HostRefused
 from provider_agent.installation.record import Entry, Record, replace
 from provider_agent.runtime import network, oci
-from provider_agent.runtime.daemon import connect, use_existing
+from provider_agent.runtime.daemon import reach, use_existing
 from provider_agent.runtime.errors import RuntimeNotRegistered
 from provider_agent.settings import AgentSettings, wrong_settings
 
@@ -103,7 +103,7 @@ def install(plan: HostPlan, say: Say, *, start: bool = True) -> None:
     runc = check_tools()
     refuse_wrong_settings(plan.environment(runc))
     refuse_to_forget_jobs(plan)
-    connect(plan.docker_socket).close()
+    reach(plan.docker_socket).close()
     plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     wrapper = oci.install_wrapper(plan.data_dir / "runtime", runc=runc, criu=plan.criu)
     record = Record.load(ETC)

@@ -13,7 +13,7 @@ from requests.exceptions import RequestException
 
 from provider_agent.runtime.checkpoint import HostTools
 from provider_agent.runtime.commands import last_line, run
-from provider_agent.runtime.errors import DaemonUnavailable
+from provider_agent.runtime.errors import DaemonUnavailable, DaemonUnsupported
 
 OVERLAYS = {"overlay2", "overlayfs"}  # Docker's own store, and containerd's (features.containerd-snapshotter)
 OLDEST_CRIU = (4, 2)
@@ -42,15 +42,18 @@ class RuntimeCapabilities:
 def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabilities:
     """Ask the daemon, runc, CRIU and the kernel for their versions; what they are worth a trial shows (trial.py).
 
-    Without CRIU the host still offers files mode. Raises DaemonUnavailable.
+    Without CRIU the host still offers files mode. Raises DaemonUnavailable, DaemonUnsupported.
     """
     try:
         info = client.info()
         engine = str(client.version()["Version"])
     except (DockerException, RequestException) as error:
         raise DaemonUnavailable("its socket", last_line(str(error))) from error
+    if detail := unsupported(info):
+        raise DaemonUnsupported("its socket", detail)
     criu = version_of(tools.criu, r"Version: (\S+)") if tools.criu else ""
-    reason = refusal(criu, platform.release(), str(info["Driver"]), secured(info, "seccomp"))
+    confined = {means: secured(info, means) for means in ("seccomp", "selinux")}
+    reason = refusal(criu, platform.release(), str(info["Driver"]), **confined)
     return RuntimeCapabilities(
         docker=engine,
         runc=version_of(tools.runc, r"runc version (\S+)"),
@@ -65,7 +68,16 @@ def capabilities(client: docker.DockerClient, tools: HostTools) -> RuntimeCapabi
     )
 
 
-def refusal(criu: str, kernel: str, storage_driver: str, seccomp: bool) -> str:
+def unsupported(info: Mapping[str, Any]) -> str:
+    """Why no job may run on the daemon whose `docker info` this is, in any mode; "" when nothing speaks against it."""
+    if secured(info, "rootless"):
+        return "it runs without root, and no guard could freeze its containers: the agent needs the system's own Docker"
+    if secured(info, "userns"):
+        return "it remaps users, and a job's files would change their owners: take userns-remap out of daemon.json"
+    return ""
+
+
+def refusal(criu: str, kernel: str, storage_driver: str, *, seccomp: bool, selinux: bool) -> str:
     """Why process checkpoints are not offered with these versions, "" when nothing speaks against them."""
     if not criu:
         return "CRIU is missing: install the wheel everlease_criu; until then only files mode is offered"
@@ -77,6 +89,8 @@ def refusal(criu: str, kernel: str, storage_driver: str, seccomp: bool) -> str:
         return f"Docker stores layers with {storage_driver} instead of an overlay: only files mode is offered"
     if not seccomp:
         return "the Docker daemon runs without seccomp: only files mode is offered"
+    if selinux:
+        return "Docker confines containers by SELinux, with which no checkpoint was tried: only files mode is offered"
     return ""
 
 
@@ -90,7 +104,7 @@ def version_of(binary: Path, pattern: str) -> str:
 
 
 def secured(info: Mapping[str, Any], means: str) -> bool:
-    """Whether the daemon whose `docker info` this is confines containers by "apparmor" or "seccomp"."""
+    """Whether the daemon whose `docker info` this is lists this among its security options: "apparmor", "seccomp", …"""
     return any(f"{option},".startswith(f"name={means},") for option in info.get("SecurityOptions") or ())
 
 

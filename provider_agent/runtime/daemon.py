@@ -16,6 +16,7 @@ from requests.exceptions import RequestException
 
 from everlease import docker_api
 from provider_agent.guard import Freezer, freezer_of
+from provider_agent.runtime.capability import unsupported
 from provider_agent.runtime.commands import in_netns, last_line, run
 from provider_agent.runtime.errors import (
     ContainerFault,
@@ -49,6 +50,19 @@ def connect(socket: Path) -> docker_api.Client:
         raise DaemonUnavailable(str(socket), last_line(str(error))) from error
 
 
+def reach(socket: Path) -> docker_api.Client:
+    """The same, of a daemon that jobs may run on."""
+    client = connect(socket)
+    try:
+        detail = unsupported(client.info())
+    except (DockerException, RequestException) as error:
+        raise DaemonUnavailable(str(socket), last_line(str(error))) from error
+    if detail:
+        client.close()
+        raise DaemonUnsupported(str(socket), detail)
+    return client
+
+
 def use_existing(socket: Path, wrapper: Path) -> docker_api.Client:
     """A client of the host's own daemon, after a check that it runs our wrapper as runtime `everlease`.
 
@@ -57,7 +71,7 @@ def use_existing(socket: Path, wrapper: Path) -> docker_api.Client:
     """
     if not socket.exists() and shutil.which("dockerd") is None:
         raise DockerMissing("dockerd")
-    client = connect(socket)
+    client = reach(socket)
     found = client.info().get("Runtimes", {}).get(RUNTIME_NAME)
     path = found.get("path") if found else None
     if path is None or Path(path).resolve() != wrapper.resolve():

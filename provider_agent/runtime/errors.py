@@ -28,7 +28,7 @@ class DaemonUnavailable(RuntimeFault):
 
 
 class DaemonUnsupported(RuntimeFault):
-    """A Docker daemon speaks no API that we know."""
+    """A Docker daemon speaks no API that we know, or runs containers in a way that no job can have."""
 
     def __init__(self, socket: str, detail: str) -> None:
         super().__init__(f"the Docker daemon at {socket} can't be used: {detail}")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from provider_agent import guard
 from provider_agent.runtime import archives, diagnosis, everlease_runc, network, oci, rootfs, seccomp, wire_images
-from provider_agent.runtime.capability import refusal, secured
+from provider_agent.runtime.capability import refusal, secured, unsupported
 from provider_agent.runtime.errors import CheckpointRefused, ContainerFault
 
 ID = "ab" * 32
@@ -274,10 +274,12 @@ def test_a_member_behind_a_link_is_refused_and_whiteouts_pass(tmp_path: Path) ->
 
 
 def test_a_host_without_criu_offers_files_mode() -> None:
-    assert refusal("4.2.1", "6.18.44", "overlay2", True) == ""
-    old_criu, old_kernel = ("3.17", "6.1", "overlay2", True), ("4.2", "4.19", "overlay2", True)
-    for bad in (("", "6.1", "overlay2", True), old_criu, old_kernel, ("4.2", "6.1", "vfs", True)):
-        assert "files mode" in refusal(*bad)
+    assert refusal("4.2.1", "6.18.44", "overlay2", seccomp=True, selinux=False) == ""
+    old_criu, old_kernel = ("3.17", "6.1", "overlay2"), ("4.2", "4.19", "overlay2")
+    for bad in (("", "6.1", "overlay2"), old_criu, old_kernel, ("4.2", "6.1", "vfs")):
+        assert "files mode" in refusal(*bad, seccomp=True, selinux=False)
+    assert "seccomp" in refusal("4.2.1", "6.1", "overlay2", seccomp=False, selinux=False)
+    assert "SELinux" in refusal("4.2.1", "6.1", "overlay2", seccomp=True, selinux=True)
 
 
 def test_what_confines_containers_is_read_from_docker_info() -> None:
@@ -288,6 +290,13 @@ def test_what_confines_containers_is_read_from_docker_info() -> None:
     assert [secured(bare, means) for means in ("apparmor", "seccomp")] == [False, True]
     for neither in ({}, {"SecurityOptions": None}, {"SecurityOptions": ["name=cgroupns"]}):
         assert not secured(neither, "seccomp")
+        assert unsupported(neither) == ""
+
+
+@pytest.mark.parametrize(("option", "told"), [("name=userns", "userns-remap"), ("name=rootless", "without root")])
+def test_a_daemon_that_remaps_users_or_has_no_root_gets_no_job_at_all(option: str, told: str) -> None:
+    """Files in the upper directory have the host's numbers as their owners: elsewhere they would be nobody's."""
+    assert told in unsupported({"SecurityOptions": ["name=seccomp,profile=default", option, "name=cgroupns"]})
 
 
 def test_the_lease_file_and_the_cgroup_of_a_task(tmp_path: Path) -> None:

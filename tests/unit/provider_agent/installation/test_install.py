@@ -26,7 +26,7 @@ class Machine:
         self.told: list[tuple[str, ...]] = []
         self.docker_works = self.docker_answers = True
 
-    def connect(self, socket: Path) -> SimpleNamespace:
+    def reach(self, socket: Path) -> SimpleNamespace:
         if not self.docker_answers:
             raise DaemonUnavailable(str(socket), "no such file")
         return SimpleNamespace(close=lambda: None)
@@ -43,7 +43,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(host.units, "UNITS", tmp_path / "units")
     monkeypatch.setattr(host, "check_tools", lambda: Path("/usr/sbin/runc"))
     monkeypatch.setattr(host.oci, "install_wrapper", lambda state, **_: state / "everlease-runc")
-    monkeypatch.setattr(host, "connect", found.connect)
+    monkeypatch.setattr(host, "reach", found.reach)
     monkeypatch.setattr(host, "register_runtime", found.register)
     monkeypatch.setattr(host.systemd, "require", lambda: None)
     monkeypatch.setattr(host.systemd, "shown", lambda *_: "active")
