@@ -50,6 +50,34 @@ def docker_restart(stage: Stage) -> str:
     return f"{note}, {'in place' if stage.fence() == fence else 'moved'}"
 
 
+LIVE_RESTORE = """set -e
+jq '. + {{"live-restore": {value}}}' /etc/docker/daemon.json > /tmp/daemon.json
+cat /tmp/daemon.json > /etc/docker/daemon.json
+systemctl reload docker
+"""
+
+
+@scenario()
+def live_restore(stage: Stage) -> str:
+    """Docker restarts and leaves its containers running, as `live-restore` has it: the job must not notice."""
+    job = stage.steady()
+    fence, restarts, host = stage.fence(), job.restarts(), stage.holder()
+    stage.look()
+    copies = stage.copies()
+    host.guest.must(LIVE_RESTORE.format(value="true"))
+    try:
+        host.guest.must("systemctl restart docker", timeout_s=300)
+        stage.await_since(stage.mark(), 10)
+        stage.await_checkpoint(len(job.checkpoints()), MOVE_S)
+        stage.await_since(stage.mark(), 10)
+    finally:
+        host.guest.must(LIVE_RESTORE.format(value="false"))
+    note = stage.verdict()
+    if (stage.fence(), job.restarts(), stage.copies()) != (fence, restarts, copies):
+        raise Broken(f"the job did not run on as it was; {note}")
+    return f"{note}, the same copy, a checkpoint after it"
+
+
 @scenario()
 def docker_reinstall(stage: Stage) -> str:
     """`apt-get install --reinstall docker.io`: Debian does not restart Docker for it, so the job must not notice."""
