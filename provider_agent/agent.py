@@ -76,6 +76,8 @@ class Agent:
         self.survey = Survey(settings, client, self.engine, dumper, daemon)
         facts = self.survey.first()
         self.journal = Journal(settings.data_dir / "journal.db", self.clock.unix)
+        if not self.journal.reserve():
+            log.warning("the disk is too full to set room aside for the journal")
         self.link = Link(settings.gateway_url, identity, self.deployment.escrow_domain, self.journal, self.clock)
         self.mail, self.heartbeats = Mail(self.link), Heartbeats(self.clock)
         self.host = Host(
@@ -196,7 +198,7 @@ class Agent:
                 self.docker.stop()
             with suppress(RuntimeFault):
                 guards.teardown(self.settings.data_dir / "runtime")
-        self.journal.close()
+        # The journal stays open: SQLite would give its log's room back to a disk that may be full at the next start.
         os.close(self._lock)
 
 

@@ -1,6 +1,9 @@
 """The agent's memory across kill -9 and power cuts: one SQLite file, each change synced before the call returns.
 
 SQLite in WAL mode with synchronous=FULL cuts off a torn tail by itself. Calls come from any thread.
+
+A disk that is full must not end the agent: `reserve` sets room aside inside the files, which are written in place. Not
+every file system does that (btrfs and ZFS write elsewhere), so a write may still raise sqlite3.OperationalError.
 """
 
 import json
@@ -29,6 +32,8 @@ CREATE TABLE IF NOT EXISTS bid (
   digest TEXT PRIMARY KEY, job TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL) STRICT;
 """
 KEEP_S = 7 * 86_400
+RESERVE_BYTES = 4 << 20
+"""As much as SQLite lets the log of changes grow between two checkpoints (1000 pages, `wal_autocheckpoint`)."""
 
 
 class Outgoing(NamedTuple):
@@ -45,7 +50,7 @@ class Journal:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._now = now
+        self._now, self._path = now, path
         self._lock = threading.RLock()
         self._jobs: dict[str, JobRecord] = {}
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -56,6 +61,25 @@ class Journal:
         for (text,) in self._all("SELECT record FROM job"):
             record = JobRecord.model_validate_json(text)
             self._jobs[record.job_id] = record
+
+    def reserve(self) -> bool:
+        """Give the file pages to use again, and its log of changes its full length; whether there is room for it."""
+        with self._lock:
+            try:
+                self._do("DROP TABLE IF EXISTS reserve")
+                if self._reserved() < RESERVE_BYTES:
+                    self._do("CREATE TABLE reserve (bytes BLOB NOT NULL) STRICT")
+                    self._do("INSERT INTO reserve VALUES (zeroblob(?))", RESERVE_BYTES)
+                    self._do("DROP TABLE reserve")
+                    self._one("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.OperationalError:
+                return False
+            return self._reserved() >= RESERVE_BYTES
+
+    def _reserved(self) -> int:
+        (pages,), (size,) = self._all("PRAGMA freelist_count")[0], self._all("PRAGMA page_size")[0]
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return min(int(pages) * int(size), log.stat().st_size if log.exists() else 0)
 
     def close(self) -> None:
         """Close the file; the journal is of no use afterwards."""

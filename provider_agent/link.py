@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import random
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -37,6 +38,8 @@ from provider_agent.journal import Journal
 log = logging.getLogger(__name__)
 SILENCE_S, LONGEST_SILENCE_S = 6.0, 60.0
 """At least and at most; between them it is a third of the marketplace's `fence_after`."""
+FAILURES = (LinkDown, HandshakeRefused, WebSocketException, OSError, TimeoutError, ValidationError, sqlite3.Error)
+"""What a connection ends by, and the next one begins after."""
 SENT_AWAY_S = 2.0
 GREETING_S = 10.0
 DIAL_S = 3.0
@@ -185,7 +188,7 @@ class Link:
             try:
                 pause = await self._serve_once(listener)
                 wait = FIRST_WAIT_S
-            except (LinkDown, HandshakeRefused, WebSocketException, OSError, TimeoutError, ValidationError) as error:
+            except FAILURES as error:
                 if self._session is not None:
                     wait = FIRST_WAIT_S
                 log.warning("link to the marketplace: %s; trying again", error)
@@ -270,4 +273,12 @@ class Link:
             await self._mail.wait()
 
     def _forget(self, key: str) -> Callable[[], None]:
-        return lambda: self._journal.acknowledged([key])
+        """What is done when a message has arrived; one that stays in the outbox is sent once more: no harm."""
+
+        def forget() -> None:
+            try:
+                self._journal.acknowledged([key])
+            except sqlite3.Error as error:
+                log.warning("message %s arrived, which can't be written down: %s", key, error)
+
+        return forget

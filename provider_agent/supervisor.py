@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import sqlite3
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop
@@ -21,6 +22,7 @@ from everlease.wire.node import (
     ToNode,
     Welcome,
 )
+from everlease.wire.terms import SignedReceipt
 from provider_agent import answers, bidding
 from provider_agent.departure import Departure, take_back
 from provider_agent.errors import LinkDown, StepFailed
@@ -244,14 +246,21 @@ class Supervisor:
             case CommitAnswer():
                 self._commit_answered(message)
             case Receipts(receipts=receipts):
-                for signed in receipts:
-                    self._host.journal.keep_receipt(signed)
+                self._keep(receipts)
             case TokenGrant():
                 self._mail.granted(message)
             case DrainStatus(jobs_left=left):
                 log.info("draining: %d jobs left", left)
             case Refusal(of=of, reason=reason):
                 log.info("the marketplace refused a %s: %s", of, reason)
+
+    def _keep(self, receipts: Sequence[SignedReceipt]) -> None:
+        """Newer ones come, so one that can't be written down is no reason to end."""
+        try:
+            for signed in receipts:
+                self._host.journal.keep_receipt(signed)
+        except sqlite3.Error as error:
+            log.warning("receipts can't be written down: %s", error)
 
     def _acknowledged(self, ack: HeartbeatAck) -> None:
         lines = self._heartbeats.acknowledged(ack.ack)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,35 @@ def test_mail_is_kept_until_a_later_heartbeat_is_acknowledged(journal: Journal) 
 
     server = Server(talk)
     asyncio.run(meet(server, journal, work))
+
+
+def test_a_journal_that_takes_nothing_ends_neither_link_nor_session(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: what arrived stays in the outbox and is sent once more in another session."""
+
+    async def talk(socket: ServerConnection, _: Hello) -> None:
+        assert (await server.read(socket))["type"] == "drain"
+        for number in (1, 2):
+            assert (await server.read(socket))["type"] == "heartbeat"
+            await socket.send(ack(number, number + 1))
+        await socket.wait_closed()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def work(link: Link, ears: Ears) -> None:
+        link.post("drain", DRAIN)
+        await until(lambda: server.frames and server.frames[0])
+        monkeypatch.setattr(journal, "acknowledged", full)
+        for number in (1, 2):
+            await link.send(HEARTBEAT)
+            await until(lambda number=number: len(ears.heard) == number)
+        assert journal.outgoing()
+        assert link.connected
+
+    server = Server(talk)
+    assert asyncio.run(meet(server, journal, work)).sessions == ["0"]
 
 
 def test_mail_is_sent_again_after_a_break_and_numbers_start_anew(journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """A Docker that hangs, and anybody's calls for bids, do not keep heartbeats back; what waits too long is given up."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from requests.exceptions import ConnectionError
 
 from everlease.wire.commands import Prepare, Stop
-from everlease.wire.node import CallForBids
+from everlease.wire.node import CallForBids, Receipts
 from provider_agent import answers
 from provider_agent import supervisor as module
 from provider_agent.bidding import Declined
@@ -22,6 +23,7 @@ from provider_agent.link import Link
 from provider_agent.mail import Mail
 from provider_agent.records import JobRecord
 from provider_agent.supervisor import MOST_CALLS, PREPARED_FOR_S, Supervisor
+from tests.unit.provider_agent.test_journal import signed
 
 JOB = "0x" + "ab" * 32
 
@@ -66,6 +68,15 @@ def test_calls_for_bids_that_hang_leave_room_for_heartbeats(tmp_path: Path, monk
         assert wire.sent[-1]["reason"] == "no", "and it looks at calls again"
 
     asyncio.run(scenario())
+
+
+def test_a_receipt_that_cannot_be_written_down_is_no_reason_to_end() -> None:
+    def full(_: object) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    host = SimpleNamespace(journal=SimpleNamespace(keep_receipt=full))
+    centre = Supervisor(cast(Host, host), cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
+    centre.received(Receipts(seq=1, receipts=[signed(1)]))
 
 
 def test_a_host_with_a_job_or_about_to_leave_is_not_idle() -> None:
