@@ -21,8 +21,11 @@ def of_jobs(data: Path, info: Mapping[str, Any], containerd: Path = CONTAINERD) 
 
 
 def free(folders: tuple[Path, ...]) -> int:
-    """Bytes free on the fullest of their disks, for another user than root."""
-    return min(shutil.disk_usage(folder).free for folder in folders)
+    """Bytes free on the fullest of their disks, for another user than root; none where a disk is gone."""
+    try:
+        return min(shutil.disk_usage(folder).free for folder in folders)
+    except OSError:
+        return 0
 
 
 def apart(folders: tuple[Path, ...]) -> list[Path]:

@@ -5,6 +5,7 @@ in the journal until they are settled, also those of jobs that left this host.
 """
 
 import logging
+import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,12 +59,14 @@ class Settlement:
         self._final_since: dict[str, float] = {}
 
     def tick(self) -> None:
-        """Look at each lease that is not settled and send what is due. An RPC that is down costs this tick alone."""
+        """Look at each lease that is not settled and send what is due. An RPC that is down or a full disk costs this
+        tick alone.
+        """
         try:
             for lease in self._journal.leases():
                 self._attend(lease)
             self._sender.pump(self._key.address)
-        except ChainError as error:
+        except (ChainError, sqlite3.Error) as error:
             log.warning("settlement: %s", error)
 
     def _attend(self, lease: LeaseRecord) -> None:

@@ -42,3 +42,7 @@ def test_layers_of_containerds_store_are_on_containerds_disk(tmp_path: Path, sma
 @pytest.mark.parametrize("root", ["", "/no/such/folder", "relative"])
 def test_a_root_that_cant_be_seen_is_left_out(tmp_path: Path, root: str) -> None:
     assert disks.of_jobs(tmp_path, {"DockerRootDir": root, "Driver": "overlay2"}) == (tmp_path,)
+
+
+def test_a_disk_that_is_gone_has_no_room(tmp_path: Path) -> None:
+    assert disks.free((tmp_path, tmp_path / "gone")) == 0
