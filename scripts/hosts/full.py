@@ -116,7 +116,7 @@ def clock_steps(stage: Stage) -> str:
 def disk_full(stage: Stage) -> str:
     """4 MiB are left, root's reserve included: the job runs on, says why it has no checkpoints, and has them later."""
     job = stage.steady()
-    host = stage.holder()
+    host, fence = stage.holder(), stage.fence()
     host.guest.must("fallocate -l $(($(stat -f -c '%f * %S' /) - 4194304)) /fill; df -m / | tail -1")
     try:
         count = len(job.checkpoints())
@@ -127,6 +127,8 @@ def disk_full(stage: Stage) -> str:
     finally:
         host.guest.must("rm -f /fill")
     stage.await_checkpoint(count, MOVE_S)
+    if stage.fence() != fence:
+        raise Broken(f"a full disk cost the host its job; {stage.verdict()}")
     return f"{stage.verdict()}, said so, and a checkpoint came after room was made"
 
 
