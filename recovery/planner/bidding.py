@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from itertools import takewhile
 from typing import Any, Literal
 
 from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, run_auction
@@ -226,7 +227,7 @@ def _excluded(draft: Draft) -> dict[str, str]:
     snapshot = draft.snapshot
     head = snapshot.job.head_manifest
     out: dict[str, str] = {}
-    if not _dry(snapshot.auction):
+    if not dry_auctions(snapshot):
         out |= {a.node: _REFUSED_STARTS[a.outcome] for a in _since_started(snapshot, _REFUSED_STARTS)}
     out |= kept_out(draft)
     for award in snapshot.awards:
@@ -236,12 +237,23 @@ def _excluded(draft: Draft) -> dict[str, str]:
     return out
 
 
-def _dry(auction: Auction | None) -> bool:
-    return auction is not None and auction.outcome.startswith("nobody")
+def dry_auctions(snapshot: Snapshot) -> list[Auction]:
+    """The latest auctions, newest first, as far as nobody took the job in any of them. A migration's is none of them:
+    then the job had a host.
+    """
+    return list(takewhile(_dry, reversed(snapshot.auctions)))
+
+
+def _dry(auction: Auction) -> bool:
+    return auction.outcome.startswith("nobody") and auction.plan != "migration"
 
 
 def _mode(draft: Draft, plan: str) -> str:
-    """``process`` where it is allowed; ``files`` by turns after WAITING_CAPACITY's timer, if the order allows that."""
+    """``process`` where it is allowed; by turns with ``files`` while nobody takes the job, if the order allows that.
+
+    A turn lasts ``capacity_wait_s`` from its first dry auction on, however many there are: nodes' news may call for one
+    at any time.
+    """
     snapshot = draft.snapshot
     policy = snapshot.job.spec.checkpoint
     head = snapshot.head
@@ -249,12 +261,14 @@ def _mode(draft: Draft, plan: str) -> str:
         return "files"
     if any(award.undumpable and award.started_at is not None for award in snapshot.awards):
         return "files"
-    last = snapshot.auction
-    if last is None or last.closed_at is None or plan == "migration" or not _dry(last):
+    dry = dry_auctions(snapshot)
+    if not dry or plan == "migration" or not (policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files):
         return "process"
-    may_fall_back = policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files
-    waited = draft.now >= last.closed_at + draft.policy.capacity_wait_s
-    return "files" if may_fall_back and waited and last.mode == "process" else "process"
+    mode = dry[0].mode
+    *_, first = takewhile(lambda auction: auction.mode == mode, dry)
+    if draft.now < (first.closed_at or draft.now) + draft.policy.capacity_wait_s:
+        return mode
+    return "files" if mode == "process" else "process"
 
 
 def _damaged(draft: Draft) -> bool:
@@ -266,7 +280,7 @@ def _damaged(draft: Draft) -> bool:
     snapshot = draft.snapshot
     failed = _since_started(snapshot, {"restore_failed"})
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    alone = _dry(snapshot.auction) and any(_corrupt(snapshot, award) for award in of_head)
+    alone = bool(dry_auctions(snapshot)) and any(_corrupt(snapshot, award) for award in of_head)
     if not of_head or (len(of_head) < 2 and not alone):
         return False
     head = snapshot.head

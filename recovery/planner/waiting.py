@@ -1,7 +1,7 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
 from everlease.domain.job import JobEvent
-from recovery.planner.bidding import out_of_terms
+from recovery.planner.bidding import dry_auctions, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 
@@ -19,11 +19,7 @@ def pending(draft: Draft) -> None:
 
 def waiting_capacity(draft: Draft) -> None:
     """WAITING_CAPACITY: ask again at a node's news, or after a time that doubles with every dry auction."""
-    dry = 0
-    for auction in reversed(draft.snapshot.auctions):
-        if not auction.outcome.startswith("nobody"):
-            break
-        dry += 1
+    dry = len(dry_auctions(draft.snapshot))
     last = draft.snapshot.auction
     since = last.closed_at if last is not None and last.closed_at is not None else draft.now
     at = since + min(draft.policy.capacity_wait_s * 2 ** min(max(dry - 1, 0), 16), draft.policy.capacity_wait_max_s)

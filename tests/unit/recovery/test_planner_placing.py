@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from everlease.domain.jobspec import CheckpointMode
 from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import fenced_at
 from everlease.domain.snapshot import Award, Snapshot
 from recovery import moves as m
 from recovery.planner.leases import fencing_time
-from tests.support.model import JOB, NODES, POLICY, RATE, World, escrow, new_job, spec
+from tests.support.model import JOB, NODES, POLICY, RATE, World, escrow, new_job
 
 A, B, C = NODES[:3]
 
@@ -174,47 +173,6 @@ def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
         world.settle()
     assert world.job.state == "FAILED"
     assert "the image is broken" in world.job.reason
-
-
-def test_nobody_bids_then_it_asks_later_each_time_and_at_once_when_a_node_has_news() -> None:
-    world = World()
-    world.settle()
-    world.now += 2 + POLICY.patience_s
-    world.settle()
-    assert world.job.state == "WAITING_CAPACITY"
-    assert "no node" in world.job.reason
-    assert world.job.due_at == world.now + POLICY.capacity_wait_s
-    world.now = world.job.due_at
-    world.settle()
-    world.now += 2 + POLICY.patience_s
-    world.settle()
-    assert world.job.due_at == world.now + 2 * POLICY.capacity_wait_s
-    world.now += POLICY.capacity_wake_s
-    world.snapshot = replace(world.snapshot, news_at=world.now + 5)
-    world.settle()
-    assert (world.job.state, world.job.due_at) == ("WAITING_CAPACITY", world.now + 5), "it counts only then"
-    world.snapshot = replace(world.snapshot, news_at=world.now)
-    world.settle()
-    assert world.job.state == "AUCTIONING"
-
-
-def test_files_mode_comes_after_the_whole_wait_and_only_if_the_order_allows() -> None:
-    for allowed, mode in ((True, "files"), (False, "process")):
-        world = World(Snapshot(job=new_job(spec=spec(fall_back=allowed)), escrow=escrow()))
-        world.settle()
-        world.now += 2 + POLICY.patience_s
-        world.settle()
-        assert world.job.due_at is not None
-        world.now = world.job.due_at
-        world.settle()
-        assert world.snapshot.auctions[-1].mode == mode
-
-
-def test_jobs_without_process_checkpoints_ask_for_files_mode() -> None:
-    for mode in (CheckpointMode.FILES, CheckpointMode.NONE):
-        world = World(Snapshot(job=new_job(spec=spec(mode)), escrow=escrow()))
-        world.settle()
-        assert world.snapshot.auctions[-1].mode == "files"
 
 
 def test_an_escrow_that_cannot_pay_is_exhausted_until_it_is_topped_up() -> None:
