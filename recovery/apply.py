@@ -253,12 +253,17 @@ def _(move: m.MarkDamaged, work: _Work) -> None:
 
 
 def _end(work: _Work, fence: int, outcome: str, *, recovery: bool) -> None:
+    """Progress under the award counts however it ends; what it did not bring, only where the end is a recovery."""
     ended = awards.end(work.tx, work.job.id, fence, outcome, work.at)
-    if ended is None or not recovery or ended.started_at is None:
+    if ended is None:
+        return
+    progressed = work.job.head_seq > ended.restore_seq
+    if progressed:
+        work.job.barren_recoveries = 0
+    if not recovery or ended.started_at is None:
         return
     work.job.recoveries += 1
-    progressed = work.job.head_seq > ended.restore_seq
-    work.job.barren_recoveries = 0 if progressed else work.job.barren_recoveries + 1
+    work.job.barren_recoveries += not progressed
 
 
 def _settling(work: _Work, lease: str, how: m.SettleHow) -> Call:

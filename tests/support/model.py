@@ -219,8 +219,11 @@ class World:
     def _end(self, fence: int, outcome: str, recovery: bool) -> None:
         award = next(a for a in self.snapshot.awards if a.fence == fence)
         self.set_award(fence, ended_at=self.now, outcome=outcome)
+        progressed = self.job.head_seq > award.restore_seq
+        if progressed:
+            self.set_job(barren_recoveries=0)
         if recovery and award.started_at is not None:
-            barren = 0 if self.job.head_seq > award.restore_seq else self.job.barren_recoveries + 1
+            barren = self.job.barren_recoveries + (not progressed)
             self.set_job(recoveries=self.job.recoveries + 1, barren_recoveries=barren)
 
     def _issue(self, move: m.IssueCommand) -> None:

@@ -130,25 +130,6 @@ def test_a_damaged_block_gives_way_to_the_checkpoint_before_where_no_other_node_
     assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
 
 
-def test_three_recoveries_without_progress_end_the_job() -> None:
-    world = World()
-    world.run(A)
-    for node in (B, C):
-        world.lose()
-        recover(world, node)
-    world.lose()
-    world.settle()
-    assert world.job.state == "FAILED"
-    assert "no progress" in world.job.reason
-
-
-def test_more_recoveries_than_the_order_allows_end_the_job() -> None:
-    world = running(World(Snapshot(job=new_job(spec=spec(max_recoveries=0)), escrow=escrow())))
-    world.lose()
-    world.settle()
-    assert world.job.state == "FAILED"
-
-
 def test_a_drained_node_is_left_and_tried_again_later() -> None:
     world = running()
     world.snapshot = replace(world.snapshot, draining_nodes=frozenset({A}))
