@@ -75,7 +75,7 @@ def leave_idle(draft: Draft, award: Award) -> bool:
     """
     why = idle_too_long(draft, award)
     if why and outputs_stored(draft.snapshot, award):
-        draft.add(NoteAward(award.fence, facts={"exit_code": 0, "exited_at": draft.now}))
+        _note_end(draft, award)
     elif why:
         draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {why}")
@@ -127,14 +127,15 @@ def kept_out(draft: Draft) -> dict[str, str]:
 def said_goodbye(draft: Draft) -> bool:
     """The host of the current award stops in order: the job moves at once, nobody is punished and nothing is counted.
 
-    Beyond ``max_stops_a_week`` the goodbye is not taken: the monitor finds the node gone, and that is a loss.
+    Beyond ``max_stops_a_week`` the goodbye is not taken: the monitor finds the node gone, and that is a loss. Where the
+    outputs are in, it came between them and word of the exit: the job has ended.
     """
     award, state = draft.snapshot.award, draft.snapshot.job.state
     word = award.goodbye if award is not None else None
     if award is None or word is None or state not in PLACED | {JobState.CANCELLING}:
         return False
-    if _outputs_are_in(draft.snapshot, award):
-        return False
+    if outputs_stored(draft.snapshot, award):
+        return _note_end(draft, award)
     if word.recent > draft.policy.max_stops_a_week:
         told = {"node": award.node, "fence": award.fence, "stops": word.recent}
         draft.add(NoteAward(award.fence, facts={"goodbye": None}), Record("node.stop_not_excused", told))
@@ -160,6 +161,9 @@ def outputs_stored(snapshot: Snapshot, award: Award) -> bool:
     return head is not None and head.final and head.fence == award.fence
 
 
-def _outputs_are_in(snapshot: Snapshot, award: Award) -> bool:
-    """Whether the job ended well and only its end is left to be noted."""
-    return award.exit_code == 0 and outputs_stored(snapshot, award)
+def _note_end(draft: Draft, award: Award) -> bool:
+    """The outputs are in, so the job ended well, whatever was said before. False where that is noted already."""
+    if award.exit_code == 0 and not award.host_fault:
+        return False
+    draft.add(NoteAward(award.fence, facts={"exit_code": 0, "exited_at": draft.now, "host_fault": None}))
+    return True

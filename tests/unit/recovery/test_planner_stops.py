@@ -118,3 +118,31 @@ def test_outputs_that_were_not_stored_before_the_host_stopped_are_made_again() -
     world.goodbye()
     world.settle()
     assert world.job.state == "AUCTIONING"
+
+
+@pytest.mark.parametrize("wish", [None, "cancel"])
+@pytest.mark.parametrize(("code", "fault"), [(None, ""), (0, ""), (137, "the host's Docker daemon was started anew")])
+def test_a_goodbye_after_the_outputs_were_stored_is_the_end_of_the_job(
+    wish: str | None, code: int | None, fault: str
+) -> None:
+    """Only word of the exit was lost, or that of an earlier one is still to be dealt with: nothing is run again."""
+    world = running()
+    if code is not None:
+        world.exit(code, fault)
+    world.commit(final=True, mode="files")
+    world.set_job(wish=wish)
+    world.goodbye()
+    world.settle()
+    assert (world.job.state, world.snapshot.awards[-1].outcome, world.job.reason) == ("SUCCEEDED", "finished", "")
+    assert len(world.snapshot.auctions) == 1
+
+
+def test_a_goodbye_in_the_midst_of_a_move_after_the_outputs_were_stored_is_the_end_of_the_job() -> None:
+    for wish in ("migrate", "hibernate"):
+        world = running()
+        world.set_job(wish=wish)
+        world.settle()
+        world.commit(final=True, mode="files")
+        world.goodbye()
+        world.settle()
+        assert (world.job.state, world.snapshot.awards[-1].outcome) == ("SUCCEEDED", "finished")
