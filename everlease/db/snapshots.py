@@ -37,7 +37,7 @@ from everlease.domain.snapshot import (
 from everlease.domain.terms import Bid, Order
 
 _LAST = 64
-"""Awards, auctions and transactions of a job that a decision looks back on."""
+"""Awards, commands, auctions and transactions of a job that a decision looks back on."""
 WEEK_S = 7 * 86_400.0
 _DEFAULT_BANDWIDTH = 12_500_000
 
@@ -162,6 +162,8 @@ def _award(tx: Tx, row: AwardRow) -> Award:
         exited_at=facts.get("exited_at"),
         host_fault=str(facts.get("host_fault", "")),
         host_faults=int(facts.get("host_faults", 0)),
+        asked_checkpoints=int(facts.get("asked_checkpoints", 0)),
+        hibernations=int(facts.get("hibernations", 0)),
         goodbye=_goodbye(tx, row),
         final_commit_failed=str(facts.get("final_commit_failed", "")),
         undumpable=str(facts.get("undumpable", "")),

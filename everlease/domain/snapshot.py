@@ -58,7 +58,8 @@ class Award:
 
     ``host_fault``: why that end was the host's doing, where it was; ``host_faults``: how many of them were made up for.
     ``idle_since``: since when its heartbeats say that the workload does not run; ``storing``: the last said that it
-    stands still for something to be stored.
+    stands still for something to be stored. ``restarts``, ``host_faults``, ``asked_checkpoints`` and ``hibernations``
+    number the commands: of those a snapshot has the newest alone.
     """
 
     fence: int
@@ -94,6 +95,8 @@ class Award:
     exited_at: float | None = None
     host_fault: str = ""
     host_faults: int = 0
+    asked_checkpoints: int = 0
+    hibernations: int = 0
     goodbye: Goodbye | None = None
     final_commit_failed: str = ""
     undumpable: str = ""
@@ -229,7 +232,8 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq.
+    """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq, and the
+    newest of a long history: nothing may be counted in them that has no bound.
 
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.

@@ -41,7 +41,7 @@ def hibernating(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.HIBERNATED)
         return
-    purpose = f"hibernate-{_hibernations(draft, award)}"
+    purpose = f"hibernate-{award.hibernations}"
     if watch_lease(draft, award) or _ended(draft, award, JobEvent.HIBERNATE_ABANDONED, purpose):
         return
     answer = hold(draft, award, purpose)
@@ -73,12 +73,6 @@ def _ended(draft: Draft, award: Award, abandoned: JobEvent, purpose: str) -> boo
 
 def _migration(auction: Auction) -> str:
     return f"migrate-{auction.id}"
-
-
-def _hibernations(draft: Draft, award: Award) -> int:
-    """How many attempts under this award were thawed again: the number of the present one."""
-    prefix, suffix = "thaw/hibernate-", f"/{award.fence}"
-    return sum(1 for c in draft.snapshot.commands if c.step.startswith(prefix) and c.step.endswith(suffix))
 
 
 def _decide(draft: Draft, auction: Auction) -> None:

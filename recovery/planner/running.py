@@ -149,12 +149,16 @@ def _wishes(draft: Draft, award: Award) -> None:
     snapshot = draft.snapshot
     wish = snapshot.job.wish
     if wish == "checkpoint":
-        number = sum(1 for command in snapshot.commands if command.step.startswith(f"checkpoint/{award.fence}/"))
-        step = f"checkpoint/{award.fence}/{number + 1}"
+        number = award.asked_checkpoints + 1
+        step = f"checkpoint/{award.fence}/{number}"
         timeout = draft.policy.checkpoint_timeout_s
-        draft.add(ClearWish(), IssueCommand(award.node, award.fence, step, "checkpoint", {"hold": False}, timeout))
+        draft.add(
+            ClearWish(),
+            NoteAward(award.fence, facts={"asked_checkpoints": number}),
+            IssueCommand(award.node, award.fence, step, "checkpoint", {"hold": False}, timeout),
+        )
     elif wish == "hibernate":
-        draft.add(ClearWish())
+        draft.add(ClearWish(), NoteAward(award.fence, facts={"hibernations": award.hibernations + 1}))
         draft.event(JobEvent.HIBERNATE_REQUESTED)
     elif wish == "migrate":
         draft.add(ClearWish())

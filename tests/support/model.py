@@ -30,6 +30,8 @@ NODES = tuple("0x" + f"{n:02x}" * 20 for n in range(1, 6))
 POLICY = Policy(min_runtime_s=60, bond=1000)
 RATE = 3_600_000
 START = 1_000_000.0
+LOADED = 64
+"""How many commands of a job recovery gets to see, the newest."""
 
 ORDER = Order(
     tenant="0x" + "aa" * 20,
@@ -98,6 +100,7 @@ class World:
     policy: Policy = POLICY
     moved: list[tuple[float, int, m.Move]] = field(default_factory=list)
     serial: int = 0
+    steps: set[str] = field(default_factory=set)
 
     # -- recovery --
 
@@ -227,10 +230,10 @@ class World:
             self.set_job(recoveries=self.job.recoveries + 1, barren_recoveries=barren)
 
     def _issue(self, move: m.IssueCommand) -> None:
-        if self.snapshot.command(move.step) is None:
-            deadline = self.now + move.timeout_s
-            command = Command(move.fence, move.node, move.step, move.kind, self.now, deadline)
-            self._set(commands=(*self.snapshot.commands, command))
+        if move.step not in self.steps:
+            self.steps.add(move.step)
+            command = Command(move.fence, move.node, move.step, move.kind, self.now, self.now + move.timeout_s)
+            self._set(commands=(*self.snapshot.commands, command)[-LOADED:])
 
     def _enqueue(self, action_key: str, call: str) -> None:
         assert all(tx.action_key != action_key for tx in self.snapshot.txs)

@@ -1,4 +1,4 @@
-"""While it runs and as it ends: exits, failed restores, money, hibernate, cancel."""
+"""While it runs and as it ends: exits, failed restores, money, cancel."""
 
 from dataclasses import replace
 
@@ -150,45 +150,6 @@ def test_a_provider_that_gave_notice_is_left() -> None:
     assert world.job.state == "MIGRATING"
 
 
-def test_hibernate_closes_the_lease_and_resume_goes_to_auction() -> None:
-    world = running()
-    world.set_job(wish="hibernate")
-    world.settle()
-    world.commit()
-    world.answer("hold")
-    world.settle()
-    assert world.job.state == "HIBERNATED"
-    assert settles(world) == [("lease-1", "close")]
-    world.mine()
-    world.set_job(wish="resume")
-    world.settle()
-    assert world.job.state == "AUCTIONING"
-    assert world.snapshot.auctions[-1].plan == "resume"
-
-
-def test_an_uncommitted_hold_is_no_hibernation_and_can_be_tried_again() -> None:
-    world = World()
-    world.run(A)
-    for attempt in (1, 2):
-        world.set_job(wish="hibernate")
-        world.settle()
-        world.answer("hold")
-        world.settle()
-        assert world.job.state == "RUNNING"
-        assert len(issued(world, "thaw")) == attempt
-
-
-def test_a_hibernating_job_that_loses_its_host_is_hibernated() -> None:
-    world = running()
-    world.set_job(wish="hibernate")
-    world.settle()
-    world.lose()
-    world.now += 20
-    world.settle()
-    assert world.job.state == "HIBERNATED"
-    assert settles(world) == [("lease-1", "suspend")]
-
-
 def test_cancel_stops_signs_and_closes() -> None:
     world = running()
     world.set_job(wish="cancel")
@@ -257,25 +218,6 @@ def test_a_job_that_cannot_be_dumped_stops_unless_the_order_allows_files() -> No
         world.set_award(1, undumpable="it uses io_uring")
         world.settle()
         assert world.job.state == state
-
-
-def test_a_wished_checkpoint_is_taken_once() -> None:
-    world = running()
-    for _ in range(2):
-        world.set_job(wish="checkpoint")
-        world.settle()
-    assert [move.step for move in issued(world, "checkpoint")] == ["checkpoint/1/1", "checkpoint/1/2"]
-    assert world.job.wish is None
-
-
-def test_wishes_that_make_no_sense_are_dropped() -> None:
-    world = World()
-    world.settle()
-    for wish in ("migrate", "resume", "checkpoint"):
-        world.set_job(wish=wish)
-        world.settle()
-        assert world.job.wish is None
-        assert world.job.state == "AUCTIONING"
 
 
 def test_a_failing_close_is_tried_again_later_each_time() -> None:
