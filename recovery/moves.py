@@ -33,8 +33,9 @@ class ClearWish:
 
 @dataclass(frozen=True, slots=True)
 class OpenAuction:
-    """Call for bids on epoch ``epoch`` for ``window_s`` seconds; ``excluded``: nodes that are not asked, and why.
+    """Call for bids on epoch ``epoch`` for ``window_s`` seconds.
 
+    ``excluded``: nodes and providers that are not asked, and why.
     ``bids_until``: unix seconds until which a bid must be good, for ``open`` may come that late.
     """
 

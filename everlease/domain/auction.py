@@ -34,7 +34,8 @@ class Offer:
 class AuctionTerms:
     """What the order and the marketplace set: ceilings in base units, seconds, and the epoch the bids must name.
 
-    ``bids_until``: the unix second until which a bid must be good; ``excluded_nodes``: why each of them is not asked.
+    ``bids_until``: the unix second until which a bid must be good; ``excluded``: nodes and providers that are not
+    asked, and why.
     """
 
     order_hash: str
@@ -44,7 +45,7 @@ class AuctionTerms:
     bids_until: int
     horizon_s: int = 6 * 3600
     loss_per_failure_s: int = 180
-    excluded_nodes: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def refusal(offer: Offer, terms: AuctionTerms) -> str | None:
         return f"the provider has {offer.available_collateral} of free stake, the bid promises {bid.collateral}"
     if bid.deadline < terms.bids_until:
         return f"the bid expires {terms.bids_until - bid.deadline} s before a lease on it may have to be opened"
-    return terms.excluded_nodes.get(bid.node)
+    return terms.excluded.get(bid.node) or terms.excluded.get(bid.provider)
 
 
 def served_seconds(offer: Offer, terms: AuctionTerms) -> int:

@@ -96,8 +96,9 @@ def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Ca
 
 
 def _not_now(row: NodeRow, excluded: dict[str, str], now: float) -> str | None:
-    if row.address in excluded:
-        return excluded[row.address]
+    for address in (row.address, row.provider):
+        if address in excluded:
+            return excluded[address]
     if row.draining:
         return "the node is draining"
     if row.shun_until is not None and row.shun_until.timestamp() > now:
@@ -121,7 +122,7 @@ def _terms(item: OpenAuction, now: int) -> AuctionTerms:
         max_rate_per_hour=int(order["max_rate_per_hour"]),
         min_collateral=int(order["min_collateral"]),
         bids_until=max(int(item.auction.bids_until.timestamp()), now),
-        excluded_nodes=item.auction.excluded,
+        excluded=item.auction.excluded,
     )
 
 

@@ -28,6 +28,8 @@ _REFUSED_STARTS = {
     "left": "this host stopped while it had the job: others are asked first",
 }
 """Outcomes that keep a node out until an auction finds nobody else, and what it is told."""
+_RESTORE_FAILED = "a host of this provider failed to restore this checkpoint: others are asked first"
+"""Keeps a provider's other nodes out until an auction finds nobody else."""
 _LASTING = {
     "moved": "the job already failed on this node",
     "restore_failed": "this node failed to restore this checkpoint",
@@ -86,7 +88,7 @@ def out_of_terms(draft: Draft) -> str | None:
 
 
 def call_for_bids(draft: Draft, plan: str | None = None, excluded: Mapping[str, str] | None = None) -> OpenAuction:
-    """The next call for bids: on the next epoch, without the nodes that failed this job."""
+    """The next call for bids: on the next epoch, without the nodes and providers that failed this job."""
     snapshot = draft.snapshot
     plan = plan or _plan(snapshot)
     windows = {"first": draft.policy.auction_window_s, "migration": draft.policy.migration_window_s}
@@ -124,7 +126,7 @@ def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerm
         max_rate_per_hour=maximum,
         min_collateral=order.min_collateral,
         bids_until=max(auction.bids_until, int(now) + BID_SLACK_S),
-        excluded_nodes=auction.excluded,
+        excluded=auction.excluded,
     )
 
 
@@ -221,14 +223,17 @@ def _plan(snapshot: Snapshot) -> str:
 
 
 def _excluded(draft: Draft) -> dict[str, str]:
-    """Nodes where the workload or a restore failed stay out; those that were late or could not get it going are let in
-    after a dry auction, those whose hosts failed it after a while at the soonest.
+    """Nodes where the workload or a restore failed stay out. Those that were late or could not get it going are let in
+    after a dry auction, as are others of a provider that failed to restore this checkpoint; those whose hosts failed
+    the job after a while at the soonest.
     """
     snapshot = draft.snapshot
     head = snapshot.job.head_manifest
     out: dict[str, str] = {}
     if not dry_auctions(snapshot):
         out |= {a.node: _REFUSED_STARTS[a.outcome] for a in _since_started(snapshot, _REFUSED_STARTS)}
+        failed = _since_started(snapshot, {"restore_failed"})
+        out |= {a.provider: _RESTORE_FAILED for a in failed if a.restore_manifest == head}
     out |= kept_out(draft)
     for award in snapshot.awards:
         of_head = award.outcome == "moved" or award.restore_manifest == head
@@ -272,25 +277,27 @@ def _mode(draft: Draft, plan: str) -> str:
 
 
 def _damaged(draft: Draft) -> bool:
-    """A head that two nodes failed to restore gives way to its predecessor; then FAILED.
+    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED.
 
-    One node's word that a block is damaged is enough where no other node is there to try: another may hold the block
-    in its cache, and a node that lies must not take a job back alone.
+    One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts (the
+    second dry auction asked them) included: another may hold the block in its cache. It costs that one checkpoint; to
+    give up more, or the job, takes a second provider. Until one comes the job waits.
     """
     snapshot = draft.snapshot
     failed = _since_started(snapshot, {"restore_failed"})
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    alone = bool(dry_auctions(snapshot)) and any(_corrupt(snapshot, award) for award in of_head)
-    if not of_head or (len(of_head) < 2 and not alone):
+    several = len({award.provider for award in of_head}) > 1
+    alone = len(dry_auctions(snapshot)) > 1 and any(_corrupt(snapshot, award) for award in of_head)
+    if not several and not alone:
         return False
     head = snapshot.head
     seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
     before = seqs.get(head.predecessor or "") if head is not None else None
-    if head is None or before is None or len({award.restore_manifest for award in failed}) > 1:
-        draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
-    else:
+    if head is not None and before is not None and len(of_head) == len(failed):
         draft.add(MarkDamaged(head.seq, _last_error(snapshot, of_head[0]), before.seq, before.manifest))
-    return True
+    elif several:
+        draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
+    return bool(draft.moves)
 
 
 def _corrupt(snapshot: Snapshot, award: Award) -> bool:

@@ -101,6 +101,8 @@ class World:
     moved: list[tuple[float, int, m.Move]] = field(default_factory=list)
     serial: int = 0
     steps: set[str] = field(default_factory=set)
+    providers: dict[str, str] = field(default_factory=dict)
+    """Of nodes that are not their own."""
 
     # -- recovery --
 
@@ -249,10 +251,10 @@ class World:
         fresh = [node for node in nodes if all(o.offer.bid.node != node for o in self.snapshot.offers)]
         offers = [
             SignedOffer(
-                Offer(Bid(node, node, JOB, auction.epoch, rate, 1, auction.bids_until, self.serial), 86400, 0, 1, 10),
+                Offer(Bid(owner, node, JOB, auction.epoch, rate, 1, auction.bids_until, self.serial), 86400, 0, 1, 10),
                 "0x01",
             )
-            for node in fresh
+            for node, owner in ((node, self.providers.get(node, node)) for node in fresh)
         ]
         self._set(offers=(*self.snapshot.offers, *offers))
 

@@ -59,7 +59,8 @@ class JobRow(Base):
 class AuctionRow(Base):
     """One call for bids. Open until ``closed_at``; ``plan`` says what for (first, recovery, migration, resume).
 
-    ``excluded``: the nodes that are not asked, and why, in words for them. ``bids_until``: how long a bid must be good.
+    ``excluded``: the nodes and providers that are not asked, and why, in words for them.
+    ``bids_until``: how long a bid must be good.
     ``asked``: the nodes that the auction waits for. One that fits later is asked too, and not waited for.
     """
 

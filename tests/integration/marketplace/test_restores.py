@@ -86,7 +86,10 @@ def test_a_preload_names_the_needs_of_the_checkpoint_to_be_taken(service: Servic
     assert (command.checkpoint, command.checkpoint_requirements["kernel"]) == (head, "6.12.9")
 
 
-def test_an_excluded_node_is_told_why(service: Service, node: FakeNode, job_id: str) -> None:
-    auction_id = open_auction(service, job_id, excluded={node.key.address: "this node was late with the job"})
+@pytest.mark.parametrize("whom", ["key", "provider"])
+def test_a_node_that_is_excluded_itself_or_by_its_provider_is_told_why(
+    service: Service, node: FakeNode, job_id: str, whom: str
+) -> None:
+    auction_id = open_auction(service, job_id, excluded={getattr(node, whom).address: "it was late with the job"})
     node.connect()
-    assert refusal(service, auction_id, node) == "this node was late with the job"
+    assert refusal(service, auction_id, node) == "it was late with the job"

@@ -83,11 +83,12 @@ def test_bidding_lower_never_loses_and_never_changes_what_a_winner_is_paid(found
         ({"collateral": 1001}, "free stake"),
         ({"deadline": 999}, "expires 1 s before"),
         ({"node": "0xbad"}, "was late"),
+        ({"provider": "0xworse"}, "others first"),
     ],
 )
 def test_what_keeps_a_bid_out(change: dict[str, object], words: str) -> None:
     bid = Bid("0xaa", "0xbb", JOB, 3, 5, 100, 2000, 1)
-    terms = replace(TERMS, excluded_nodes={"0xbad": "this node was late with the job"})
+    terms = replace(TERMS, excluded={"0xbad": "this node was late with the job", "0xworse": "others first"})
     offer = Offer(bid, 1, 0, 1, 1000)
     assert refusal(offer, terms) is None
     reason = refusal(replace(offer, bid=replace(bid, **change)), terms)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""While it runs and as it ends: exits, failed restores, money, cancel."""
+"""While it runs and as it ends: exits, money, cancel."""
 
 from dataclasses import replace
 
@@ -89,45 +89,6 @@ def test_a_restart_that_fails_moves_the_job() -> None:
     world.answer("restart", ok=False, error="no")
     world.settle()
     assert world.snapshot.awards[0].outcome == "moved"
-
-
-def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_then_fails() -> None:
-    world = running()
-    world.commit()
-    world.lose()
-    recover(world, B, ok=False)
-    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
-    recover(world, C, ok=False)
-    assert world.job.head_seq == 1, "the head went back"
-    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True]
-    recover(world, B, ok=False)
-    recover(world, C, ok=False)
-    assert world.job.state == "FAILED"
-    assert "criu said no" in world.job.reason
-
-
-def test_a_damaged_block_is_tried_on_another_node_which_may_hold_it_in_its_cache() -> None:
-    world = running()
-    world.commit()
-    world.lose()
-    recover(world, B, ok=False, damaged=True)
-    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
-    recover(world, C)
-    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
-
-
-def test_a_damaged_block_gives_way_to_the_checkpoint_before_where_no_other_node_is_there() -> None:
-    world = running()
-    world.commit()
-    world.lose()
-    recover(world, B, ok=False, damaged=True)
-    world.settle()
-    world.now += POLICY.recovery_window_s + POLICY.patience_s + 1
-    world.settle()
-    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 2)
-    world.now += POLICY.capacity_wait_s + 1
-    recover(world, B)
-    assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
 
 
 def test_a_drained_node_is_left_and_tried_again_later() -> None:
