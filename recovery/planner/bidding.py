@@ -21,6 +21,7 @@ BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
 _REFUSED_STARTS = {
     "prepare_failed": "the job's preparation failed on this node: others are asked first",
+    "unready": "this node could not prepare the job for now: others are asked first",
     "open_failed": "a lease with this node could not be opened: others are asked first",
     "late": "this node was late with the job: others are asked first",
     "host_fault": "this host failed the job: others are asked first",
@@ -60,13 +61,14 @@ def auctioning(draft: Draft) -> None:
 
 
 def hopeless(draft: Draft) -> bool:
-    """Give up a job that was recovered too often, makes no progress, or that no node could start."""
+    """Give up a job that was recovered too often, makes no progress, or that several providers could not start."""
     job, policy = draft.snapshot.job, draft.policy
+    refusing = {award.provider for award in _since_started(draft.snapshot, {"prepare_failed"})}
     if job.recoveries > job.spec.max_recoveries:
         draft.give_up(f"the job was recovered {job.spec.max_recoveries} times, as often as its order allows")
     elif job.barren_recoveries >= policy.max_barren:
         draft.give_up(f"the job made no progress over {job.barren_recoveries} recoveries")
-    elif len(_since_started(draft.snapshot, {"prepare_failed"})) >= policy.max_refused_starts:
+    elif len(refusing) >= policy.max_refused_starts:
         draft.give_up(f"no node could start the job: {job.reason}")
     else:
         return False

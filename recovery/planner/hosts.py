@@ -10,6 +10,10 @@ from recovery.planner.draft import Draft
 HOST_FAULT = "host_fault"
 """The outcome of an award whose host's Docker went away too often, or did not get the job going again."""
 
+UNREADY = "unready"
+"""The outcome of an award whose host could not prepare or start the job, for want of something that may come."""
+
+_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed"})
 STOPPED, LEFT = "stopped", "left"
 """Outcomes of an award whose host stopped in order: its workload stands still, or may run until its guard's time."""
 
@@ -106,7 +110,7 @@ def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
 
 
 def kept_out(draft: Draft) -> dict[str, str]:
-    """Nodes that failed the job and may not have it yet: longer with each of their faults at this head.
+    """Nodes that failed the job, or to prepare it, and may not have it yet: longer with each time at this head.
 
     Else a bad host that alone fits would use up the order's leases. One that served for longer than it would be kept
     out does not.
@@ -114,14 +118,21 @@ def kept_out(draft: Draft) -> dict[str, str]:
     policy, head = draft.policy, draft.snapshot.job.head_seq
     faults: dict[str, list[Award]] = {}
     for award in draft.snapshot.awards:
-        if award.outcome == HOST_FAULT and award.restore_seq >= head and award.earned_s < policy.fault_wait_max_s:
+        if award.outcome in _KEPT_OUT and award.restore_seq >= head and award.earned_s < policy.fault_wait_max_s:
             faults.setdefault(award.node, []).append(award)
     waits = {node: policy.fault_wait_s(len(found)) for node, found in faults.items()}
     return {
-        node: f"this host failed the job: it is asked again after {waits[node]:.0f} s"
+        node: f"this host failed the job{_told(draft.snapshot, found[-1])}: it is asked again after {waits[node]:.0f} s"
         for node, found in faults.items()
         if draft.now < (found[-1].ended_at or draft.now) + waits[node]
     }
+
+
+def _told(snapshot: Snapshot, award: Award) -> str:
+    """What its host said of that, in brackets; empty where it said nothing."""
+    answers = (snapshot.command(f"{kind}/{award.fence}") for kind in ("prepare", "start"))
+    said = award.host_fault or next((answer.error for answer in answers if answer is not None and answer.error), "")
+    return f" ({said[:200]})" if said else ""
 
 
 def said_goodbye(draft: Draft) -> bool:

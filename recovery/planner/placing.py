@@ -8,7 +8,7 @@ from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snaps
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
-from recovery.planner.hosts import HOST_FAULT
+from recovery.planner.hosts import HOST_FAULT, UNREADY
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
 
 LATE = "late"
@@ -79,12 +79,17 @@ def prepare_payload(snapshot: Snapshot, restore_manifest: str | None) -> dict[st
 
 
 def failure(answer: Command, outcome: str) -> str:
-    """What a failed answer says of its node: it was late, it can't hold this checkpoint, or the step failed there."""
+    """What a failed answer says of its node: it was late, it can't hold this checkpoint, or the step failed there.
+
+    A preparation that the node itself calls worth another try says nothing about the job.
+    """
     if answer.expired:
         return LATE
     if answer.result.get("host_fault"):
         return HOST_FAULT
-    return "unfit" if answer.result.get("unfit") else outcome
+    if answer.result.get("unfit"):
+        return "unfit"
+    return UNREADY if answer.retryable and outcome == "prepare_failed" else outcome
 
 
 def _checkpoint(snapshot: Snapshot, manifest: str | None) -> Checkpoint | None:

@@ -13,6 +13,7 @@ class Policy:
     ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
     where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
     ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
+    ``max_refused_starts``: how many providers must say that the job can't be started anywhere.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """

@@ -258,11 +258,14 @@ class World:
         ]
         self._set(offers=(*self.snapshot.offers, *offers))
 
-    def answer(self, step_prefix: str, *, ok: bool = True, error: str = "", **result: Any) -> bool:
+    def answer(
+        self, step_prefix: str, *, ok: bool = True, error: str = "", retryable: bool = False, **result: Any
+    ) -> bool:
         """The oldest open command of this name is answered."""
         for command in self.snapshot.commands:
             if command.step.startswith(step_prefix) and command.ok is None:
-                done = replace(command, ok=ok, sent_at=self.now, finished_at=self.now, error=error, result=result)
+                said = {"ok": ok, "error": error, "retryable": retryable, "result": result}
+                done = replace(command, sent_at=self.now, finished_at=self.now, **said)
                 self._set(commands=tuple(done if c is command else c for c in self.snapshot.commands))
                 return True
         return False

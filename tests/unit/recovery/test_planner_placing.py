@@ -161,20 +161,6 @@ def test_a_chain_that_stands_still_does_not_keep_the_job_in_allocating_for_ever(
     assert world.job.state == "AUCTIONING", "by another auction, with bids that are good for longer"
 
 
-def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
-    world = World(policy=replace(POLICY, max_refused_starts=2))
-    for node in (A, B):
-        world.settle()
-        world.offer(node)
-        world.now += 2
-        world.settle()
-        world.answer("prepare", ok=False, error="the image is broken")
-        world.mine(ok=False)
-        world.settle()
-    assert world.job.state == "FAILED"
-    assert "the image is broken" in world.job.reason
-
-
 def test_an_escrow_that_cannot_pay_is_exhausted_until_it_is_topped_up() -> None:
     world = World(Snapshot(job=new_job(), escrow=escrow(balance=2000)))
     world.settle()
