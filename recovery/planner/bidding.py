@@ -12,25 +12,24 @@ from everlease.domain.snapshot import Auction, Award, Snapshot
 from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
-from recovery.planner.hosts import kept_out
+from recovery.planner.hosts import kept_out, let_in_at
 from recovery.planner.leases import how_to_settle, left_over, silent_from
 
 CLOCKS_APART_S = 600
 """How far a node's clock may be behind ours before it takes a call for one that binds it too long."""
 BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
-_REFUSED_STARTS = {
-    "prepare_failed": "the job's preparation failed on this node: others are asked first",
-    "unready": "this node could not prepare the job for now: others are asked first",
-    "open_failed": "a lease with this node could not be opened: others are asked first",
-    "late": "this node was late with the job: others are asked first",
-    "host_fault": "this host failed the job: others are asked first",
-    "stopped": "this host stopped while it had the job: others are asked first",
-    "left": "this host stopped while it had the job: others are asked first",
+_OTHERS_FIRST = {
+    "prepare_failed": "the job's preparation failed on a host of this provider: others are asked first",
+    "unready": "a host of this provider could not prepare the job for now: others are asked first",
+    "restore_failed": "a host of this provider failed to restore this checkpoint: others are asked first",
+    "open_failed": "a lease with this provider could not be opened: others are asked first",
+    "late": "a host of this provider was late with the job: others are asked first",
+    "host_fault": "a host of this provider failed the job: others are asked first",
+    "stopped": "a host of this provider stopped while it had the job: others are asked first",
+    "left": "a host of this provider stopped while it had the job: others are asked first",
 }
-"""Outcomes that keep a node out until an auction finds nobody else, and what it is told."""
-_RESTORE_FAILED = "a host of this provider failed to restore this checkpoint: others are asked first"
-"""Keeps a provider's other nodes out until an auction finds nobody else."""
+"""Outcomes that keep a provider out until an auction finds nobody else, and what its nodes are told."""
 _LASTING = {
     "moved": "the job already failed on this node",
     "restore_failed": "this node failed to restore this checkpoint",
@@ -225,23 +224,33 @@ def _plan(snapshot: Snapshot) -> str:
 
 
 def _excluded(draft: Draft) -> dict[str, str]:
-    """Nodes where the workload or a restore failed stay out. Those that were late or could not get it going are let in
-    after a dry auction, as are others of a provider that failed to restore this checkpoint; those whose hosts failed
-    the job after a while at the soonest.
+    """Nodes where the workload or a restore failed stay out. Providers whose hosts were late or could not get it going
+    are let in after a dry auction; those whose hosts failed the job after a while at the soonest.
     """
     snapshot = draft.snapshot
     head = snapshot.job.head_manifest
     out: dict[str, str] = {}
     if not dry_auctions(snapshot):
-        out |= {a.node: _REFUSED_STARTS[a.outcome] for a in _since_started(snapshot, _REFUSED_STARTS)}
-        failed = _since_started(snapshot, {"restore_failed"})
-        out |= {a.provider: _RESTORE_FAILED for a in failed if a.restore_manifest == head}
+        out |= {award.provider: _OTHERS_FIRST[award.outcome] for award in _asked_last(snapshot)}
     out |= kept_out(draft)
     for award in snapshot.awards:
         of_head = award.outcome == "moved" or award.restore_manifest == head
         if award.outcome in _LASTING and of_head:
             out[award.node] = _LASTING[award.outcome]
     return out
+
+
+def _asked_last(snapshot: Snapshot) -> list[Award]:
+    failed = _since_started(snapshot, _OTHERS_FIRST)
+    head = snapshot.job.head_manifest
+    return [award for award in failed if award.outcome != "restore_failed" or award.restore_manifest == head]
+
+
+def let_in_soon(draft: Draft) -> bool:
+    """Whether the last auction was dry and asked others alone: those it left out are worth another at once."""
+    waiting = kept_out(draft)
+    left_out = (award.provider for award in _asked_last(draft.snapshot))
+    return len(dry_auctions(draft.snapshot)) == 1 and any(provider not in waiting for provider in left_out)
 
 
 def dry_auctions(snapshot: Snapshot) -> list[Auction]:
@@ -281,16 +290,15 @@ def _mode(draft: Draft, plan: str) -> str:
 def _damaged(draft: Draft) -> bool:
     """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED.
 
-    One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts (the
-    second dry auction asked them) included: another may hold the block in its cache. It costs that one checkpoint; to
-    give up more, or the job, takes a second provider. Until one comes the job waits.
+    One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
+    included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
+    a second provider. Until one comes the job waits.
     """
     snapshot = draft.snapshot
     failed = _since_started(snapshot, {"restore_failed"})
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
     several = len({award.provider for award in of_head}) > 1
-    alone = len(dry_auctions(snapshot)) > 1 and any(_corrupt(snapshot, award) for award in of_head)
-    if not several and not alone:
+    if not several and not any(_corrupt(snapshot, award) for award in of_head if _found_nobody(draft, award.provider)):
         return False
     head = snapshot.head
     seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
@@ -300,6 +308,12 @@ def _damaged(draft: Draft) -> bool:
     elif several:
         draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
     return bool(draft.moves)
+
+
+def _found_nobody(draft: Draft, provider: str) -> bool:
+    """Whether the last auction was dry though it asked this provider, too."""
+    dry = dry_auctions(draft.snapshot)
+    return len(dry) > 1 and dry[0].opened_at >= let_in_at(draft).get(provider, 0.0)
 
 
 def _corrupt(snapshot: Snapshot, award: Award) -> bool:

@@ -110,22 +110,44 @@ def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
 
 
 def kept_out(draft: Draft) -> dict[str, str]:
-    """Nodes that failed the job, or to prepare it, and may not have it yet: longer with each time at this head.
+    """Providers and nodes that may not have the job yet, for their hosts failed it, or to prepare or restore it."""
+    return {address: why for address, (at, why) in _let_in(draft).items() if draft.now < at}
 
-    Else a bad host that alone fits would use up the order's leases. One that served for longer than it would be kept
-    out does not.
+
+def let_in_at(draft: Draft) -> dict[str, float]:
+    """When such a provider, or node, may have the job again (unix seconds)."""
+    return {address: at for address, (at, _) in _let_in(draft).items()}
+
+
+def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
+    """A provider waits longer with each such failure of any of its hosts at this head: else bad hosts that alone fit
+    would use up the order's leases, however many there are.
+
+    The hosts that failed wait twice as long as its others. So where nobody else bids, a provider with one broken host
+    has the job on another soon, however cheap the broken one is. A lease under which a host served for longer than it
+    would be kept out counts for nothing.
     """
-    policy, head = draft.policy, draft.snapshot.job.head_seq
     faults: dict[str, list[Award]] = {}
     for award in draft.snapshot.awards:
-        if award.outcome in _KEPT_OUT and award.restore_seq >= head and award.earned_s < policy.fault_wait_max_s:
-            faults.setdefault(award.node, []).append(award)
-    waits = {node: policy.fault_wait_s(len(found)) for node, found in faults.items()}
-    return {
-        node: f"this host failed the job{_told(draft.snapshot, found[-1])}: it is asked again after {waits[node]:.0f} s"
-        for node, found in faults.items()
-        if draft.now < (found[-1].ended_at or draft.now) + waits[node]
-    }
+        if _counts(draft, award):
+            faults.setdefault(award.provider, []).append(award)
+    out: dict[str, tuple[float, str]] = {}
+    for provider, found in faults.items():
+        wait, ended = draft.policy.fault_wait_s(len(found)), found[-1].ended_at or draft.now
+        told, half = _told(draft.snapshot, found[-1]), wait / 2
+        why = f"a host of this provider failed the job{told}: its others are asked again after {half:.0f} s"
+        out[provider] = (ended + half, why)
+        why = f"this host failed the job{told}: it is asked again after {wait:.0f} s"
+        out |= {award.node: (ended + wait, why) for award in found}
+    return out
+
+
+def _counts(draft: Draft, award: Award) -> bool:
+    job = draft.snapshot.job
+    if award.outcome == "restore_failed":
+        return award.restore_manifest == job.head_manifest
+    short = award.earned_s < draft.policy.fault_wait_max_s
+    return award.outcome in _KEPT_OUT and award.restore_seq >= job.head_seq and short
 
 
 def _told(snapshot: Snapshot, award: Award) -> str:

@@ -1,9 +1,10 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
 from everlease.domain.job import JobEvent
-from recovery.planner.bidding import dry_auctions, out_of_terms
+from recovery.planner.bidding import dry_auctions, let_in_soon, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
+from recovery.planner.hosts import let_in_at
 
 
 def pending(draft: Draft) -> None:
@@ -18,14 +19,20 @@ def pending(draft: Draft) -> None:
 
 
 def waiting_capacity(draft: Draft) -> None:
-    """WAITING_CAPACITY: ask again at a node's news, or after a time that doubles with every dry auction."""
+    """WAITING_CAPACITY: ask again at a node's news, once those that were kept out may be asked, or after a time that
+    doubles with every dry auction.
+    """
     dry = len(dry_auctions(draft.snapshot))
     last = draft.snapshot.auction
     since = last.closed_at if last is not None and last.closed_at is not None else draft.now
     at = since + min(draft.policy.capacity_wait_s * 2 ** min(max(dry - 1, 0), 16), draft.policy.capacity_wait_max_s)
     news = draft.snapshot.news_at
-    if news is not None and news > since:
-        at = min(at, max(news, since + draft.policy.capacity_wake_s))
+    reasons = [] if news is None else [news]
+    reasons += let_in_at(draft).values()
+    soonest = since + draft.policy.capacity_wake_s
+    if let_in_soon(draft):
+        at = soonest
+    at = min([at, *(max(reason, soonest) for reason in reasons if reason > since)])
     if draft.now >= at:
         draft.event(JobEvent.CAPACITY_TIMER)
     else:

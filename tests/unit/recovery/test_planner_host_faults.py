@@ -44,7 +44,7 @@ def test_a_host_whose_docker_fails_too_often_is_left_without_penalty_or_count() 
     world = running()
     fail_here(world)
     assert (world.snapshot.awards[0].outcome, world.job.state) == ("host_fault", "AUCTIONING")
-    assert "host failed" in world.snapshot.auctions[-1].excluded[A]
+    assert "failed the job" in world.snapshot.auctions[-1].excluded[A]
     assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
     recover(world, B)
     assert world.job.state == "RUNNING"
@@ -78,11 +78,11 @@ def test_several_hosts_that_fail_a_job_in_between_which_it_progresses_count_for_
 
 
 def test_two_hosts_of_one_provider_do_not_end_a_job() -> None:
-    world = running()
+    world = World(providers=dict.fromkeys((A, B), "the provider of both"))
+    running(world)
     for node in (B, A, B, A, B):
-        world.set_award(world.job.fence, provider="the provider of both")
         fail_here(world)
-        recover(world, node)
+        until_it_runs_again(world, node)
     assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("RUNNING", 0, 0)
 
 

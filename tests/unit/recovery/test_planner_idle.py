@@ -35,7 +35,7 @@ def test_a_host_that_does_not_serve_for_too_long_is_left_without_penalty_or_coun
     idle(world, 1)
     assert (world.job.state, outcome(world)) == ("AUCTIONING", "host_fault")
     assert "did not run there for 300 s" in world.job.reason
-    assert "host failed" in world.snapshot.auctions[-1].excluded[A]
+    assert "failed the job" in world.snapshot.auctions[-1].excluded[A]
     assert [move.step for move in issued(world, "stop")] == ["stop/1"]
     recover(world, B)
     assert (world.job.state, world.job.recoveries, world.job.barren_recoveries) == ("RUNNING", 0, 0)

@@ -366,7 +366,7 @@ def test_nodes_that_are_late_do_not_end_the_job() -> None:
         world.settle()
         world.mine()
         world.settle()
-        for _ in range(8):
+        for _ in range(16):
             world.offer(*NODES)
             world.now += 2
             world.settle()

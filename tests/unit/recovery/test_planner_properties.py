@@ -20,7 +20,7 @@ class AnyWorld(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World()
+        self.world = World(providers=dict.fromkeys(NODES[:2], "one provider"))
         self.world.settle()
 
     @rule(node=st.sampled_from(NODES))
@@ -39,11 +39,12 @@ class AnyWorld(RuleBasedStateMachine):
             ["prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "restart", "checkpoint"]
         ),
         ok=st.sampled_from([True, True, True, False]),
+        retryable=st.booleans(),
     )
-    def node_answers(self, step: str, ok: bool) -> None:
+    def node_answers(self, step: str, ok: bool, retryable: bool) -> None:
         if step == "hold" and ok:
             self.world.commit()
-        self.world.answer(step, ok=ok, error="" if ok else "it failed")
+        self.world.answer(step, ok=ok, error="" if ok else "it failed", retryable=retryable and not ok)
         self.world.settle()
 
     @rule(ok=st.sampled_from([True, True, True, False]))

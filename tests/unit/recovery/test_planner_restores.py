@@ -91,7 +91,7 @@ def test_after_a_failed_restore_other_providers_are_asked_first() -> None:
     world = lost()
     recover(world, B, ok=False)
     world.settle()
-    assert "others are asked first" in world.snapshot.auctions[-1].excluded[OTHERS]
+    assert "its others are asked again after" in world.snapshot.auctions[-1].excluded[OTHERS]
     world.offer(C, rate=1)
     world.offer(D, rate=RATE)
     world.now += POLICY.recovery_window_s
