@@ -131,7 +131,8 @@ class Agent:
 
         async with control_socket(self.settings.data_dir / "agent.sock", answer):
             works = [self.link.run(supervisor), supervisor.beat_for_ever(), stop.wait(), supervisor.empty.wait()]
-            works.append(follow(self.survey, self.host.facts, supervisor.idle, supervisor.tell_facts))
+            host, tell = self.host, supervisor.tell_facts
+            works.append(follow(self.survey, host.facts, host.free_disk, supervisor.idle, tell))
             tasks = [asyncio.ensure_future(work) for work in works]
             if self.firewall is not None:
                 tasks.append(asyncio.ensure_future(self._keep_firewall(self.firewall)))

@@ -1,7 +1,5 @@
 """Heartbeats and what follows from their answers: until when containers may run by the last one acknowledged."""
 
-import os
-
 from everlease.wire.node import Challenge, JobBeat
 from provider_agent.clock import Clock
 from provider_agent.link import Link
@@ -28,14 +26,9 @@ class Heartbeats:
         """CLOCK_BOOTTIME seconds until which containers may run; 0 before the first acknowledgement."""
         return self._deadline
 
-    async def send(self, link: Link, lines: list[JobBeat], disk_free: int) -> None:
+    async def send(self, link: Link, lines: list[JobBeat]) -> None:
         """Send one. Raises LinkDown."""
-        body = {
-            "type": "heartbeat",
-            "jobs": [line.model_dump() for line in lines],
-            "disk_free": disk_free,
-            "load": round(os.getloadavg()[0], 2),
-        }
+        body = {"type": "heartbeat", "jobs": [line.model_dump() for line in lines]}
         fences = {line.job_id: line.fence for line in lines}
 
         def numbered(number: int) -> None:

@@ -34,7 +34,7 @@ from provider_agent.mail import Mail
 from provider_agent.orphans import sweep_host
 from provider_agent.runtime.container import FAILURES
 from provider_agent.runtime.errors import RuntimeFault
-from provider_agent.threads import BEATING, BIDDING, run_in
+from provider_agent.threads import BIDDING, run_in
 
 log = logging.getLogger(__name__)
 DROP_AFTER_S = 10.0
@@ -97,9 +97,8 @@ class Supervisor:
             # A preparation is not under this node's own fence yet (it may be for a migration), so it has no line.
             if record is not None and record.phase not in ("preparing", "prepared"):
                 lines.append(await job.beat())
-        disk = await run_in(BEATING, self._host.free_disk)
         try:
-            await self._heartbeats.send(self._link, lines, max(disk, 0))
+            await self._heartbeats.send(self._link, lines)
         except LinkDown:
             return
 

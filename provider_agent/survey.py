@@ -23,6 +23,8 @@ from provider_agent.settings import AgentSettings
 
 log = logging.getLogger(__name__)
 EVERY_S = 5.0
+ROOM_BYTES = 256 << 20
+"""A change of the free disk that is worth telling, as is one of a twentieth."""
 AGAIN_S, AGAIN_AT_MOST_S = 600.0, 6 * 3600.0
 """The pause after a trial that failed; each further one is twice as long."""
 Present = tuple[object, ...]
@@ -107,11 +109,17 @@ def _look(path: Path) -> tuple[int, int, int] | None:
 
 
 async def follow(
-    survey: Survey, facts: dict[str, Any], idle: Callable[[], bool], tell: Callable[[], Awaitable[None]]
+    survey: Survey,
+    facts: dict[str, Any],
+    free: Callable[[], int],
+    idle: Callable[[], bool],
+    tell: Callable[[], Awaitable[None]],
 ) -> None:
-    """Keep ``facts`` true, and ``tell`` whenever they are others than before; for ever."""
+    """Keep ``facts`` true, and ``tell`` whenever they, or the ``free`` bytes of the disk, are others; for ever."""
+    told = await asyncio.to_thread(free)
     while True:
         await asyncio.sleep(EVERY_S)
+        room = await asyncio.to_thread(free)
         try:
             news = await asyncio.to_thread(survey.again, idle=idle())
         except DaemonUnsupported as error:
@@ -122,11 +130,14 @@ async def follow(
         if news is not None and _others(facts, news):
             facts.update(news)
             log.warning("this host's facts have changed: %s", facts["runtime"])
-            await tell()
+        elif abs(room - told) < max(ROOM_BYTES, told // 20):
+            continue
+        told = room
+        await tell()
 
 
 def _others(facts: dict[str, Any], news: dict[str, Any]) -> bool:
-    """Whether there is news beside the free disk, which each heartbeat tells."""
+    """Whether there is news beside the free disk, which changes all the time."""
     return any(facts[name] != value for name, value in news.items() if name != "disk_free_bytes")
 
 

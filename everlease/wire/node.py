@@ -84,8 +84,6 @@ class Heartbeat(Message):
     type: Literal["heartbeat"] = "heartbeat"
     seq: Count
     jobs: list[JobBeat] = Field(max_length=256)
-    disk_free: Count = 0
-    load: float = 0.0
 
 
 class HeartbeatAck(Message):

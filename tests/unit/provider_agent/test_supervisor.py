@@ -50,13 +50,14 @@ def test_calls_for_bids_that_hang_leave_room_for_heartbeats(tmp_path: Path, monk
         raise Declined("no")
 
     monkeypatch.setattr(module.bidding, "consider", consider)
-    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"), free_disk=lambda: 1)
+    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"))
     centre = Supervisor(cast(Host, host), cast(Link, wire), cast(Mail, None), cast(Heartbeats, wire))
     call = cast(CallForBids, SimpleNamespace(auction_id=1))
 
     async def scenario() -> None:
         calls = [asyncio.create_task(centre._bid(call)) for _ in range(40)]
         try:
+            await asyncio.sleep(0.1)  # the calls are under way
             async with asyncio.timeout(5):
                 await centre._beat()
             assert wire.beats == 1
@@ -156,7 +157,7 @@ def test_a_restart_is_announced_and_the_answer_waits_until_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEARD_S", 0.2)
-    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"), free_disk=lambda: 1)
+    host = SimpleNamespace(journal=Journal(tmp_path / "journal.db"))
 
     async def asked(wire: Market) -> dict[str, Any]:
         centre = Supervisor(cast(Host, host), cast(Link, wire), cast(Mail, None), cast(Heartbeats, wire))

@@ -28,6 +28,7 @@ class Docker:
         self.daemon: str | None = "boot/1/1"
         self.caps, self.works, self.running = CAPS, True, False
         self.others_work = True
+        self.room = 10 << 30
         self.proved: RuntimeCapabilities | None = None
         self.fault: Exception | None = None
         self.runc = Path("/nonexistent/runc")
@@ -197,7 +198,7 @@ def followed(docker: Docker, changes: list[Callable[[], None]]) -> list[dict[str
         told.append(dict(facts["runtime"]))
 
     async def scene() -> None:
-        task = asyncio.create_task(follow(looked, facts, lambda: True, tell))
+        task = asyncio.create_task(follow(looked, facts, lambda: docker.room, lambda: True, tell))
         for change in changes:
             await asyncio.sleep(0.1)
             change()
@@ -213,6 +214,16 @@ def followed(docker: Docker, changes: list[Callable[[], None]]) -> list[dict[str
 def test_facts_are_told_when_they_change_and_only_then(docker: Docker) -> None:
     told = followed(docker, [lambda: docker.exchange("20.10.24"), lambda: docker.exchange("29.0.1")])
     assert [(facts["docker"], facts["process_mode"]) for facts in told] == [("29.0.1", False), ("29.0.1", True)]
+
+
+def test_a_disk_that_filled_up_or_was_cleared_is_told(docker: Docker) -> None:
+    """Else a host that connected with a full disk would be asked for no job until it connects again."""
+
+    def left(room: int) -> Callable[[], None]:
+        return lambda: setattr(docker, "room", room)
+
+    assert len(followed(docker, [left(0), left(9 << 30)])) == 2
+    assert followed(docker, [left((9 << 30) + (1 << 20)), left((9 << 30) - (1 << 20))]) == []
 
 
 def test_a_daemon_without_a_common_version_ends_the_claim(docker: Docker) -> None:
