@@ -37,6 +37,7 @@ def plan(snapshot: Snapshot, now: float, policy: Policy) -> list[Move]:
 
 
 def _recovering(draft: Draft) -> None:
+    draft.abandon_auction("the host was lost")
     if not hopeless(draft):
         draft.event(JobEvent.REAUCTIONED)
 

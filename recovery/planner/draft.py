@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Award, Snapshot
-from recovery.moves import ApplyEvent, EndAward, IssueCommand, Move, SignFinal
+from recovery.moves import ApplyEvent, CloseAuction, EndAward, IssueCommand, Move, SignFinal
 from recovery.planner.policy import Policy
 
 
@@ -29,6 +29,12 @@ class Draft:
     def wait_until(self, at: float) -> None:
         """Ask to be called again at ``at``."""
         self.due = at if self.due is None else min(self.due, at)
+
+    def abandon_auction(self, why: str) -> None:
+        """Close the newest auction if it takes bids, or was won for a migration that does not come off."""
+        auction = self.snapshot.auction
+        if auction is not None and (auction.closed_at is None or auction.outcome == "won"):
+            self.add(CloseAuction(auction.id, f"abandoned: {why}", auction.winner))
 
     def end(self, award: Award, outcome: str, *, final: bool = True, recovery: bool = False) -> None:
         """End a tenure in agreement: last receipt, then the node removes the container."""

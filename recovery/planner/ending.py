@@ -1,7 +1,7 @@
 """CANCELLING, and wishes that end or change a job in any phase."""
 
 from everlease.domain.job import ENDED, JobEvent, JobState, allows
-from recovery.moves import ClearWish, CloseAuction
+from recovery.moves import ClearWish
 from recovery.planner.draft import Draft
 from recovery.planner.running import exited
 
@@ -30,7 +30,7 @@ def wishes(draft: Draft) -> bool:
     if event is None or not allows(state, event):
         return False
     draft.add(ClearWish())
-    _close_auction(draft, wish)
+    draft.abandon_auction(wish)
     draft.event(event)
     return True
 
@@ -49,9 +49,3 @@ def cancelling(draft: Draft) -> None:
     elif answer.ok is not None:
         draft.end(award, "cancelled")
         draft.event(JobEvent.STOPPED, answer.error)
-
-
-def _close_auction(draft: Draft, why: str) -> None:
-    auction = draft.snapshot.auction
-    if auction is not None and auction.closed_at is None:
-        draft.add(CloseAuction(auction.id, f"abandoned: {why}"))

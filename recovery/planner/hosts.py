@@ -4,7 +4,7 @@ run.
 
 from everlease.domain.job import PLACED, JobEvent, JobState
 from everlease.domain.snapshot import Award, Command, Snapshot
-from recovery.moves import CloseAuction, CountRestart, IssueCommand, NoteAward, Record
+from recovery.moves import CountRestart, IssueCommand, NoteAward, Record
 from recovery.planner.draft import Draft
 
 HOST_FAULT = "host_fault"
@@ -177,9 +177,7 @@ def said_goodbye(draft: Draft) -> bool:
         draft.end(award, "cancelled")
         draft.event(JobEvent.STOPPED, "its host stopped")
         return True
-    auction = draft.snapshot.auction
-    if auction is not None and auction.closed_at is None:
-        draft.add(CloseAuction(auction.id, "abandoned: the host stopped"))
+    draft.abandon_auction("the host stopped")
     head = draft.snapshot.head
     kept = head is not None and head.fence == award.fence and head.manifest == word.head
     draft.end(award, STOPPED if word.still else LEFT)

@@ -99,6 +99,7 @@ def void(draft: Draft, award: Award, reason: str) -> bool:
     step = f"freeze/{award.fence}"
     if award.start_sent_at is not None:
         draft.add(IssueCommand(award.node, award.fence, step, "freeze", {}, draft.policy.stop_timeout_s))
+    draft.abandon_auction(reason)
     draft.end(award, "voided")
     draft.event(JobEvent.VOIDED, reason)
     return True

@@ -17,6 +17,7 @@ def migrating(draft: Draft) -> None:
     """MIGRATING: auction, preparation, held checkpoint, award; in that order, so the pause is as short as it can be."""
     award = draft.snapshot.award
     if award is None:
+        draft.abandon_auction("the award is gone")
         draft.event(JobEvent.VOIDED, "the award is gone")
         return
     auction = draft.snapshot.auction
@@ -60,13 +61,14 @@ def _ended(draft: Draft, award: Award, abandoned: JobEvent, purpose: str) -> boo
 
     A job that was asked to be held stands still for that: the answer decides, however late it is read.
     """
-    if award.exit_code or award.host_fault:
-        draft.event(abandoned, award.host_fault or f"the job ended with exit code {award.exit_code}")
-        return True
-    if exited(draft, award):
-        return True
-    why = "" if holding(draft, award, purpose) else idle_too_long(draft, award)
+    if award.exit_code == 0 and not award.host_fault:
+        draft.abandon_auction("the job ended")
+        return exited(draft, award)
+    why = award.host_fault or (f"the job ended with exit code {award.exit_code}" if award.exit_code else "")
+    if not why and not holding(draft, award, purpose):
+        why = idle_too_long(draft, award)
     if why:
+        draft.abandon_auction(why)
         draft.event(abandoned, why)
     return bool(why)
 
@@ -100,7 +102,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     if preload.ok is None and winner["node"] not in snapshot.gone_nodes:
         return
     if not preload.ok:
-        _abandon(draft, auction, preload.error or "the new host was lost while it prepared")
+        _abandon(draft, preload.error or "the new host was lost while it prepared")
         return
     purpose = _migration(auction)
     left_s = winner["bid"]["deadline"] - draft.now - BID_SLACK_S
@@ -109,7 +111,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
         late = left_s < draft.policy.checkpoint_timeout_s
         why = snapshot.winner_unfit or ("the bid expires before the job could be held" if late else "")
         if why:
-            _abandon(draft, auction, why)
+            _abandon(draft, why)
             return
     answer = hold(draft, award, purpose)
     if answer is None:
@@ -118,7 +120,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     why = why or ("the bid expires before the lease could be opened" if left_s < draft.policy.pending_open_s else "")
     if why:
         thaw(draft, award, purpose)
-        _abandon(draft, auction, why)
+        _abandon(draft, why)
         return
     draft.add(NoteAward(award.fence, {"held_at": answer.finished_at}))
     draft.end(award, "migrated")
@@ -127,6 +129,6 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     draft.event(JobEvent.AWARDED, fence=award.fence + 1, from_node=award.node, **told)
 
 
-def _abandon(draft: Draft, auction: Auction, reason: str) -> None:
-    draft.add(CloseAuction(auction.id, f"abandoned: {reason}", auction.winner))
+def _abandon(draft: Draft, reason: str) -> None:
+    draft.abandon_auction(reason)
     draft.event(JobEvent.MIGRATE_ABANDONED, reason)

@@ -1,10 +1,15 @@
 """Planned moves: a migration prepares its target, holds the job, and moves it; whatever fails leaves it running."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
+from everlease.domain.lease import LeaseState
 from recovery import moves as m
 from tests.support.model import POLICY, World
-from tests.unit.recovery.test_planner_running import A, B, issued, running
+from tests.unit.recovery.test_planner_host_faults import FAULT
+from tests.unit.recovery.test_planner_running import A, B, issued, recover, running
 
 
 def migrating() -> World:
@@ -138,3 +143,74 @@ def test_a_winner_that_became_unfit_while_it_prepared_does_not_stop_the_job() ->
     world.settle()
     assert world.job.state == "RUNNING"
     assert not issued(world, "checkpoint")
+
+
+def succeeds(world: World) -> None:
+    world.commit(final=True, mode="files")
+    world.exit(0)
+
+
+def hears_nothing_more(world: World) -> None:
+    assert world.lose()
+
+
+def is_void(world: World) -> None:
+    world.set_lease("lease-1", state=LeaseState.CLOSED)
+
+
+@pytest.mark.parametrize("asked", ["open", "won"])
+@pytest.mark.parametrize(
+    ("leaves", "state", "plan"),
+    [
+        (succeeds, "SUCCEEDED", "migration"),
+        (lambda world: world.exit(0), "MIGRATING", "migration"),
+        (lambda world: world.exit(3), "RUNNING", "migration"),
+        (lambda world: world.exit(137, FAULT), "RUNNING", "migration"),
+        (lambda world: world.goodbye(), "AUCTIONING", "recovery"),
+        (hears_nothing_more, "AUCTIONING", "recovery"),
+        (is_void, "AUCTIONING", "recovery"),
+    ],
+)
+def test_however_a_migration_ends_its_auction_is_over_and_a_recovery_has_its_own(
+    asked: str, leaves: Callable[[World], None], state: str, plan: str
+) -> None:
+    if asked == "won":
+        world = migrating()
+    else:
+        world = running()
+        world.set_job(wish="migrate")
+        world.settle()
+    migration = world.snapshot.auctions[-1].id
+    world.offer(B)
+    leaves(world)
+    world.settle()
+    assert (world.job.state, world.snapshot.auctions[-1].plan) == (state, plan)
+    left = next(auction for auction in world.snapshot.auctions if auction.id == migration)
+    assert (left.closed_at is not None, left.outcome[:9]) == (True, "abandoned")
+    if plan == "recovery":
+        assert "runs on this node already" not in world.snapshot.auctions[-1].excluded.get(A, "")
+
+
+def test_a_host_lost_while_bids_for_a_move_come_in_may_have_the_job_again() -> None:
+    world = running()
+    world.set_job(wish="migrate")
+    world.settle()
+    assert world.lose()
+    recover(world, A)
+    assert (world.job.state, world.snapshot.awards[-1].node) == ("RUNNING", A)
+
+
+def test_a_target_chosen_for_a_move_that_an_exit_ended_is_not_taken_for_the_next_ones() -> None:
+    world = migrating()
+    world.answer("preload")
+    world.settle()
+    world.commit()
+    world.exit(137, FAULT)
+    world.answer("hold", manifest=world.job.head_manifest)
+    world.settle()
+    assert world.answer("restart")
+    world.settle()
+    world.set_job(wish="migrate")
+    world.settle()
+    assert (world.job.state, len(world.snapshot.awards), len(issued(world, "checkpoint"))) == ("MIGRATING", 1, 1)
+    assert (world.snapshot.auctions[-1].plan, world.snapshot.auctions[-1].closed_at) == ("migration", None)

@@ -115,6 +115,14 @@ class AnyWorld(RuleBasedStateMachine):
         }
 
     @invariant()
+    def bids_are_taken_only_where_somebody_waits_for_them(self) -> None:
+        auctions = self.world.snapshot.auctions
+        opened = [auction for auction in auctions if auction.closed_at is None]
+        plans = {"AUCTIONING": {"first", "resume", "recovery"}, "MIGRATING": {"migration"}}
+        assert opened in ([], [*auctions[-1:]])
+        assert {auction.plan for auction in opened} <= plans.get(self.world.job.state.value, set())
+
+    @invariant()
     def fences_are_never_used_twice(self) -> None:
         fences = [award.fence for award in self.world.snapshot.awards]
         assert fences == sorted(set(fences))
