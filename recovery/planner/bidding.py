@@ -260,6 +260,12 @@ def dry_auctions(snapshot: Snapshot) -> list[Auction]:
     return list(takewhile(_dry, reversed(snapshot.auctions)))
 
 
+def begin_anew(draft: Draft) -> None:
+    """The job comes back from elsewhere than a wait for capacity: what was dry before says nothing of the hosts now."""
+    for auction in dry_auctions(draft.snapshot)[:1]:
+        draft.add(CloseAuction(auction.id, f"over: {auction.outcome}"))
+
+
 def _dry(auction: Auction) -> bool:
     return auction.outcome.startswith("nobody") and auction.plan != "migration"
 

@@ -2,6 +2,7 @@
 
 from everlease.domain.job import ENDED, JobEvent, JobState, allows
 from recovery.moves import ClearWish
+from recovery.planner.bidding import begin_anew
 from recovery.planner.draft import Draft
 from recovery.planner.running import exited
 
@@ -31,6 +32,8 @@ def wishes(draft: Draft) -> bool:
         return False
     draft.add(ClearWish())
     draft.abandon_auction(wish)
+    if wish == "resume":
+        begin_anew(draft)
     draft.event(event)
     return True
 

@@ -1,7 +1,7 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
 from everlease.domain.job import JobEvent
-from recovery.planner.bidding import dry_auctions, let_in_soon, out_of_terms
+from recovery.planner.bidding import begin_anew, dry_auctions, let_in_soon, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 from recovery.planner.hosts import let_in_at
@@ -45,4 +45,5 @@ def exhausted(draft: Draft) -> None:
     if snapshot.escrow is None or out_of_terms(draft) is not None:
         return
     if available(snapshot, draft.now) >= required(snapshot, snapshot.escrow.max_rate_per_hour, draft.policy):
+        begin_anew(draft)
         draft.event(JobEvent.TOPPED_UP)

@@ -1,5 +1,6 @@
 """Nobody bids: when a job that waits for capacity asks again, and for which mode."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -85,3 +86,47 @@ def test_a_migration_that_nobody_wanted_is_no_wait_for_capacity() -> None:
     world.lose()
     world.settle()
     assert (world.job.state, world.snapshot.auctions[-1].mode) == ("AUCTIONING", "process")
+
+
+def waits(world: World, times: int) -> None:
+    """Nobody bids, so often."""
+    for _ in range(times):
+        world.settle()
+        world.now = world.job.due_at or world.now
+        world.settle()
+        world.now += POLICY.auction_window_s + POLICY.patience_s
+        world.settle()
+        assert world.job.state == "WAITING_CAPACITY"
+
+
+def hibernates(world: World) -> None:
+    world.set_job(wish="hibernate")
+    world.settle()
+    assert world.job.state == "HIBERNATED"
+    world.now += 86_400
+    world.set_job(wish="resume")
+    world.settle()
+
+
+def is_exhausted(world: World) -> None:
+    world.snapshot = replace(world.snapshot, escrow=escrow(balance=0))
+    world.now = world.job.due_at or world.now
+    world.settle()
+    assert world.job.state == "EXHAUSTED"
+    world.now += 86_400
+    world.snapshot = replace(world.snapshot, escrow=escrow())
+    world.settle()
+
+
+@pytest.mark.parametrize("pauses", [hibernates, is_exhausted])
+def test_dry_auctions_before_a_pause_say_nothing_of_the_hosts_after_it(pauses: Callable[[World], None]) -> None:
+    world = World(Snapshot(job=new_job(spec=spec(fall_back=True)), escrow=escrow()))
+    waits(world, 3)
+    before = len(world.snapshot.auctions)
+    pauses(world)
+    assert (world.job.state, world.snapshot.auctions[-1].mode) == ("AUCTIONING", "process")
+    assert len(world.snapshot.auctions) == before + 1
+    world.now += POLICY.auction_window_s + POLICY.patience_s
+    world.settle()
+    assert world.job.due_at == world.now + POLICY.capacity_wait_s, "the wait begins anew, too"
+    assert [auction.outcome[:5] for auction in world.snapshot.auctions] == ["nobod"] * (before - 1) + ["over:", "nobod"]
