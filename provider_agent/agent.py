@@ -38,7 +38,7 @@ from provider_agent.survey import Survey, follow
 
 log = logging.getLogger(__name__)
 THREADS = 32
-FIREWALL_S = 5.0
+FIREWALL_S, TIDY_S = 5.0, 900.0
 
 
 class Agent:
@@ -76,8 +76,7 @@ class Agent:
         self.survey = Survey(settings, client, self.engine, dumper, daemon)
         facts = self.survey.first()
         self.journal = Journal(settings.data_dir / "journal.db", self.clock.unix)
-        if not self.journal.reserve():
-            log.warning("the disk is too full to set room aside for the journal")
+        self._tidy()
         self.link = Link(settings.gateway_url, identity, self.deployment.escrow_domain, self.journal, self.clock)
         self.mail, self.heartbeats = Mail(self.link), Heartbeats(self.clock)
         self.host = Host(
@@ -133,6 +132,7 @@ class Agent:
             works = [self.link.run(supervisor), supervisor.beat_for_ever(), stop.wait(), supervisor.empty.wait()]
             host, tell = self.host, supervisor.tell_facts
             works.append(follow(self.survey, host.facts, host.free_disk, supervisor.idle, tell))
+            works.append(self._keep_journal())
             tasks = [asyncio.ensure_future(work) for work in works]
             if self.firewall is not None:
                 tasks.append(asyncio.ensure_future(self._keep_firewall(self.firewall)))
@@ -160,6 +160,15 @@ class Agent:
             self.deployment.check_if_reachable(chain)
         finally:
             chain.close()
+
+    def _tidy(self) -> None:
+        if not self.journal.tidy():
+            log.warning("the disk is too full to set room aside for the journal")
+
+    async def _keep_journal(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            await asyncio.to_thread(self._tidy)
 
     async def _keep_firewall(self, firewall: Firewall) -> None:
         """Whoever reloads the host's own rules takes ours away: put them back."""

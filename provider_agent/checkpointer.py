@@ -277,8 +277,10 @@ class Checkpoints:
         if pending.phase != "committing" or pending.manifest is None:
             self._host.journal.put_job(record.model_copy(update={"pending": None}))
             return
-        # The agent may have been killed just before the request reached the outbox.
+        # The agent may have been killed just before the request reached the outbox; or it lies there and was answered,
+        # which could not be written down, and is sent once more only from a new place.
         body = json.loads(self._host.folders.last_commit(self.job_id).read_text(encoding="utf-8"))
+        self._host.journal.acknowledged([f"commit:{pending.request}"])
         self._host.messenger.post(f"commit:{pending.request}", body)
         answer = await self._answer(pending.request)
         self._conclude(pending, answer, pending.manifest, {"pause_s": pending.pause_s})

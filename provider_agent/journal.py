@@ -2,7 +2,7 @@
 
 SQLite in WAL mode with synchronous=FULL cuts off a torn tail by itself. Calls come from any thread.
 
-A disk that is full must not end the agent: `reserve` sets room aside inside the files, which are written in place. Not
+A disk that is full must not end the agent: `tidy` sets room aside inside the files, which are written in place. Not
 every file system does that (btrfs and ZFS write elsewhere), so a write may still raise sqlite3.OperationalError.
 """
 
@@ -31,9 +31,20 @@ CREATE TABLE IF NOT EXISTS receipt (lease TEXT PRIMARY KEY, seq INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS bid (
   digest TEXT PRIMARY KEY, job TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL) STRICT;
 """
-KEEP_S = 7 * 86_400
+KEEP_S, KEEP_BIDS_S = 7 * 86_400, 86_400
 RESERVE_BYTES = 4 << 20
 """As much as SQLite lets the log of changes grow between two checkpoints (1000 pages, `wal_autocheckpoint`)."""
+
+
+_SETTLED = """lease WHERE json_extract(record, '$.settled') AND json_extract(record, '$.params.job_id') NOT IN
+  (SELECT id FROM job)"""
+_OVER = (
+    ("DELETE FROM step WHERE at < ? AND job NOT IN (SELECT id FROM job)", KEEP_S),
+    ("DELETE FROM bid WHERE at < ? AND job NOT IN (SELECT id FROM job)", KEEP_BIDS_S),
+    (f"DELETE FROM receipt WHERE lease IN (SELECT id FROM {_SETTLED})", None),  # noqa: S608 - no word of a stranger's
+    (f"DELETE FROM {_SETTLED}", None),  # noqa: S608
+)
+"""What can go, and after how many seconds."""
 
 
 class Outgoing(NamedTuple):
@@ -57,15 +68,18 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
-        self._db.execute("DELETE FROM step WHERE at < ? AND job NOT IN (SELECT id FROM job)", (self._now() - KEEP_S,))
         for (text,) in self._all("SELECT record FROM job"):
             record = JobRecord.model_validate_json(text)
             self._jobs[record.job_id] = record
 
-    def reserve(self) -> bool:
-        """Give the file pages to use again, and its log of changes its full length; whether there is room for it."""
+    def tidy(self) -> bool:
+        """Forget what no job needs any more, and set room aside for a full disk: pages to use again, and a log of
+        changes of its full length. Call it now and then. Returns whether there is that room.
+        """
         with self._lock:
             try:
+                for sql, before in _OVER:
+                    self._do(sql, *([self._now() - before] if before else []))
                 self._do("DROP TABLE IF EXISTS reserve")
                 if self._reserved() < RESERVE_BYTES:
                     self._do("CREATE TABLE reserve (bytes BLOB NOT NULL) STRICT")

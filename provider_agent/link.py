@@ -11,6 +11,7 @@ import logging
 import random
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -268,17 +269,13 @@ class Link:
             self._mail.clear()
             for item in self._journal.outgoing(place):
                 place = item.id
-                done = None if item.key.startswith("commit:") else self._forget(item.key)
+                done = None if item.key.startswith("commit:") else partial(self.forget, item.key)
                 await session.send(item.body, done)
             await self._mail.wait()
 
-    def _forget(self, key: str) -> Callable[[], None]:
-        """What is done when a message has arrived; one that stays in the outbox is sent once more: no harm."""
-
-        def forget() -> None:
-            try:
-                self._journal.acknowledged([key])
-            except sqlite3.Error as error:
-                log.warning("message %s arrived, which can't be written down: %s", key, error)
-
-        return forget
+    def forget(self, key: str) -> None:
+        """A message has arrived. Where that can't be written down it stays and is sent once more: no harm."""
+        try:
+            self._journal.acknowledged([key])
+        except sqlite3.Error as error:
+            log.warning("message %s arrived, which can't be written down: %s", key, error)

@@ -282,7 +282,7 @@ class Supervisor:
             if job.checkpoints is not None and job.checkpoints.expects(answer.request):
                 job.checkpoints.answered(answer)
                 return
-        self._host.journal.acknowledged([f"commit:{answer.request}"])
+        self._link.forget(f"commit:{answer.request}")
 
     async def _drop(self, job: Job, why: str) -> None:
         """Remove a job from this host, once: heartbeats go on being refused until it is gone."""

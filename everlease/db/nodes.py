@@ -49,16 +49,22 @@ def admit(
 def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> bool:
     """The facts of a node are others by now; False where they are the same, or another session took over.
 
-    Jobs that wait for capacity are woken. What comes too soon after the last such news counts a little later.
+    Jobs that wait for capacity are woken, but not for a disk that has more or less room: every checkpoint does that.
+    What comes too soon after the last such news counts a little later.
     """
     row, now = _locked(tx, node, session, NodeRow.facts != facts)
     if row is None:
         return False
+    news = _but_room(row.facts) != _but_room(facts)
     row.facts = facts
-    if row.facts_at is None or row.facts_at <= now:
+    if news and (row.facts_at is None or row.facts_at <= now):
         row.facts_at = now if row.facts_at is None else max(now, row.facts_at + NEWS_EVERY)
         emit(tx, "node.restated", {"node": node})
     return True
+
+
+def _but_room(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "disk_free_bytes"}
 
 
 def _locked(tx: Tx, node: str, session: str, wanted: ColumnElement[bool]) -> tuple[NodeRow | None, datetime]:

@@ -47,6 +47,18 @@ def test_facts_told_anew_wake_jobs_that_wait_and_not_without_bound(database: Dat
         assert nodes.news_at(tx, began) == first + nodes.NEWS_EVERY
 
 
+def test_room_on_a_disk_is_kept_and_wakes_nobody(database: Database) -> None:
+    """Each checkpoint of any job makes a disk fuller and emptier again."""
+    began = datetime.now(UTC)
+    for room in (5, 0, 7):
+        with database.transaction() as tx:
+            facts = {"process_mode": True, "disk_free_bytes": room}
+            assert nodes.restate(tx, NODE, "session", facts)
+    with database.transaction() as tx:
+        assert tx.get_one(NodeRow, NODE).facts["disk_free_bytes"] == 7
+        assert (wakes(tx), nodes.news_at(tx, began)) == (0, None)
+
+
 def test_news_yet_to_count_hide_no_other_node(database: Database) -> None:
     began = datetime.now(UTC)
     restate(database, False)

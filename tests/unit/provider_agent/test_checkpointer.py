@@ -1,6 +1,7 @@
 """A commit that was asked for is settled, however the agent that asked ended."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,7 @@ from everlease.store.cid import cid_of
 from everlease.wire.commands import Prepare
 from everlease.wire.node import CommitAnswer
 from provider_agent.checkpointer import Checkpoints
+from provider_agent.errors import CheckpointFailed
 from provider_agent.host import Folders
 from provider_agent.jobs import Job
 from provider_agent.journal import Journal
@@ -18,6 +20,13 @@ from provider_agent.records import JobRecord
 
 JOB = "0x" + "ab" * 32
 HEADS = tuple(cid_of(bytes([number])) for number in range(4))
+
+
+def held() -> JobRecord:
+    """The job as it runs here, with its first checkpoint committed."""
+    prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
+    record = JobRecord(job_id=JOB, fence=1, phase="running", prepare=prepare, container="c" * 64, mode="files")
+    return record.model_copy(update={"head": HEADS[1], "head_seq": 1})
 
 
 class Gateway:
@@ -61,16 +70,51 @@ class Agent:
         found = SimpleNamespace(stats=stats)
         return SimpleNamespace(cid=HEADS[pending.seq], manifest=manifest, digest="0x", signature="0x", found=found)
 
-    async def deliver(self, gateway: Gateway) -> None:
-        """The link: whatever lies in the outbox is sent again and again."""
+    async def deliver(self, gateway: Gateway, *, once: bool = False) -> None:
+        """The link: whatever lies in the outbox is sent, ``once`` or again and again."""
+        place = 0
         while True:
-            for message in self.journal.outgoing() if gateway.there else ():
+            for message in self.journal.outgoing(place) if gateway.there else ():
+                place = message.id if once else 0
                 answer = gateway.answer(message.body)
                 if self.checkpoints.expects(answer.request):
                     self.checkpoints.answered(answer)
                 else:
                     self.journal.acknowledged([message.key])
             await asyncio.sleep(0.01)
+
+
+def test_an_answer_that_could_not_be_written_down_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same session, in which the link sends each place of the outbox once."""
+    gateway, agent = Gateway(), Agent(tmp_path, monkeypatch)
+    failed: list[JobRecord] = []
+    gateway.there, put = True, agent.journal.put_job
+    (tmp_path / "jobs" / JOB).mkdir(parents=True)
+    put(held())
+
+    def put_job(record: JobRecord) -> None:
+        if not failed and record.pending is None and record.head_seq == 2:
+            failed.append(record)
+            raise sqlite3.OperationalError("database or disk is full")
+        put(record)
+
+    monkeypatch.setattr(agent.journal, "put_job", put_job)
+
+    async def both() -> int:
+        link = asyncio.create_task(agent.deliver(gateway, once=True))
+        try:
+            with pytest.raises(CheckpointFailed):
+                await agent.checkpoints.take(cast("Any", None), cast("Any", None))
+            async with asyncio.timeout(20):
+                return (await agent.checkpoints.take(cast("Any", None), cast("Any", None))).seq
+        finally:
+            link.cancel()
+            await asyncio.gather(link, return_exceptions=True)
+
+    assert asyncio.run(both()) == 3
+    assert failed
 
 
 @pytest.mark.parametrize("end", ["orderly", "killed"])
@@ -83,19 +127,7 @@ def test_an_agent_that_ends_in_the_middle_of_a_commit_goes_on_from_it(
 
     async def first() -> None:
         agent = Agent(tmp_path, monkeypatch)
-        prepare = Prepare(job_id=JOB, fence=1, step="prepare/1", spec={}, store_token="t")
-        agent.journal.put_job(
-            JobRecord(
-                job_id=JOB,
-                fence=1,
-                phase="running",
-                prepare=prepare,
-                container="c" * 64,
-                mode="files",
-                head=HEADS[1],
-                head_seq=1,
-            )
-        )
+        agent.journal.put_job(held())
         taking = asyncio.create_task(agent.checkpoints.take(cast("Any", None), cast("Any", None)))
         await asyncio.sleep(0.2)
 

@@ -52,7 +52,7 @@ def use(journal: Journal, rounds: int) -> None:
 
 def test_what_is_written_on_a_full_disk_is_written(disk: Path) -> None:
     journal = Journal(disk / "journal.db")
-    assert journal.reserve()
+    assert journal.tidy()
     fill(disk)
     use(journal, 400)
     assert [job.head_seq for job in journal.jobs()] == [399]
@@ -66,7 +66,7 @@ def test_an_agent_that_was_killed_on_a_full_disk_opens_its_journal_again(disk: P
         from provider_agent.journal import Journal
         from tests.unit.provider_agent.test_full_disk import fill, use
         journal = Journal(Path({str(disk)!r}) / "journal.db")
-        assert journal.reserve()
+        assert journal.tidy()
         fill(Path({str(disk)!r}))
         use(journal, 100)
         os._exit(0)
@@ -82,11 +82,11 @@ def test_without_room_nothing_is_set_aside_and_the_journal_is_whole(disk: Path) 
     journal = Journal(disk / "journal.db")
     journal.put_job(record())
     fill(disk)
-    assert not journal.reserve()
+    assert not journal.tidy()
     with pytest.raises(sqlite3.OperationalError, match="full"):
         use(journal, 400)
     (disk / "fill").unlink()
-    assert journal.reserve()
+    assert journal.tidy()
     use(journal, 10)
     assert [job.head_seq for job in journal.jobs()] == [9]
     journal.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from everlease.wire.commands import CommandResult, Prepare
 from everlease.wire.terms import BidModel, LeaseParamsModel, OrderModel, ReceiptModel, SignedReceipt
-from provider_agent.journal import Journal
+from provider_agent.journal import KEEP_S, Journal
 from provider_agent.records import BidRecord, JobRecord, LeaseRecord
 
 JOB = "0x" + "ab" * 32
@@ -98,6 +98,34 @@ def test_leases_leave_the_list_once_settled(tmp_path: Path) -> None:
     journal.put_lease(lease.model_copy(update={"settled": True}))
     assert journal.leases() == []
     assert journal.lease(LEASE) is not None
+    journal.close()
+
+
+def test_what_no_job_needs_is_forgotten_in_time(tmp_path: Path) -> None:
+    now = [1e9]
+    journal = Journal(tmp_path / "journal.db", lambda: now[0])
+    lease = LeaseRecord(lease_id=LEASE, params=LeaseParamsModel.from_domain(bid_record(1).params(5)), fence=1)
+    journal.put_bid(bid_record(1))
+    journal.finish(CommandResult(job_id=JOB, fence=1, step="s", ok=True))
+    journal.put_lease(lease.model_copy(update={"settled": True}))
+    journal.keep_receipt(signed(1))
+
+    def known() -> tuple[bool, ...]:
+        kept = (journal.result(JOB, "s"), journal.lease(LEASE), journal.receipt(LEASE))
+        return bool(journal.bids(JOB)), *(item is not None for item in kept)
+
+    journal.put_job(record())
+    now[0] += KEEP_S + 1
+    assert journal.tidy()
+    assert known() == (True, True, True, True), "the job is here"
+    journal.drop_job(JOB)
+    assert journal.tidy()
+    assert known() == (False, False, False, False)
+    journal.put_bid(bid_record(1))
+    journal.put_lease(lease)
+    journal.keep_receipt(signed(2))
+    assert journal.tidy()
+    assert known() == (True, False, True, True), "a lease that is not settled is owed to, and a bid may win yet"
     journal.close()
 
 

@@ -10,13 +10,16 @@ from typing import Any, cast
 import pytest
 from requests.exceptions import ConnectionError
 
+from everlease.chain.typed_data import Domain
 from everlease.wire.commands import Prepare, Stop
-from everlease.wire.node import CallForBids, Receipts
+from everlease.wire.node import CallForBids, CommitAnswer, Receipts
 from provider_agent import answers
 from provider_agent import supervisor as module
 from provider_agent.bidding import Declined
+from provider_agent.clock import SystemClock
 from provider_agent.heartbeat import Heartbeats
 from provider_agent.host import Host
+from provider_agent.identity import Identity
 from provider_agent.jobs import Job
 from provider_agent.journal import Journal
 from provider_agent.link import Link
@@ -78,6 +81,17 @@ def test_a_receipt_that_cannot_be_written_down_is_no_reason_to_end() -> None:
     host = SimpleNamespace(journal=SimpleNamespace(keep_receipt=full))
     centre = Supervisor(cast(Host, host), cast(Link, None), cast(Mail, None), cast(Heartbeats, None))
     centre.received(Receipts(seq=1, receipts=[signed(1)]))
+
+
+def test_nor_is_the_answer_to_a_commit_of_a_job_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    journal = Journal(tmp_path / "journal.db")
+    monkeypatch.setattr(journal, "acknowledged", full)
+    link = Link("ws://nowhere", cast(Identity, None), Domain(1, "0x"), journal, SystemClock())
+    centre = Supervisor(cast(Host, SimpleNamespace(journal=journal)), link, cast(Mail, None), cast(Heartbeats, None))
+    centre.received(CommitAnswer(seq=1, request="r", ok=True))
 
 
 def test_a_host_with_a_job_or_about_to_leave_is_not_idle() -> None:
