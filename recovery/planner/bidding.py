@@ -1,5 +1,6 @@
 """The auction: when to call for bids, on what terms, and who wins."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from itertools import takewhile
@@ -22,7 +23,7 @@ BID_SLACK_S = 5
 _OTHERS_FIRST = {
     "prepare_failed": "the job's preparation failed on a host of this provider: others are asked first",
     "unready": "a host of this provider could not prepare the job for now: others are asked first",
-    "restore_failed": "a host of this provider failed to restore this checkpoint: others are asked first",
+    "restore_failed": "a host of this provider failed to restore a checkpoint: others are asked first",
     "open_failed": "a lease with this provider could not be opened: others are asked first",
     "late": "a host of this provider was late with the job: others are asked first",
     "host_fault": "a host of this provider failed the job: others are asked first",
@@ -228,28 +229,25 @@ def _excluded(draft: Draft) -> dict[str, str]:
     are let in after a dry auction; those whose hosts failed the job after a while at the soonest.
     """
     snapshot = draft.snapshot
-    head = snapshot.job.head_manifest
     out: dict[str, str] = {}
     if not dry_auctions(snapshot):
-        out |= {award.provider: _OTHERS_FIRST[award.outcome] for award in _asked_last(snapshot)}
-    out |= kept_out(draft)
-    for award in snapshot.awards:
-        of_head = award.outcome == "moved" or award.restore_manifest == head
-        if award.outcome in _LASTING and of_head:
-            out[award.node] = _LASTING[award.outcome]
-    return out
+        out |= {award.provider: _OTHERS_FIRST[award.outcome] for award in _since_started(snapshot, _OTHERS_FIRST)}
+    return out | kept_out(draft) | _for_good(snapshot)
 
 
-def _asked_last(snapshot: Snapshot) -> list[Award]:
-    failed = _since_started(snapshot, _OTHERS_FIRST)
+def _for_good(snapshot: Snapshot) -> dict[str, str]:
     head = snapshot.job.head_manifest
-    return [award for award in failed if award.outcome != "restore_failed" or award.restore_manifest == head]
+    return {
+        award.node: _LASTING[award.outcome]
+        for award in snapshot.awards
+        if award.outcome in _LASTING and (award.outcome == "moved" or award.restore_manifest == head)
+    }
 
 
 def let_in_soon(draft: Draft) -> bool:
     """Whether the last auction was dry and asked others alone: those it left out are worth another at once."""
     waiting = kept_out(draft)
-    left_out = (award.provider for award in _asked_last(draft.snapshot))
+    left_out = (award.provider for award in _since_started(draft.snapshot, _OTHERS_FIRST))
     return len(dry_auctions(draft.snapshot)) == 1 and any(provider not in waiting for provider in left_out)
 
 
@@ -294,7 +292,8 @@ def _mode(draft: Draft, plan: str) -> str:
 
 
 def _damaged(draft: Draft) -> bool:
-    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED.
+    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED. Before that
+    everybody else has been asked.
 
     One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
     included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
@@ -303,7 +302,10 @@ def _damaged(draft: Draft) -> bool:
     snapshot = draft.snapshot
     failed = _since_started(snapshot, {"restore_failed"})
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    several = len({award.provider for award in of_head}) > 1
+    providers = {award.provider for award in of_head}
+    if _others_left(draft, providers):
+        return False
+    several = len(providers) > 1
     if not several and not any(_corrupt(snapshot, award) for award in of_head if _found_nobody(draft, award.provider)):
         return False
     head = snapshot.head
@@ -314,6 +316,28 @@ def _damaged(draft: Draft) -> bool:
     elif several:
         draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
     return bool(draft.moves)
+
+
+def _others_left(draft: Draft, failed: Collection[str]) -> bool:
+    """Whether somebody may be there to restore the head but these providers: no auction since was dry, or the last that
+    was left others out.
+
+    Nobody keeps a checkpoint waiting for ever: a provider that had it ``max_restore_tries`` times has had its chance.
+    """
+    snapshot = draft.snapshot
+    dry = dry_auctions(snapshot)
+    if not dry:
+        return True
+    owners = {award.node: award.provider for award in snapshot.awards}
+    tried = [award for award in snapshot.awards if award.restore_manifest == snapshot.job.head_manifest]
+    done = {*failed, *_often(tried, draft.policy.max_restore_tries)}
+    left_out = dry[0].excluded.keys() - _for_good(snapshot)
+    return any(owners.get(address, address) not in done for address in left_out)
+
+
+def _often(awards: Collection[Award], times: int) -> list[str]:
+    """Providers with that many of these awards."""
+    return [provider for provider, count in Counter(award.provider for award in awards).items() if count >= times]
 
 
 def _found_nobody(draft: Draft, provider: str) -> bool:

@@ -14,6 +14,8 @@ class Policy:
     where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
     ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
     ``max_refused_starts``: how many providers must say that the job can't be started anywhere.
+    ``max_restore_tries``: how often a provider may have a checkpoint and not get it going; then the job waits for it no
+    more, and gives the checkpoint up where nobody else is there.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """
@@ -47,6 +49,7 @@ class Policy:
     max_host_faults: int = 3
     max_stops_a_week: int = 7
     max_refused_starts: int = 4
+    max_restore_tries: int = 6
     max_attempts: int = 8
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.model import NODES, POLICY, RATE, World
+from tests.unit.recovery.test_planner_preparing import prepare_fails
 from tests.unit.recovery.test_planner_running import A, B, C, recover, running
 
 D = NODES[3]
@@ -27,12 +28,86 @@ def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_the
     recover(world, B, ok=False)
     assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
     recover(world, C, ok=False)
+    nobody_comes(world)
     assert world.job.head_seq == 1, "the head went back"
     assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True]
     recover(world, B, ok=False)
     recover(world, C, ok=False)
+    assert world.job.state == "AUCTIONING"
+    nobody_comes(world)
     assert world.job.state == "FAILED"
     assert "criu said no" in world.job.reason
+
+
+def nobody_comes(world: World) -> None:
+    """An auction that finds nobody, and the wait for capacity after it."""
+    world.settle()
+    world.now += POLICY.recovery_window_s + POLICY.patience_s
+    world.settle()
+    assert world.job.state == "WAITING_CAPACITY"
+    world.now += POLICY.capacity_wait_s
+    world.settle()
+
+
+def compete(world: World, *bad: str, seconds: int = 60) -> None:
+    """Time in which bad hosts bid the least and fail each restore, and D, for its part, would have the job."""
+    for _ in range(seconds):
+        world.offer(*bad, rate=1)
+        world.offer(D)
+        world.now += 1
+        world.settle()
+        world.answer("prepare")
+        world.mine()
+        world.settle()
+        award = world.snapshot.award
+        good = award is not None and award.node == D
+        world.answer("start", ok=good, error="" if good else "criu said no")
+        world.settle()
+
+
+def test_two_broken_providers_do_not_take_a_checkpoint_back_while_a_third_bids() -> None:
+    """However cheap they are."""
+    world = running()
+    world.commit()
+    world.lose()
+    compete(world, B, C)
+    assert [award.node for award in world.snapshot.awards] == [A, B, C, D]
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
+
+
+def test_nor_do_they_end_a_job_with_the_checkpoint_before_once_a_third_has_come() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False)
+    recover(world, C, ok=False)
+    nobody_comes(world)
+    compete(world, B, C)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
+
+
+def test_a_third_that_may_not_have_the_job_yet_is_waited_for_before_a_checkpoint_is_given_up() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    prepare_fails(world, D, seconds=5, retryable=True)
+    assert world.snapshot.awards[-1].outcome == "unready"
+    compete(world, B, C)
+    assert [award.node for award in world.snapshot.awards] == [A, D, B, C, D]
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
+
+
+def test_a_third_that_never_gets_it_going_does_not_keep_a_damaged_checkpoint_for_ever() -> None:
+    """It has had its chance after ``max_restore_tries``."""
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False)
+    recover(world, C, ok=False)
+    prepare_fails(world, D, seconds=1200, retryable=True)
+    at_head = [award for award in world.snapshot.awards if award.node == D and award.restore_seq == 2]
+    assert len(at_head) == POLICY.max_restore_tries
+    assert world.job.head_seq == 1
 
 
 def test_a_damaged_block_is_tried_on_another_node_which_may_hold_it_in_its_cache() -> None:
@@ -116,5 +191,6 @@ def test_the_first_checkpoint_is_not_given_up_on_one_providers_word() -> None:
     fail_for_long(world, B, damaged=True)
     assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 1)
     comes(world, C, ok=False)
+    nobody_comes(world)
     assert world.job.state == "FAILED"
     assert world.job.reason == "the checkpoint can't be restored: criu said no"
