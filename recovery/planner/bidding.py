@@ -13,7 +13,7 @@ from everlease.domain.snapshot import Auction, Award, Snapshot
 from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
-from recovery.planner.hosts import kept_out, let_in_at
+from recovery.planner.hosts import UNREADY, kept_out, let_in_at
 from recovery.planner.leases import how_to_settle, left_over, silent_from
 
 CLOCKS_APART_S = 600
@@ -22,7 +22,7 @@ BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
 _OTHERS_FIRST = {
     "prepare_failed": "the job's preparation failed on a host of this provider: others are asked first",
-    "unready": "a host of this provider could not prepare the job for now: others are asked first",
+    "unready": "a host of this provider could not prepare or restore the job for now: others are asked first",
     "restore_failed": "a host of this provider failed to restore a checkpoint: others are asked first",
     "open_failed": "a lease with this provider could not be opened: others are asked first",
     "late": "a host of this provider was late with the job: others are asked first",
@@ -298,11 +298,16 @@ def _damaged(draft: Draft) -> bool:
     One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
     included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
     a second provider. Until one comes the job waits.
+
+    A host that calls a restore worth another try (its disk is full, its agent has a fault) has not failed it, and waits
+    longer each time. But a checkpoint that crashes every agent is not kept for ever: a provider whose hosts said that
+    ``max_restore_tries`` times counts as one that failed it.
     """
     snapshot = draft.snapshot
-    failed = _since_started(snapshot, {"restore_failed"})
+    failed = [award for award in _since_started(snapshot, {"restore_failed", UNREADY}) if _restored(award)]
     of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    providers = {award.provider for award in of_head}
+    providers = {award.provider for award in of_head if award.outcome != UNREADY}
+    providers |= _often(of_head, draft.policy.max_restore_tries)
     if _others_left(draft, providers):
         return False
     several = len(providers) > 1
@@ -330,14 +335,19 @@ def _others_left(draft: Draft, failed: Collection[str]) -> bool:
         return True
     owners = {award.node: award.provider for award in snapshot.awards}
     tried = [award for award in snapshot.awards if award.restore_manifest == snapshot.job.head_manifest]
-    done = {*failed, *_often(tried, draft.policy.max_restore_tries)}
+    done = _often(tried, draft.policy.max_restore_tries).union(failed)
     left_out = dry[0].excluded.keys() - _for_good(snapshot)
     return any(owners.get(address, address) not in done for address in left_out)
 
 
-def _often(awards: Collection[Award], times: int) -> list[str]:
+def _often(awards: Collection[Award], times: int) -> set[str]:
     """Providers with that many of these awards."""
-    return [provider for provider, count in Counter(award.provider for award in awards).items() if count >= times]
+    return {provider for provider, count in Counter(award.provider for award in awards).items() if count >= times}
+
+
+def _restored(award: Award) -> bool:
+    """Whether its node was told to restore a checkpoint, not only to prepare that."""
+    return award.restore_manifest is not None and award.start_sent_at is not None
 
 
 def _found_nobody(draft: Draft, provider: str) -> bool:

@@ -11,7 +11,7 @@ HOST_FAULT = "host_fault"
 """The outcome of an award whose host's Docker went away too often, or did not get the job going again."""
 
 UNREADY = "unready"
-"""The outcome of an award whose host could not prepare or start the job, for want of something that may come."""
+"""The outcome of an award whose host could not prepare, start or restore the job, but may later."""
 
 _KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed"})
 STOPPED, LEFT = "stopped", "left"
@@ -144,7 +144,7 @@ def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
 
 def _counts(draft: Draft, award: Award) -> bool:
     job = draft.snapshot.job
-    if award.outcome == "restore_failed":
+    if award.outcome in ("restore_failed", UNREADY):
         return award.restore_manifest == job.head_manifest
     short = award.earned_s < draft.policy.fault_wait_max_s
     return award.outcome in _KEPT_OUT and award.restore_seq >= job.head_seq and short

@@ -81,7 +81,7 @@ def prepare_payload(snapshot: Snapshot, restore_manifest: str | None) -> dict[st
 def failure(answer: Command, outcome: str) -> str:
     """What a failed answer says of its node: it was late, it can't hold this checkpoint, or the step failed there.
 
-    A preparation that the node itself calls worth another try says nothing about the job.
+    What the node itself calls worth another try says nothing about the job or its checkpoint.
     """
     if answer.expired:
         return LATE
@@ -89,7 +89,7 @@ def failure(answer: Command, outcome: str) -> str:
         return HOST_FAULT
     if answer.result.get("unfit"):
         return "unfit"
-    return UNREADY if answer.retryable and outcome == "prepare_failed" else outcome
+    return UNREADY if answer.retryable else outcome
 
 
 def _checkpoint(snapshot: Snapshot, manifest: str | None) -> Checkpoint | None:

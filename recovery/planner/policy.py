@@ -15,7 +15,7 @@ class Policy:
     ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
     ``max_refused_starts``: how many providers must say that the job can't be started anywhere.
     ``max_restore_tries``: how often a provider may have a checkpoint and not get it going; then the job waits for it no
-    more, and gives the checkpoint up where nobody else is there.
+    more where others gave it up, and restores that it called worth another try count as failed.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
     there is one per lease at most.
     """

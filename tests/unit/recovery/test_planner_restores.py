@@ -1,5 +1,6 @@
 """Restores that fail: two providers are heard before a checkpoint is given up, and none of them ends the job alone."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -134,7 +135,7 @@ def test_a_damaged_block_gives_way_to_the_checkpoint_before_where_no_other_node_
     assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
 
 
-def fail_for_long(world: World, *nodes: str, **result: object) -> None:
+def fail_for_long(world: World, *nodes: str, retryable: bool = False, **result: object) -> None:
     """An hour in which these nodes alone bid, and fail each restore."""
     for _ in range(3600):
         world.offer(*nodes)
@@ -143,7 +144,7 @@ def fail_for_long(world: World, *nodes: str, **result: object) -> None:
         world.answer("prepare")
         world.mine()
         world.settle()
-        world.answer("start", ok=False, error="criu said no", **result)
+        world.answer("start", ok=False, error="criu said no", retryable=retryable, **result)
         world.settle()
 
 
@@ -194,3 +195,41 @@ def test_the_first_checkpoint_is_not_given_up_on_one_providers_word() -> None:
     nobody_comes(world)
     assert world.job.state == "FAILED"
     assert world.job.reason == "the checkpoint can't be restored: criu said no"
+
+
+def test_a_restore_that_is_worth_another_try_says_nothing_about_the_checkpoint() -> None:
+    """The hosts' disks are full, at each of them as often as there are hosts, and no other is there."""
+    world = running()
+    world.commit()
+    world.lose()
+    for _ in range(2):
+        for node in (B, C):
+            recover(world, node, ok=False, retryable=True)
+            assert world.snapshot.awards[-1].outcome == "unready"
+    nobody_comes(world)
+    recover(world, B)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
+
+
+def test_a_checkpoint_that_crashes_every_agent_is_given_up_after_many_tries_of_two_providers() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    lost = world.now
+    fail_for_long(world, B, C, retryable=True)
+    assert world.job.state == "FAILED"
+    tries = Counter((award.node, award.restore_seq) for award in world.snapshot.awards if award.node != A)
+    assert tries.keys() == {(B, 2), (C, 2), (B, 1), (C, 1)}
+    assert all(count <= POLICY.max_restore_tries + 1 for count in tries.values())
+    ended = [award.ended_at or 0.0 for award in world.snapshot.awards if award.restore_seq == 2]
+    assert ended[-1] - lost > POLICY.fault_wait_s(POLICY.max_restore_tries - 1), "each waited longer with each try"
+
+
+def test_one_provider_whose_agents_all_crash_costs_time_alone() -> None:
+    """The job waits, and says why."""
+    world = lost()
+    fail_for_long(world, B, C, retryable=True)
+    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 2)
+    assert "(criu said no)" in world.snapshot.auctions[-1].excluded[B]
+    comes(world, D)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)

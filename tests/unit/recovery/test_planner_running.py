@@ -26,7 +26,7 @@ def settles(world: World) -> list[tuple[str, str]]:
     return [(move.lease_id, move.how) for _, _, move in world.moved if isinstance(move, m.EnqueueSettle)]
 
 
-def recover(world: World, node: str, *, ok: bool = True, **result: object) -> None:
+def recover(world: World, node: str, *, ok: bool = True, retryable: bool = False, **result: object) -> None:
     """From AUCTIONING to an answered start on ``node``."""
     world.settle()
     for _ in range(60):
@@ -36,7 +36,7 @@ def recover(world: World, node: str, *, ok: bool = True, **result: object) -> No
         world.answer("prepare")
         world.mine()
         world.settle()
-        if world.answer("start", ok=ok, error="" if ok else "criu said no", **result):
+        if world.answer("start", ok=ok, error="" if ok else "criu said no", retryable=retryable, **result):
             world.settle()
             return
     raise AssertionError(world.job)
