@@ -13,7 +13,14 @@ HOST_FAULT = "host_fault"
 UNREADY = "unready"
 """The outcome of an award whose host could not prepare, start or restore the job, but may later."""
 
-_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed"})
+LATE = "late"
+"""The outcome of an award whose node did not answer in time: nothing failed, and it may be running the job."""
+
+NOT_OPENED = "open_failed"
+"""The outcome of an award whose lease the chain refused: nobody's fault, but not to be tried again at once."""
+
+_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, NOT_OPENED})
+_WHY = {LATE: "was late with the job", NOT_OPENED: "won the job, and its lease could not be opened"}
 STOPPED, LEFT = "stopped", "left"
 """Outcomes of an award whose host stopped in order: its workload stands still, or may run until its guard's time."""
 
@@ -110,7 +117,7 @@ def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
 
 
 def kept_out(draft: Draft) -> dict[str, str]:
-    """Providers and nodes that may not have the job yet, for their hosts failed it, or to prepare or restore it."""
+    """Providers and nodes that may not have the job yet: their hosts failed it, did not get it going, or were late."""
     return {address: why for address, (at, why) in _let_in(draft).items() if draft.now < at}
 
 
@@ -125,19 +132,21 @@ def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
 
     The hosts that failed wait twice as long as its others. So where nobody else bids, a provider with one broken host
     has the job on another soon, however cheap the broken one is. A lease under which a host served for longer than it
-    would be kept out counts for nothing.
+    would be kept out counts for nothing. Leases that could not be opened alone cost ``capacity_wait_max_s`` at most.
     """
+    policy = draft.policy
     faults: dict[str, list[Award]] = {}
     for award in draft.snapshot.awards:
         if _counts(draft, award):
             faults.setdefault(award.provider, []).append(award)
     out: dict[str, tuple[float, str]] = {}
     for provider, found in faults.items():
-        wait, ended = draft.policy.fault_wait_s(len(found)), found[-1].ended_at or draft.now
-        told, half = _told(draft.snapshot, found[-1]), wait / 2
-        why = f"a host of this provider failed the job{told}: its others are asked again after {half:.0f} s"
-        out[provider] = (ended + half, why)
-        why = f"this host failed the job{told}: it is asked again after {wait:.0f} s"
+        own = sum(award.outcome != NOT_OPENED for award in found)
+        wait = max(policy.fault_wait_s(own), min(policy.fault_wait_s(len(found)), policy.capacity_wait_max_s))
+        half, ended = wait / 2, found[-1].ended_at or draft.now
+        told = _WHY.get(found[-1].outcome, "failed the job") + _told(draft.snapshot, found[-1])
+        out[provider] = (ended + half, f"a host of this provider {told}: its others are asked again after {half:.0f} s")
+        why = f"this host {told}: it is asked again after {wait:.0f} s"
         out |= {award.node: (ended + wait, why) for award in found}
     return out
 

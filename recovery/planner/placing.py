@@ -8,11 +8,8 @@ from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snaps
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
-from recovery.planner.hosts import HOST_FAULT, UNREADY
+from recovery.planner.hosts import HOST_FAULT, LATE, NOT_OPENED, UNREADY
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
-
-LATE = "late"
-"""The outcome of an award whose node did not answer in time: nothing failed, and it may be running the job."""
 
 OUTLIVED = "outlived"
 """The outcome of an award whose bid ends before its lease may be opened, whoever bids."""
@@ -33,7 +30,7 @@ def allocating(draft: Draft) -> None:
     if not txs or (may_wait and txs[-1].came_to_nothing and _too_early(txs[-1])):
         _open(draft, award, txs)
     elif txs[-1].came_to_nothing:
-        draft.end(award, "open_failed", final=False)
+        draft.end(award, NOT_OPENED, final=False)
         draft.event(JobEvent.OPEN_FAILED, txs[-1].error or "open was not mined")
 
 
