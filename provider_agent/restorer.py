@@ -10,7 +10,7 @@ from threading import Event
 
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import CID, Manifest
-from everlease.store.errors import BlockCorrupt, BlockNotFound, KeyMissing, ManifestInvalid
+from everlease.store.errors import BlockCorrupt, BlockNotFound, KeyMissing, ManifestInvalid, StoreFull
 from everlease.store.manifest import SignedManifest, read_manifest
 from everlease.store.pipeline import restore, save_known
 from everlease.store.sealing import JobKeys
@@ -41,7 +41,8 @@ def fetch_checkpoint(
 ) -> Fetched:
     """Fetch, verify and write a checkpoint below the job's folder. Blocks: call it from a thread.
 
-    Raises StepFailed naming the block in ``data["damaged"]`` where the store's copy can't be trusted; StoreError.
+    Raises StepFailed naming the block in ``data["damaged"]`` where the store's copy can't be trusted, and one worth
+    another try where this host's disk is full; StoreError.
     """
     target = host.folders.job(start.job_id) / f"restore-{start.fence}"
     shutil.rmtree(target, ignore_errors=True)
@@ -65,6 +66,8 @@ def fetch_checkpoint(
         raise StepFailed(str(error), data={"damaged": error.cid}) from error
     except (ManifestInvalid, KeyMissing) as error:
         raise StepFailed(str(error), data={"damaged": checkpoint}) from error
+    except StoreFull as error:
+        raise StepFailed("this host's disk is full: the restore was undone", retryable=True) from error
     return Fetched(target, manifest, fetched - began, time.monotonic() - fetched)
 
 
