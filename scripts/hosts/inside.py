@@ -13,7 +13,7 @@ from hosts.stage import Broken, Host, Stage
 STATE = "/var/lib/everlease/runtime"
 TOOLS = "/root/tools"
 FENCE_S = 30
-KILLS = 32
+KILLS = 35
 LEAST_KILLS = 4
 TARGETS = ("agent", "guard", "host guard", "dockerd", "containerd", "shim", "all")
 
