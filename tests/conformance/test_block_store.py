@@ -38,6 +38,7 @@ def http_store(tmp_path: Path) -> Iterator[BlockStore]:
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # whoever connects before the server takes it waits
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -38,6 +38,7 @@ def served(tmp_path: Path) -> Iterator[tuple[LocalService, str]]:
     local = open_local_service(tmp_path / "store", SECRET, limits=limits, clock=lambda: NOW)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # whoever connects before the server takes it waits
         server = uvicorn.Server(uvicorn.Config(local.app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
