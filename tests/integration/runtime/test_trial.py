@@ -43,7 +43,7 @@ def test_a_verdict_counts_until_something_changes_and_a_failure_is_tried_again(
     proved = trial.tried(found, host.engine, host.checkpointer)
     assert proved.process_mode
     assert proved.other_users == _may_read_limits() == (not proved.reason)
-    assert trial.recalled(found, host.engine) == (proved, False)
+    assert trial.recalled(found, host.engine) == (proved, not proved.other_users), "what failed is tried again"
 
 
 def _may_read_limits() -> bool:
