@@ -1,25 +1,19 @@
 """The disk that counts is the fullest of those that a job fills."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provider_agent import disks
+from tests.support.small_disk import small_disk
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """Docker's root on a disk of its own, of 1 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder = tmp_path / "docker"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "docker") as disk:
+        yield disk.root
 
 
 def test_dockers_own_disk_limits_what_is_free(tmp_path: Path, small: Path) -> None:
