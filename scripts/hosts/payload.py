@@ -19,22 +19,25 @@ from hosts.images import BUILD, BuildFailed
 REFERENCE = "everlease/chain:bench"
 SOURCE = Path(__file__).parent / "payload" / "chain.c"
 KEPT = "/work/chain.txt"
-_LINE = re.compile(r"^(\d+) ([0-9a-f]{16}) (\d+)\s*$")
+_LINE = re.compile(r"^(\d+) ([0-9a-f]{16}) (\d+) ([01])\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A line that the job printed: its number, the hash so far, the host's boot clock in seconds."""
+    """A line that the job printed: its number, the hash so far, the host's boot clock in seconds, whether its copy was
+    restored from a checkpoint.
+    """
 
     number: int
     hash: str
     boot: float
+    restored: bool
 
 
 def parse(line: str) -> Step | None:
     """A step of a line, or None for another line."""
     found = _LINE.match(line)
-    return Step(int(found[1]), found[2], int(found[3]) / 1e9) if found else None
+    return Step(int(found[1]), found[2], int(found[3]) / 1e9, found[4] == "1") if found else None
 
 
 def binary() -> Path:

@@ -87,12 +87,17 @@ class Witness:
         return found
 
     def begun_anew(self) -> list[str]:
-        """Copies that began before the checkpoint that they should have gone on from."""
+        """Copies that were started instead of restored, or that began before the checkpoint that they should have gone
+        on from. A checkpoint may be older than the first step.
+        """
         found = []
         for before, after in itertools.pairwise(sorted(self.runs.values(), key=lambda run: run.first)):
-            first, reached = after.steps[0].number, before.steps[-1].number
-            if first == 1 or reached - first + 1 > LOST_STEPS:
-                found.append(f"{after.container[:8]} on {after.guest} began at step {first}, after step {reached}")
+            first, reached = after.steps[0], before.steps[-1].number
+            if not first.restored or reached - first.number + 1 > LOST_STEPS:
+                how = "went on" if first.restored else "was started"
+                found.append(
+                    f"{after.container[:8]} on {after.guest} {how} at step {first.number}, after step {reached}"
+                )
         return found
 
     def wrong(self, reference: dict[int, str]) -> list[str]:

@@ -1,8 +1,9 @@
 /* A hash chain over 256 MiB of state: chain STEPS PAUSE_MS [FILE]
  *
  * Each step reads words all over the state and rewrites 64 KiB of it, so its value depends on all that came before.
- * It prints "STEP HASH BOOT_NS": integers alone, so every CPU prints the same hashes. BOOT_NS is the host's own boot
- * clock: what CRIU's time namespace added after a restore is taken off again. FILE gets the lines without times. */
+ * It prints "STEP HASH BOOT_NS RESTORED": integers alone, so every CPU prints the same hashes. BOOT_NS is the host's own
+ * boot clock: what CRIU's time namespace added after a restore is taken off again. RESTORED is 1 where there is such a
+ * namespace: a copy that was started has none. FILE gets steps and hashes alone. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,11 @@ static int64_t namespace_ns(void)
     return found;
 }
 
-static int64_t boot_ns(void)
+static int64_t boot_ns(int64_t added)
 {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec - namespace_ns();
+    return now.tv_sec * 1000000000ll + now.tv_nsec - added;
 }
 
 int main(int count, char **words)
@@ -59,7 +60,8 @@ int main(int count, char **words)
         uint32_t start = (uint32_t)((step * 2654435761ull) % (WORDS / WRITES)) * WRITES;
         for (int i = 0; i < WRITES; i++)
             state[start + i] = hash = mix(hash ^ state[start + i]);
-        printf("%ld %016llx %lld\n", step, (unsigned long long)hash, (long long)boot_ns());
+        int64_t added = namespace_ns();
+        printf("%ld %016llx %lld %d\n", step, (unsigned long long)hash, (long long)boot_ns(added), added != 0);
         if (kept) {
             fprintf(kept, "%ld %016llx\n", step, (unsigned long long)hash);
             fflush(kept);

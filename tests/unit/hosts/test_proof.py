@@ -24,13 +24,14 @@ class Guest:
             return f"{time.monotonic()} 0"
         return "".join(
             f"== {BOOT}/{container * 64}-json.log\n"
-            + "".join(json.dumps({"log": f"{n} {n:016x} {int(boot * 1e9)}\n"}) + "\n" for n, boot in enumerate(times))
+            + "".join(json.dumps({"log": f"{n} {n:016x} {int(boot * 1e9)} 0\n"}) + "\n" for n, boot in enumerate(times))
             for container, times in self._logs.items()
         )
 
 
-def ran(container: str, first: float, last: float, *numbers: int, error: float = 0.1) -> Run:
-    return Run("host", container, first, last, error, tuple(Step(number, f"{number:016x}", 0.0) for number in numbers))
+def ran(container: str, first: float, last: float, *numbers: int, error: float = 0.1, restored: bool = False) -> Run:
+    steps = tuple(Step(number, f"{number:016x}", 0.0, restored) for number in numbers)
+    return Run("host", container, first, last, error, steps)
 
 
 def witness(*runs: Run) -> Witness:
@@ -61,7 +62,8 @@ def test_a_step_that_differs_is_named() -> None:
 
 
 def test_lines_of_the_job() -> None:
-    assert parse("12 00000000000000ff 1500000000\n") == Step(12, "00000000000000ff", 1.5)
+    assert parse("12 00000000000000ff 1500000000 0\n") == Step(12, "00000000000000ff", 1.5, restored=False)
+    assert parse("12 00000000000000ff 1500000000 1\n") == Step(12, "00000000000000ff", 1.5, restored=True)
     assert parse("starting") is None
 
 
@@ -73,11 +75,17 @@ def test_what_another_job_printed_before_is_no_copy_of_this_one() -> None:
     assert seen.overlaps() == []
 
 
-def test_a_copy_that_begins_at_the_first_step_was_not_restored() -> None:
+def test_a_copy_that_was_not_restored_is_named() -> None:
     (found,) = witness(ran("a", 0.0, 9.0, 1, 2, 3), ran("b", 20.0, 30.0, 1, 2)).begun_anew()
-    assert "began at step 1, after step 3" in found
+    assert "was started at step 1, after step 3" in found
+
+
+def test_a_checkpoint_may_be_older_than_the_first_step() -> None:
+    assert witness(ran("a", 0.0, 9.0, 1, 2, 3), ran("b", 20.0, 30.0, 1, 2, restored=True)).begun_anew() == []
 
 
 def test_a_copy_may_repeat_what_was_made_since_the_checkpoint_but_no_more() -> None:
-    assert witness(ran("a", 0.0, 9.0, 1, 800), ran("b", 20.0, 30.0, 400, 500)).begun_anew() == []
-    assert witness(ran("a", 0.0, 9.0, 1, 900), ran("b", 20.0, 30.0, 400, 500)).begun_anew() != []
+    before = ran("a", 0.0, 9.0, 1, 800), ran("a", 0.0, 9.0, 1, 900)
+    after = ran("b", 20.0, 30.0, 400, 500, restored=True)
+    assert witness(before[0], after).begun_anew() == []
+    assert witness(before[1], after).begun_anew() != []

@@ -9,7 +9,7 @@ from hosts.stage import Broken, Mark, made_since
 
 
 def step(boot: float) -> Step:
-    return Step(7, "00", boot)
+    return Step(7, "00", boot, restored=False)
 
 
 def test_steps_of_before_the_act_prove_nothing() -> None:
