@@ -23,6 +23,8 @@ from hosts.qmp import Monitor
 
 BOOT_S = 420.0
 """How long a guest may take to answer by ssh, on a machine that others use as well."""
+NICE = 5
+"""The market outside must answer while guests keep every core busy."""
 
 
 class GuestError(Exception):
@@ -88,8 +90,7 @@ class Guest:
         self._sockets.mkdir(mode=0o700)
         config = self._config()
         argv = [
-            # The market outside must answer while guests keep every core busy.
-            "nice", "-n", "5", "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config",
+            "nice", "-n", str(NICE), "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config",
             "-display", "none", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "1",
             "-m", str(config["memory"]), "-rtc", "clock=host,base=utc",
             "-kernel", str(config["kernel"]), "-initrd", str(config["initrd"]), "-append", str(config["append"]),
@@ -103,6 +104,8 @@ class Guest:
         with (self.folder / "qemu.log").open("ab") as log:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         process.returncode = 0  # it outlives us on purpose
+        with contextlib.suppress(OSError):  # where sessions are scheduled as groups, niceness counts within one alone
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(NICE), encoding="ascii")
         if wait:
             self.await_ssh()
 
