@@ -45,7 +45,9 @@ def rpc(url: str, method: str, *params: Any) -> Any:
 
 
 def start_anvil(table: ProcessTable, root: Path, host: str) -> Endpoint:
-    """A chain with a block a second and moving finality; its state is written at the stop and read at the start."""
+    """A chain with a block a second and moving finality; its blocks and its newest state are written every 30 s and at
+    the stop, and read at the start. The states of older blocks are not: they would be most of a gigabyte an hour.
+    """
     binary, folder = root / ANVIL, table.folder / "anvil"
     if not binary.exists():
         raise MissingTool("Anvil")
@@ -54,7 +56,7 @@ def start_anvil(table: ProcessTable, root: Path, host: str) -> Endpoint:
     argv = [
         str(binary), "--host", host, "--port", str(port), "--mnemonic", MNEMONIC, "--accounts", str(ACCOUNTS),
         "--block-time", str(BLOCK_SECONDS), "--slots-in-an-epoch", "2", "--state", str(folder / "state.json"),
-        "--state-interval", "30", "--preserve-historical-states", "--quiet",
+        "--state-interval", "30", "--quiet",
     ]  # fmt: skip
     record = table.start("anvil", argv, stop_signal=signal.SIGINT)
     table.await_ready(record, lambda: listening(host, port), timeout=30)
