@@ -73,33 +73,33 @@ def play(stage: Stage, item: Scenario) -> tuple[bool, str]:
             print(f"  (the job could not be cancelled: {error})", flush=True)
 
 
-def stop() -> int:
+def stop() -> None:
     """Stop and delete the markets and the guests that a call with KEEP=1, or one that was killed, left."""
     for folder in (BUILD / "guests", BUILD / "single"):
         for guest in folder.glob("*"):
             Guest(guest.name, guest).remove()
     for home in MARKETS.glob("*"):
         BenchMarket(ROOT, home).forget()
-    return 0
 
 
 def interrupted(number: int, frame: FrameType | None) -> None:
-    """SIGINT and SIGTERM: lanes wait for guests for minutes, so the process ends at once and leaves them where it asks
-    for that.
+    """SIGINT and SIGTERM: lanes wait for guests for minutes, so the process ends at once, and leaves the guests where
+    KEEP=1 asks for that. Else another program takes its place first: a lane that still ran would boot them anew.
     """
-    if os.environ.get("KEEP") != "1":
-        stop()
-    os._exit(128 + number)
+    if os.environ.get("KEEP") == "1":
+        os._exit(128 + number)
+    os.execv(sys.executable, [sys.executable, "-m", "hosts.main", "--stop", str(128 + number)])
 
 
 def main() -> int:
     """Exit code 0 when everything that was played held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true")
-    parser.add_argument("--stop", action="store_true")
+    parser.add_argument("--stop", nargs="?", type=int, const=0, metavar="CODE", help="and end with this exit code")
     chosen = parser.parse_args()
-    if chosen.stop:
-        return stop()
+    if chosen.stop is not None:
+        stop()
+        return int(chosen.stop)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupted)
     keep, began = os.environ.get("KEEP") == "1", time.monotonic()
