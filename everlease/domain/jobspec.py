@@ -61,6 +61,11 @@ class JobSpec:
     user: str = ""
 
 
+def largest_checkpoint(resources: Resources) -> int:
+    """Bytes of the largest checkpoint that a host restores: the limits' and 1 GiB for the dump's own files."""
+    return resources.memory_bytes + 2 * resources.disk_bytes + (1 << 30)
+
+
 def canonical(spec: JobSpec) -> bytes:
     """The spec as canonical JSON: sorted keys, no white space, UTF-8, enum values as strings (after RFC 8785)."""
     return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

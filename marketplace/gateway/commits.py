@@ -1,16 +1,20 @@
-"""Checkpoint commits: signature, blocks, then the fenced move of the job's head. Answers can be repeated."""
+"""Checkpoint commits: signature, blocks, manifest, then the fenced move of the job's head. Answers can be repeated."""
 
 from datetime import UTC, datetime
 
-from everlease.db import Tx, awards, checkpoints, jobs, keys, nodes
-from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db import Tx, awards, checkpoints, commands, jobs, keys, nodes
+from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.outbox import emit
-from everlease.domain import compat
-from everlease.store.cid import parse_cid
+from everlease.domain import jobspec
+from everlease.domain.jobspec import JobSpec
+from everlease.domain.manifest import Manifest
 from everlease.store.errors import ManifestInvalid, StoreError
 from everlease.store.manifest import committed_by
 from everlease.wire.node import CommitAnswer, CommitCheckpoint
+from marketplace.gateway import manifests
+from marketplace.gateway.manifests import Place
 from marketplace.parts import Parts
+from marketplace.services.keys import KeyUnavailable
 
 
 class CommitRefused(Exception):
@@ -34,10 +38,11 @@ def take_commit(parts: Parts, node: str, message: CommitCheckpoint) -> CommitAns
             head = job.head_manifest
             if _is_repeat(tx, message):
                 return _answer(message, head)
-            _check_place(tx, job, node, message)
+            place = _check_place(parts, tx, job, message)
         _check_blocks(parts, node, message)
+        manifest = _check_manifest(parts, place, message)
         with parts.db.transaction() as tx:
-            _advance(tx, node, message)
+            _advance(tx, place, message, manifest)
         parts.metrics.commits.labels("committed").inc()
         return _answer(message, message.manifest)
     except CommitRefused as error:
@@ -61,17 +66,6 @@ def _check_signature(node: str, message: CommitCheckpoint) -> None:
 
 
 def _check_shape(message: CommitCheckpoint) -> None:
-    """CIDs that parse, and requirements that a host can be matched against."""
-    try:
-        for cid in (message.manifest, *message.block_cids):
-            parse_cid(cid)
-    except StoreError as error:
-        raise CommitRefused(str(error)) from error
-    if message.mode == "process":
-        try:
-            compat.traits_from(message.requirements)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CommitRefused(f"the requirements of a process checkpoint lack or garble {error}") from error
     try:
         datetime.fromtimestamp(message.taken_at, UTC)
     except (ValueError, OverflowError, OSError) as error:
@@ -101,18 +95,47 @@ def _is_repeat(tx: Tx, message: CommitCheckpoint) -> bool:
     return True
 
 
-def _check_place(tx: Tx, job: JobRow, node: str, message: CommitCheckpoint) -> None:
+def _check_place(parts: Parts, tx: Tx, job: JobRow, message: CommitCheckpoint) -> Place:
+    """Whether this award may add this checkpoint to the chain now; what the manifest must agree with."""
+    award = awards.under_fence(tx, message.job_id, message.fence)
+    assert award is not None
+    if not _began(tx, award):
+        raise CommitRefused("the job has not started under this award: there is nothing to checkpoint")
     if (message.checkpoint_seq, message.predecessor) != (job.head_seq + 1, job.head_manifest):
         raise CommitRefused(
             f"the checkpoint follows {message.predecessor} as number {message.checkpoint_seq}, "
             f"the head is {job.head_manifest}, number {job.head_seq}"
         )
-    award = awards.under_fence(tx, message.job_id, message.fence)
-    if award is None or message.generation != award.generation:
+    spec = jobspec.from_dict(job.spec)
+    if not message.final:
+        _check_mode(award, spec, message.mode)
+    if message.generation != award.generation:
         raise CommitRefused(f"generation {message.generation} is not this award's")
     known = keys.wrapped_keys(tx, message.job_id, message.generations)
     if set(message.generations) - set(known) or 0 in message.generations:
         raise CommitRefused("the checkpoint names key generations that this job doesn't have")
+    row = nodes.get(tx, award.node)
+    try:
+        key = parts.keys.plain(tx, message.job_id, award.generation)
+    except KeyUnavailable as error:
+        raise CommitRefused(str(error)) from error
+    facts = row.facts if row is not None else {}
+    return Place(award.node, award.epoch, award.lease_id, award.generation, spec, facts, key)
+
+
+def _began(tx: Tx, award: AwardRow) -> bool:
+    """Whether its node said that the workload runs; recovery may not have noted that yet."""
+    told = commands.find(tx, award.node, award.job_id, f"start/{award.fence}")
+    return award.started_at is not None or (told is not None and bool(told.ok))
+
+
+def _check_mode(award: AwardRow, spec: JobSpec, mode: str) -> None:
+    """A checkpoint is of its award's mode. One of files is taken from a host that told that it can't dump the
+    processes, where the order allows that.
+    """
+    fallen = bool(award.facts.get("undumpable")) and spec.checkpoint.fall_back_to_files
+    if mode != award.mode and not (mode == "files" and fallen):
+        raise CommitRefused(f"the checkpoint is of mode {mode}, the award is for {award.mode}")
 
 
 def _check_blocks(parts: Parts, node: str, message: CommitCheckpoint) -> None:
@@ -126,7 +149,14 @@ def _check_blocks(parts: Parts, node: str, message: CommitCheckpoint) -> None:
         raise CommitRefused(f"{len(missing)} of {len(wanted)} blocks are not in the store, {min(missing)} for one")
 
 
-def _advance(tx: Tx, node: str, message: CommitCheckpoint) -> None:
+def _check_manifest(parts: Parts, place: Place, message: CommitCheckpoint) -> Manifest:
+    try:
+        return manifests.read(parts, place, message)
+    except StoreError as error:
+        raise CommitRefused(f"the manifest can't be taken: {error}") from error
+
+
+def _advance(tx: Tx, place: Place, message: CommitCheckpoint, manifest: Manifest) -> None:
     job = jobs.lock(tx, message.job_id)
     award = awards.under_fence(tx, message.job_id, message.fence)
     assert award is not None
@@ -134,20 +164,24 @@ def _advance(tx: Tx, node: str, message: CommitCheckpoint) -> None:
         raise CommitRefused(f"fence {message.fence} is stale, {job.fence} is current", fenced=True)
     if _is_repeat(tx, message):
         return
+    try:
+        needs = manifests.needs(place, manifest)
+    except ManifestInvalid as error:
+        raise CommitRefused(str(error)) from error
     row = CheckpointRow(
         job_id=message.job_id,
         seq=message.checkpoint_seq,
         fence=message.fence,
         epoch=award.epoch,
-        node=node,
-        mode=message.mode,
+        node=place.node,
+        mode=manifest.mode,
         manifest=message.manifest,
         predecessor=message.predecessor,
-        block_cids=message.block_cids,
-        generation=message.generation,
-        generations=message.generations,
-        requirements=message.requirements,
-        logical_bytes=message.logical_bytes,
+        block_cids=sorted(manifest.cids()),
+        generation=manifest.generation,
+        generations=sorted(manifest.generations()),
+        requirements=needs,
+        logical_bytes=manifest.logical_bytes,
         new_bytes=message.new_bytes,
         pause_s=message.pause_s,
         total_s=message.total_s,

@@ -85,7 +85,7 @@ def parse_sealing_key(text: str) -> PublicKey:
 
 
 class KeyService:
-    """Creates, unwraps and seals job keys. Holds the master key; nothing it returns is plain."""
+    """Creates, unwraps and seals job keys. Holds the master key."""
 
     def __init__(self, master_key: bytes) -> None:
         self._cipher = AESGCM(master_key)
@@ -108,6 +108,13 @@ class KeyService:
             plain = self._unwrap(job_id, generation, wrapped[generation])
             sealed[generation] = base64.b64encode(box.encrypt(plain)).decode()
         return sealed
+
+    def plain(self, tx: Tx, job_id: str, generation: int) -> bytes:
+        """A generation's key (32 bytes), for reading manifests in this process; raises KeyUnavailable."""
+        wrapped = store.wrapped_keys(tx, job_id, [generation])
+        if generation not in wrapped:
+            raise KeyUnavailable(job_id, generation, "has no key")
+        return self._unwrap(job_id, generation, wrapped[generation])
 
     def _unwrap(self, job_id: str, generation: int, wrapped: bytes) -> bytes:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from everlease.domain.manifest import CID
+from everlease.store.base import get_block
 from everlease.store.block_service import BlockService, GcReport, Session
 from everlease.store.errors import StoreError
 from everlease.store.http import HttpBlockStore
@@ -86,6 +87,10 @@ class StoreGate:
         A remote store is scrubbed where it runs.
         """
         return () if self._remote is not None else scrub_store(self._local, drop_corrupt=True).corrupt
+
+    def block(self, cid: CID) -> bytes:
+        """One block, checked against its name. Raises StoreError."""
+        return get_block(self._remote if self._remote is not None else self._local, cid)
 
     def plain_blocks(self, cid: str) -> list[str]:
         """A plain file's list and its blocks (an image). Raises StoreError."""

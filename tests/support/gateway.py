@@ -4,16 +4,17 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
 from sqlalchemy import select, text
 
 from everlease.db import auctions, commands, jobs, nodes
 from everlease.db.models.jobs import AuctionRow, AwardRow
 from everlease.db.models.nodes import CommandRow
 from everlease.db.models.outbox import OutboxRow
+from everlease.domain.manifest import BlockRef, FileEntry, Manifest
 from everlease.store.base import put_block
 from everlease.store.http import HttpBlockStore
+from everlease.store.manifest import commitment, sign_manifest
+from everlease.store.sealing import JobKeys
 from tests.support.marketplace import REQUIREMENTS, SPEC, FakeNode, Service, make_award, mirror_lease
 
 
@@ -77,7 +78,7 @@ def refused_command(service: Service, step: str) -> CommandRow:
     return row
 
 
-def started(service: Service, node: FakeNode, job_id: str) -> tuple[AwardRow, Any]:
+def starting(service: Service, node: FakeNode, job_id: str) -> tuple[AwardRow, Any]:
     """An award whose Start was sent: its generation has a key."""
     held = award(service, node, job_id)
     mirror_lease(service.db, held)
@@ -85,35 +86,67 @@ def started(service: Service, node: FakeNode, job_id: str) -> tuple[AwardRow, An
     return held, node.expect("command").command
 
 
-def commit_fields(service: Service, node: FakeNode, held: AwardRow, content: bytes = b"sealed") -> dict[str, Any]:
-    """A commit whose blocks are in the store, following the job's head."""
+def started(service: Service, node: FakeNode, job_id: str) -> tuple[AwardRow, Any]:
+    """An award whose node says that the job has started."""
+    held, command = starting(service, node, job_id)
+    node.send("command_result", result={"job_id": job_id, "fence": held.fence, "step": command.step, "ok": True})
+    node.beat()
+    return held, command
+
+
+def commit_fields(
+    service: Service, node: FakeNode, held: AwardRow, content: bytes = b"sealed", **changes: Any
+) -> dict[str, Any]:
+    """A commit whose manifest and block are in the store, following the head; ``changes`` go into the manifest."""
     token, _ = service.parts.store.token(node.key.address, "test", write=True)
     store = HttpBlockStore(service.parts.store.url, lambda: token)
-    block, manifest = put_block(store, content + b"/block"), put_block(store, content + b"/manifest")
-    store.close()
     with service.db.transaction() as tx:
         job = jobs.get(tx, held.job_id)
-    digest = "0x" + (content * 32)[:32].hex()
-    signed = Account.sign_message(encode_defunct(primitive=bytes.fromhex(digest[2:])), node.key.secret)
+        service.parts.keys.ensure(tx, held.job_id, held.generation)
+        secret = service.parts.keys.plain(tx, held.job_id, held.generation)
+    deployment = service.parts.deployment
+    terms = (deployment.chain_id, deployment.escrow, held.job_id)
+    keys = JobKeys(*terms, held.generation, {held.generation: secret}, bytes(32))
+    block = put_block(store, keys.seal(content))
+    refs = (BlockRef(block, 0, held.generation, len(content)),)
+    fields: dict[str, Any] = {
+        "seq": job.head_seq + 1,
+        "fence": held.fence,
+        "epoch": held.epoch,
+        "lease_id": held.lease_id,
+        "node": node.key.address,
+        "mode": "process",
+        "generation": held.generation,
+        "predecessor": job.head_manifest,
+        "created_at": time.time(),
+        "entries": (FileEntry("files/checkpoint.tar", "file", len(content), blocks=refs),),
+        "requirements": {name: str(value) for name, value in REQUIREMENTS.items()},
+        **changes,
+    }
+    manifest = Manifest(*terms, **fields)
+    payload = sign_manifest(manifest, node.key.secret)
+    cid = put_block(store, keys.seal(payload))
+    store.close()
+    digest, signature = commitment(payload)
     return {
         "request": f"commit-{content.decode()}",
         "job_id": held.job_id,
         "fence": held.fence,
-        "checkpoint_seq": job.head_seq + 1,
-        "manifest": manifest,
-        "predecessor": job.head_manifest,
+        "checkpoint_seq": manifest.seq,
+        "manifest": cid,
+        "predecessor": manifest.predecessor,
         "manifest_digest": digest,
-        "signature": "0x" + bytes(signed.signature).hex(),
-        "block_cids": [block],
-        "mode": "process",
-        "generation": held.generation,
-        "generations": [held.generation],
-        "logical_bytes": 1000,
+        "signature": signature,
+        "block_cids": sorted(manifest.cids()),
+        "mode": manifest.mode,
+        "generation": manifest.generation,
+        "generations": sorted(manifest.generations()),
+        "logical_bytes": manifest.logical_bytes,
         "new_bytes": 100,
         "pause_s": 0.5,
         "total_s": 1.5,
         "taken_at": time.time(),
-        "requirements": REQUIREMENTS,
+        "requirements": dict(manifest.requirements),
     }
 
 

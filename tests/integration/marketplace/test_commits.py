@@ -5,10 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
-from everlease.db import checkpoints, jobs
+from everlease.db import awards, checkpoints, jobs
+from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.domain import compat
+from everlease.domain.manifest import BlockRef, FileEntry
 from tests.support.deployed import Market
-from tests.support.gateway import commit_fields, started, topics
-from tests.support.marketplace import FakeNode, Service
+from tests.support.gateway import commit_fields, started, starting, topics
+from tests.support.marketplace import FACTS, FakeNode, Service
 
 pytestmark = pytest.mark.anvil
 
@@ -39,7 +42,9 @@ def test_a_commit_moves_the_head_once(service: Service, node: FakeNode, job_id: 
         ({"checkpoint_seq": 5}, "the head is"),
         ({"generation": 99}, "generation"),
         ({"generations": [1, 77]}, "generations"),
-        ({"requirements": {"kernel": "6.1"}}, "requirements"),
+        ({"generations": []}, "generations"),
+        ({"block_cids": []}, "other blocks"),
+        ({"mode": "files"}, "mode files"),
         ({"fence": 42}, "never awarded"),
     ],
 )
@@ -69,3 +74,92 @@ def test_of_two_fences_the_newer_commits(service: Service, market: Market, node:
     assert (second.ok, second.fenced) == (False, True)
     with service.db.transaction() as tx:
         assert jobs.get(tx, job_id).head_manifest == first.head
+
+
+ZEROS = (BlockRef(None, 0, 0, 1 << 20),) * 5120
+"""More than the order's memory and disk."""
+
+
+def head_of(service: Service, job_id: str) -> CheckpointRow | None:
+    with service.db.transaction() as tx:
+        manifest = jobs.get(tx, job_id).head_manifest
+        return checkpoints.by_manifest(tx, manifest) if manifest else None
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_nothing_is_committed_before_the_job_started(
+    service: Service, node: FakeNode, job_id: str, final: bool
+) -> None:
+    """A winner with nothing at stake yet would name the job's head, or end the job."""
+    node.connect()
+    held, command = starting(service, node, job_id)
+    node.send("commit_checkpoint", **commit_fields(service, node, held), final=final)
+    assert "not started" in node.expect("commit_answer").error
+    assert head_of(service, job_id) is None
+    result = {"job_id": job_id, "fence": held.fence, "step": command.step, "ok": True}
+    node.send("command_result", result=result)
+    node.send("commit_checkpoint", **commit_fields(service, node, held), final=final)
+    assert node.expect("commit_answer").ok, "recovery need not have noted the start"
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"lease_id": "0x" + "77" * 32}, "lease_id"),
+        ({"epoch": 9}, "epoch"),
+        ({"fence": 9}, "fence"),
+        ({"entries": (FileEntry("criu/pages", "file", 5 << 30, blocks=ZEROS, layout="aligned"),)}, "the order allows"),
+    ],
+)
+def test_a_manifest_that_says_otherwise_is_no_checkpoint(
+    service: Service, node: FakeNode, job_id: str, changes: dict[str, Any], word: str
+) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    fields = commit_fields(service, node, held, **changes)
+    node.send("commit_checkpoint", **{**fields, "fence": held.fence})
+    answer = node.expect("commit_answer")
+    assert (answer.ok, answer.fenced) == (False, False)
+    assert word in answer.error
+    assert head_of(service, job_id) is None
+
+
+def test_a_block_that_is_no_manifest_is_no_checkpoint(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    fields = commit_fields(service, node, held)
+    node.send("commit_checkpoint", **{**fields, "manifest": fields["block_cids"][0]})
+    assert "manifest can't be taken" in node.expect("commit_answer").error
+    other = commit_fields(service, node, held, b"other")
+    node.send("commit_checkpoint", **{**other, "manifest": fields["manifest"], "block_cids": fields["block_cids"]})
+    assert "another manifest" in node.expect("commit_answer").error
+    assert head_of(service, job_id) is None
+
+
+def test_what_a_checkpoint_needs_and_weighs_is_not_its_hosts_word(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    fields = commit_fields(service, node, held)
+    lies = {"requirements": {"kernel": "99.1"}, "logical_bytes": 1 << 60}
+    node.send("commit_checkpoint", **{**fields, **lies})
+    assert node.expect("commit_answer").ok
+    row = head_of(service, job_id)
+    assert row is not None
+    assert (row.logical_bytes, row.requirements) == (len(b"sealed"), compat.needs_of(FACTS, 0))
+
+
+def test_files_are_taken_of_a_process_award_only_after_a_failed_trial_and_if_the_order_allows_it(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    fields = commit_fields(service, node, held, mode="files")
+    for allowed, told in ((False, True), (True, False), (True, True)):
+        with service.db.transaction() as tx:
+            job = tx.get_one(JobRow, job_id)
+            job.spec = {**job.spec, "checkpoint": {**job.spec["checkpoint"], "fall_back_to_files": allowed}}
+            awards.note(tx, job_id, held.fence, {}, {"undumpable": "inotify" if told else None})
+        node.send("commit_checkpoint", **fields)
+        assert node.expect("commit_answer").ok is (allowed and told)

@@ -8,7 +8,7 @@ import pytest
 from everlease.db import awards, commands, jobs
 from everlease.db.models.jobs import AwardRow
 from tests.support.deployed import key
-from tests.support.gateway import award, begin, command_row, commit_fields, line, refusals, started
+from tests.support.gateway import award, begin, command_row, commit_fields, line, refusals, starting
 from tests.support.marketplace import SPEC, FakeNode, Service, make_award
 
 pytestmark = pytest.mark.anvil
@@ -37,7 +37,7 @@ def test_service_is_earned_by_heartbeats_alone(service: Service, node: FakeNode,
 
 def test_everything_under_a_stale_fence_is_refused_and_counted(service: Service, node: FakeNode, job_id: str) -> None:
     node.connect()
-    held, _ = started(service, node, job_id)
+    held, _ = starting(service, node, job_id)
     begin(service, held)
     make_award(service.db, job_id, key(6), node.provider, epoch=2)
     assert node.beat(line(held)).refused == [job_id]
