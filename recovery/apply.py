@@ -93,7 +93,7 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         if "goodbye" in award.facts:
             return False
         awards.note(tx, job_id, fence, {}, {"last_seen_at": why.get("last_seen")})
-        if _outputs_are_in(tx, work.job, fence):
+        if award.started_at is not None and _outputs_are_in(tx, work.job, fence):
             # The host died after its job: its outputs are the head, only word of the exit was lost.
             awards.note_exit(tx, job_id, fence, "lost", 0, work.now)
             return False

@@ -34,5 +34,5 @@ def keep(tx: Tx, event: OutboxEvent, now: float) -> None:
         if awards.note_exit(tx, job_id, fence, container, int(data["code"]), now, fault) and fault:
             told = {"node": str(payload.get("node", "")), "fence": fence, "detail": fault}
             jobs.record(tx, job_id, "host.fault", told)
-    elif kind == "trial_dump" and not data.get("ok"):
+    elif kind == "trial_dump" and not data.get("ok") and awards.is_current(tx, job_id, fence):
         awards.note(tx, job_id, fence, {}, {"undumpable": detail or "the trial dump failed"})

@@ -141,7 +141,9 @@ class EnqueueSettle:
 
 @dataclass(frozen=True, slots=True)
 class MarkDamaged:
-    """The head can't be restored: the head goes back to its predecessor ``seq``/``manifest``."""
+    """The head can't be restored, or nobody can take it: the head goes back to ``seq``/``manifest``, and what came
+    after that is given up.
+    """
 
     damaged_seq: int
     reason: str

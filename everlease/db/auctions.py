@@ -117,6 +117,14 @@ def _note_answer(tx: Tx, row: AuctionRow) -> None:
         emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": row.id})
 
 
+def dry_since(tx: Tx, job_id: str) -> datetime | None:
+    """When the first of the latest auctions closed in which nobody took the job; None where somebody took it last."""
+    of_job = AuctionRow.job_id == job_id
+    dry = AuctionRow.outcome.startswith("nobody") & (AuctionRow.plan != "migration")
+    before = select(func.coalesce(func.max(AuctionRow.id), 0)).where(of_job, ~dry).scalar_subquery()
+    return tx.scalar(select(func.min(AuctionRow.closed_at)).where(of_job, AuctionRow.id > before))
+
+
 def bids_of(tx: Tx, auction_id: int) -> Sequence[BidRow]:
     """The bids of an auction, oldest first."""
     return tx.scalars(select(BidRow).where(BidRow.auction_id == auction_id).order_by(BidRow.id)).all()

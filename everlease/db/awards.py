@@ -12,7 +12,7 @@ from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain.earning import Accrual, accrue
 
-_SHUT_OUT = ("lost", "voided", "late")
+_SHUT_OUT = ("lost", "voided", "unsent", "late")
 """Outcomes that a node did not agree to; all others end in order, and its last words are welcome."""
 
 
@@ -85,6 +85,12 @@ def of_node(tx: Tx, node: str, job_id: str, fence: int) -> AwardRow | None:
     """The award under this fence if it was this node's; None for a fence that is made up."""
     award = under_fence(tx, job_id, fence)
     return award if award is not None and award.node == node else None
+
+
+def is_current(tx: Tx, job_id: str, fence: int) -> bool:
+    """Whether the award under this fence lasts."""
+    award = under_fence(tx, job_id, fence)
+    return award is not None and award.ended_at is None
 
 
 def is_zombie(award: AwardRow | None) -> bool:

@@ -145,10 +145,10 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
 
 
 def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, manifest: str) -> None:
-    """Mark a checkpoint damaged and take the head of a locked job back to the one before it."""
+    """Take the head of a locked job back to an earlier checkpoint; those after it, head included, count as damaged."""
     tx.execute(
         update(CheckpointRow)
-        .where(CheckpointRow.job_id == row.id, CheckpointRow.seq == damaged_seq)
+        .where(CheckpointRow.job_id == row.id, CheckpointRow.seq > seq, CheckpointRow.seq <= damaged_seq)
         .values(damaged=reason or "it can't be restored")
     )
     row.head_seq, row.head_manifest = seq, manifest

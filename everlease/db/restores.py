@@ -1,14 +1,16 @@
 """What the checkpoint that a host is going to restore needs of it, as far as it is known before it is taken."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
+from everlease.db import nodes
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain import compat, jobspec
-from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.jobspec import CheckpointMode, JobSpec
 
 _LIVE_PLANS = frozenset({"migration"})
 
@@ -54,6 +56,66 @@ def unfit(tx: Tx, job: JobRow, address: str) -> str:
     if node is None or needed is None:
         return ""
     return compat.why_not(needed, node.facts) or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A head, and the newest checkpoint of another provider before it that a connected node could restore.
+
+    ``met``: whether one of another provider than the head's could restore the head.
+    """
+
+    head: CheckpointRow
+    before: CheckpointRow
+    met: bool
+
+
+_LOOKED_AT = 16
+"""Checkpoints of other providers that are compared with the hosts, the newest."""
+
+
+def fallback(tx: Tx, job: JobRow) -> Fallback | None:
+    """Where a job could go back to if nobody takes its head, a process checkpoint; None where there is nothing."""
+    head = _committed(tx, job.id, job.head_manifest)
+    if head is None or head.mode != "process":
+        return None
+    author = _author(tx, head)
+    earlier = tx.scalars(
+        select(CheckpointRow)
+        .join(AwardRow, (AwardRow.job_id == CheckpointRow.job_id) & (AwardRow.fence == CheckpointRow.fence))
+        .where(
+            CheckpointRow.job_id == job.id,
+            CheckpointRow.seq < head.seq,
+            CheckpointRow.damaged == "",
+            CheckpointRow.condemned_at.is_(None),
+            AwardRow.provider != author,
+        )
+        .order_by(CheckpointRow.seq.desc())
+        .limit(_LOOKED_AT)
+    ).all()
+    if not earlier:
+        return None
+    spec, hosts = jobspec.from_dict(job.spec), nodes.connected(tx)
+    for before in earlier:
+        if any(_could_restore(before, node, spec) for node in hosts):
+            met = any(_could_restore(head, node, spec) for node in hosts if node.provider != author)
+            return Fallback(head, before, met)
+    return None
+
+
+def _author(tx: Tx, checkpoint: CheckpointRow) -> str | None:
+    return tx.scalar(
+        select(AwardRow.provider).where(AwardRow.job_id == checkpoint.job_id, AwardRow.fence == checkpoint.fence)
+    )
+
+
+def _could_restore(checkpoint: CheckpointRow, node: NodeRow, spec: JobSpec) -> bool:
+    if checkpoint.mode != "process":
+        return True
+    try:
+        return compat.unproved(node.facts, spec) is None and compat.why_not(checkpoint.requirements, node.facts) is None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _committed(tx: Tx, job_id: str, manifest: str | None) -> CheckpointRow | None:

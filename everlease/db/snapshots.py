@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
 from everlease.db import nodes, outbox, restores
-from everlease.db.auctions import declined
+from everlease.db.auctions import declined, dry_since
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
 from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
@@ -31,6 +31,7 @@ from everlease.domain.snapshot import (
     Goodbye,
     Job,
     Lease,
+    Reach,
     SignedOffer,
     Snapshot,
 )
@@ -73,6 +74,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         gone_nodes=frozenset(gone),
         news_at=unix(nodes.news_at(tx, since)) if since is not None else None,
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
+        reach=_reach(tx, job) if job.state == JobState.AUCTIONING else None,
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 
@@ -282,16 +284,26 @@ def _checkpoints(tx: Tx, job: JobRow) -> tuple[Checkpoint, ...]:
         .limit(4)
         .execution_options(populate_existing=True)
     ).all()
-    return tuple(
-        Checkpoint(
-            seq=row.seq,
-            fence=row.fence,
-            manifest=row.manifest,
-            predecessor=row.predecessor,
-            mode=row.mode,
-            final=row.final,
-            damaged=row.damaged,
-            block_cids=tuple(row.block_cids),
-        )
-        for row in reversed(rows)
+    return tuple(_checkpoint(row) for row in reversed(rows))
+
+
+def _checkpoint(row: CheckpointRow) -> Checkpoint:
+    return Checkpoint(
+        seq=row.seq,
+        fence=row.fence,
+        manifest=row.manifest,
+        predecessor=row.predecessor,
+        mode=row.mode,
+        final=row.final,
+        damaged=row.damaged,
+        block_cids=tuple(row.block_cids),
     )
+
+
+def _reach(tx: Tx, job: JobRow) -> Reach | None:
+    since = dry_since(tx, job.id)
+    fallback = restores.fallback(tx, job) if since is not None else None
+    if since is None or fallback is None:
+        return None
+    lost_s = (fallback.head.committed_at - fallback.before.committed_at).total_seconds()
+    return Reach(since.timestamp(), fallback.met, _checkpoint(fallback.before), lost_s)

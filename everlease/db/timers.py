@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import aliased
 
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
-from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
 from everlease.db.terms import order_of, params_of
 from everlease.domain.job import ENDED, JobState
@@ -101,16 +102,37 @@ def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[Refunda
     return [Refundable(row.job_id, order_of(row), row.block) for row in found]
 
 
+PROVED_S = 86_400.0
+"""Seconds that another provider has to serve from later checkpoints before an earlier restore point may go."""
+
+
 def condemn_old(tx: Tx, keep: int, ended_before: datetime, now: datetime) -> int:
     """Condemn checkpoints that no restore can want: all but the last ``keep`` and the head of a job that goes on,
     and every one of a job that ended before ``ended_before``. Returns how many; gc deletes their blocks later.
+
+    A restore point that an award started from is kept, however many checkpoints follow, until an award of another
+    provider has served ``PROVED_S`` from a later one: the host that has the job now can't make it go.
     """
+    used, later = aliased(AwardRow), aliased(AwardRow)
+    proved = exists().where(
+        later.job_id == used.job_id,
+        later.provider != used.provider,
+        later.started_at.is_not(None),
+        later.restore_seq > CheckpointRow.seq,
+        later.earned_s >= PROVED_S,
+    )
+    needed = exists().where(
+        used.job_id == CheckpointRow.job_id,
+        used.restore_manifest == CheckpointRow.manifest,
+        used.started_at.is_not(None),
+        ~proved,
+    )
     condemned = tx.execute(
         update(CheckpointRow)
         .where(
             CheckpointRow.condemned_at.is_(None),
             CheckpointRow.job_id == JobRow.id,
-            (CheckpointRow.seq <= JobRow.head_seq - keep) | (JobRow.ended_at < ended_before),
+            ((CheckpointRow.seq <= JobRow.head_seq - keep) & ~needed) | (JobRow.ended_at < ended_before),
         )
         .values(condemned_at=now)
         .returning(CheckpointRow.seq)

@@ -231,11 +231,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Who could go on from the head while nobody takes the job, by what connected hosts say of themselves.
+
+    ``since``: unix seconds since when every auction was dry. ``met``: whether a host of another provider than the
+    head's could restore it. ``before``: the newest checkpoint of the provider before that some host could restore;
+    ``lost_s``: the seconds between the two commits.
+    """
+
+    since: float
+    met: bool
+    before: Checkpoint
+    lost_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq, and the
     newest of a long history: nothing may be counted in them that has no bound.
 
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
+    ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """
@@ -254,6 +270,7 @@ class Snapshot:
     gone_nodes: frozenset[str] = frozenset()
     news_at: float | None = None
     winner_unfit: str = ""
+    reach: Reach | None = None
     unread: bool = False
 
     @property

@@ -1,7 +1,6 @@
 """The auction: when to call for bids, on what terms, and who wins."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import takewhile
 from typing import Any, Literal
@@ -9,11 +8,13 @@ from typing import Any, Literal
 from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, run_auction
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import CheckpointMode
-from everlease.domain.snapshot import Auction, Award, Snapshot
-from recovery.moves import CloseAuction, GiveAward, MarkDamaged, OpenAuction, SettleHow
+from everlease.domain.snapshot import Auction, Snapshot
+from recovery.moves import CloseAuction, GiveAward, OpenAuction, SettleHow
+from recovery.planner.damage import damaged, unclaimed
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
-from recovery.planner.hosts import UNREADY, kept_out, let_in_at
+from recovery.planner.history import dry_auctions, for_good, since_started
+from recovery.planner.hosts import UNSENT, kept_out
 from recovery.planner.leases import how_to_settle, left_over, silent_from
 
 CLOCKS_APART_S = 600
@@ -25,18 +26,13 @@ _OTHERS_FIRST = {
     "unready": "a host of this provider could not prepare or restore the job for now: others are asked first",
     "restore_failed": "a host of this provider failed to restore a checkpoint: others are asked first",
     "open_failed": "a lease with this provider could not be opened: others are asked first",
+    UNSENT: "the job could not be handed to a host of this provider: others are asked first",
     "late": "a host of this provider was late with the job: others are asked first",
     "host_fault": "a host of this provider failed the job: others are asked first",
     "stopped": "a host of this provider stopped while it had the job: others are asked first",
     "left": "a host of this provider stopped while it had the job: others are asked first",
 }
 """Outcomes that keep a provider out until an auction finds nobody else, and what its nodes are told."""
-_LASTING = {
-    "moved": "the job already failed on this node",
-    "restore_failed": "this node failed to restore this checkpoint",
-    "unfit": "this checkpoint can't live on this node",
-}
-"""Outcomes that keep a node out: of the job, or of restores of the same checkpoint."""
 
 
 def auctioning(draft: Draft) -> None:
@@ -55,7 +51,9 @@ def auctioning(draft: Draft) -> None:
     if why is not None:
         draft.event(JobEvent.FUNDS_OUT, why)
         return
-    if hopeless(draft) or _damaged(draft) or _open_pending(draft) or _out_of_reach(draft):
+    if hopeless(draft) or damaged(draft) or unclaimed(draft):
+        return
+    if _open_pending(draft) or _out_of_reach(draft) or _unsendable(draft):
         return
     draft.add(call_for_bids(draft))
 
@@ -63,7 +61,7 @@ def auctioning(draft: Draft) -> None:
 def hopeless(draft: Draft) -> bool:
     """Give up a job that was recovered too often, makes no progress, or that several providers could not start."""
     job, policy = draft.snapshot.job, draft.policy
-    refusing = {award.provider for award in _since_started(draft.snapshot, {"prepare_failed"})}
+    refusing = {award.provider for award in since_started(draft.snapshot, {"prepare_failed"})}
     if job.recoveries > job.spec.max_recoveries:
         draft.give_up(f"the job was recovered {job.spec.max_recoveries} times, as often as its order allows")
     elif job.barren_recoveries >= policy.max_barren:
@@ -207,16 +205,6 @@ def settle_with_open(snapshot: Snapshot) -> SettleHow | Literal[""]:
     return how_to_settle(award) if award is not None else ""
 
 
-def _since_started(snapshot: Snapshot, outcomes: Collection[str]) -> list[Award]:
-    found: list[Award] = []
-    for award in reversed(snapshot.awards):
-        if award.outcome in outcomes:
-            found.append(award)
-        if award.started_at is not None:
-            break
-    return found
-
-
 def _plan(snapshot: Snapshot) -> str:
     ended = [award for award in snapshot.awards if award.started_at is not None]
     if not ended:
@@ -231,45 +219,20 @@ def _excluded(draft: Draft) -> dict[str, str]:
     snapshot = draft.snapshot
     out: dict[str, str] = {}
     if not dry_auctions(snapshot):
-        out |= {award.provider: _OTHERS_FIRST[award.outcome] for award in _since_started(snapshot, _OTHERS_FIRST)}
-    return out | kept_out(draft) | _for_good(snapshot)
-
-
-def _for_good(snapshot: Snapshot) -> dict[str, str]:
-    head = snapshot.job.head_manifest
-    return {
-        award.node: _LASTING[award.outcome]
-        for award in snapshot.awards
-        if award.outcome in _LASTING and (award.outcome == "moved" or award.restore_manifest == head)
-    }
+        out |= {award.provider: _OTHERS_FIRST[award.outcome] for award in since_started(snapshot, _OTHERS_FIRST)}
+    return out | kept_out(draft) | for_good(snapshot)
 
 
 def let_in_soon(draft: Draft) -> bool:
     """Whether the last auction was dry and asked others alone: those it left out are worth another at once."""
     waiting = kept_out(draft)
-    left_out = (award.provider for award in _since_started(draft.snapshot, _OTHERS_FIRST))
+    left_out = (award.provider for award in since_started(draft.snapshot, _OTHERS_FIRST))
     return len(dry_auctions(draft.snapshot)) == 1 and any(provider not in waiting for provider in left_out)
 
 
-def dry_auctions(snapshot: Snapshot) -> list[Auction]:
-    """The latest auctions, newest first, as far as nobody took the job in any of them. A migration's is none of them:
-    then the job had a host.
-    """
-    return list(takewhile(_dry, reversed(snapshot.auctions)))
-
-
-def begin_anew(draft: Draft) -> None:
-    """The job comes back from elsewhere than a wait for capacity: what was dry before says nothing of the hosts now."""
-    for auction in dry_auctions(draft.snapshot)[:1]:
-        draft.add(CloseAuction(auction.id, f"over: {auction.outcome}"))
-
-
-def _dry(auction: Auction) -> bool:
-    return auction.outcome.startswith("nobody") and auction.plan != "migration"
-
-
 def _mode(draft: Draft, plan: str) -> str:
-    """``process`` where it is allowed; by turns with ``files`` while nobody takes the job, if the order allows that.
+    """``process`` where it is allowed, and always where the order insists on it; by turns with ``files`` while nobody
+    takes the job, if the order allows that.
 
     A turn lasts ``capacity_wait_s`` from its first dry auction on, however many there are: nodes' news may call for one
     at any time.
@@ -279,7 +242,8 @@ def _mode(draft: Draft, plan: str) -> str:
     head = snapshot.head
     if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or (head is not None and head.mode == "files"):
         return "files"
-    if any(award.undumpable and award.started_at is not None for award in snapshot.awards):
+    undumpable = any(award.undumpable and award.started_at is not None for award in snapshot.awards)
+    if undumpable and policy.fall_back_to_files:
         return "files"
     dry = dry_auctions(snapshot)
     if not dry or plan == "migration" or not (policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files):
@@ -291,81 +255,6 @@ def _mode(draft: Draft, plan: str) -> str:
     return "files" if mode == "process" else "process"
 
 
-def _damaged(draft: Draft) -> bool:
-    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED. Before that
-    everybody else has been asked.
-
-    One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
-    included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
-    a second provider. Until one comes the job waits.
-
-    A host that calls a restore worth another try (its disk is full, its agent has a fault) has not failed it, and waits
-    longer each time. But a checkpoint that crashes every agent is not kept for ever: a provider whose hosts said that
-    ``max_restore_tries`` times counts as one that failed it.
-    """
-    snapshot = draft.snapshot
-    failed = [award for award in _since_started(snapshot, {"restore_failed", UNREADY}) if _restored(award)]
-    of_head = [award for award in failed if award.restore_manifest == snapshot.job.head_manifest]
-    providers = {award.provider for award in of_head if award.outcome != UNREADY}
-    providers |= _often(of_head, draft.policy.max_restore_tries)
-    if _others_left(draft, providers):
-        return False
-    several = len(providers) > 1
-    if not several and not any(_corrupt(snapshot, award) for award in of_head if _found_nobody(draft, award.provider)):
-        return False
-    head = snapshot.head
-    seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
-    before = seqs.get(head.predecessor or "") if head is not None else None
-    if head is not None and before is not None and len(of_head) == len(failed):
-        draft.add(MarkDamaged(head.seq, _last_error(snapshot, of_head[0]), before.seq, before.manifest))
-    elif several:
-        draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
-    return bool(draft.moves)
-
-
-def _others_left(draft: Draft, failed: Collection[str]) -> bool:
-    """Whether somebody may be there to restore the head but these providers: no auction since was dry, or the last that
-    was left others out.
-
-    Nobody keeps a checkpoint waiting for ever: a provider that had it ``max_restore_tries`` times has had its chance.
-    """
-    snapshot = draft.snapshot
-    dry = dry_auctions(snapshot)
-    if not dry:
-        return True
-    owners = {award.node: award.provider for award in snapshot.awards}
-    tried = [award for award in snapshot.awards if award.restore_manifest == snapshot.job.head_manifest]
-    done = _often(tried, draft.policy.max_restore_tries).union(failed)
-    left_out = dry[0].excluded.keys() - _for_good(snapshot)
-    return any(owners.get(address, address) not in done for address in left_out)
-
-
-def _often(awards: Collection[Award], times: int) -> set[str]:
-    """Providers with that many of these awards."""
-    return {provider for provider, count in Counter(award.provider for award in awards).items() if count >= times}
-
-
-def _restored(award: Award) -> bool:
-    """Whether its node was told to restore a checkpoint, not only to prepare that."""
-    return award.restore_manifest is not None and award.start_sent_at is not None
-
-
-def _found_nobody(draft: Draft, provider: str) -> bool:
-    """Whether the last auction was dry though it asked this provider, too."""
-    dry = dry_auctions(draft.snapshot)
-    return len(dry) > 1 and dry[0].opened_at >= let_in_at(draft).get(provider, 0.0)
-
-
-def _corrupt(snapshot: Snapshot, award: Award) -> bool:
-    answer = snapshot.command(f"start/{award.fence}")
-    return answer is not None and bool(answer.result.get("damaged"))
-
-
-def _last_error(snapshot: Snapshot, award: Award) -> str:
-    answer = snapshot.command(f"start/{award.fence}")
-    return answer.error if answer is not None and answer.error else "the node gave no reason"
-
-
 def _out_of_reach(draft: Draft) -> bool:
     """No node binds itself as long as a lost host's lease must stay silent: bids are asked for as soon as one could."""
     lease = left_over(draft.snapshot)
@@ -373,6 +262,19 @@ def _out_of_reach(draft: Draft) -> bool:
         return False
     within = LONGEST_BID_S - CLOCKS_APART_S - draft.policy.open_timeout_s
     at = silent_from(draft.snapshot, lease) - within
+    if draft.now < at:
+        draft.wait_until(at)
+    return draft.now < at
+
+
+def _unsendable(draft: Draft) -> bool:
+    """Providers one after the other could not be sent their Start: that is not theirs. Another lease would be in vain,
+    so the next call waits, longer each time.
+    """
+    row = list(takewhile(lambda award: award.outcome == UNSENT, reversed(draft.snapshot.awards)))
+    if len({award.provider for award in row}) < 2:
+        return False
+    at = (row[0].ended_at or draft.now) + draft.policy.fault_wait_s(len(row) - 1)
     if draft.now < at:
         draft.wait_until(at)
     return draft.now < at

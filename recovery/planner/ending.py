@@ -2,8 +2,8 @@
 
 from everlease.domain.job import ENDED, JobEvent, JobState, allows
 from recovery.moves import ClearWish
-from recovery.planner.bidding import begin_anew
 from recovery.planner.draft import Draft
+from recovery.planner.history import begin_anew
 from recovery.planner.running import exited
 
 _NEVER = {

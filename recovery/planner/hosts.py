@@ -19,8 +19,15 @@ LATE = "late"
 NOT_OPENED = "open_failed"
 """The outcome of an award whose lease the chain refused: nobody's fault, but not to be tried again at once."""
 
-_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, NOT_OPENED})
-_WHY = {LATE: "was late with the job", NOT_OPENED: "won the job, and its lease could not be opened"}
+UNSENT = "unsent"
+"""The outcome of an award whose Start could not be sent: its node was away, or the marketplace had no key for it."""
+
+_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, NOT_OPENED, UNSENT})
+_WHY = {
+    LATE: "was late with the job",
+    NOT_OPENED: "won the job, and its lease could not be opened",
+    UNSENT: "won the job, and it could not be handed over",
+}
 STOPPED, LEFT = "stopped", "left"
 """Outcomes of an award whose host stopped in order: its workload stands still, or may run until its guard's time."""
 
@@ -196,9 +203,9 @@ def said_goodbye(draft: Draft) -> bool:
 
 
 def outputs_stored(snapshot: Snapshot, award: Award) -> bool:
-    """Whether a final checkpoint was committed under this award."""
+    """Whether the job ran under this award and a final checkpoint was committed."""
     head = snapshot.head
-    return head is not None and head.final and head.fence == award.fence
+    return award.started_at is not None and head is not None and head.final and head.fence == award.fence
 
 
 def _note_end(draft: Draft, award: Award) -> bool:

@@ -92,7 +92,7 @@ def _vanished(draft: Draft, award: Award) -> bool:
     return False
 
 
-def void(draft: Draft, award: Award, reason: str) -> bool:
+def void(draft: Draft, award: Award, reason: str, outcome: str = "voided") -> bool:
     """The award is void: its node freezes at once and drops the job, which goes to auction again."""
     if not allows(draft.snapshot.job.state, JobEvent.VOIDED):
         return False
@@ -100,7 +100,7 @@ def void(draft: Draft, award: Award, reason: str) -> bool:
     if award.start_sent_at is not None:
         draft.add(IssueCommand(award.node, award.fence, step, "freeze", {}, draft.policy.stop_timeout_s))
     draft.abandon_auction(reason)
-    draft.end(award, "voided")
+    draft.end(award, outcome)
     draft.event(JobEvent.VOIDED, reason)
     return True
 

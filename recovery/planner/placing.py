@@ -8,7 +8,7 @@ from everlease.domain.snapshot import Award, ChainTx, Checkpoint, Command, Snaps
 from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
-from recovery.planner.hosts import HOST_FAULT, LATE, NOT_OPENED, UNREADY
+from recovery.planner.hosts import HOST_FAULT, LATE, NOT_OPENED, UNREADY, UNSENT
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
 
 OUTLIVED = "outlived"
@@ -176,7 +176,7 @@ def _started(draft: Draft, award: Award, failed: JobEvent, outcome: str) -> None
     if answer is None or answer.ok is None:
         return
     if not answer.ok and answer.sent_at is None:
-        void(draft, award, answer.error)
+        void(draft, award, answer.error, UNSENT)
         return
     if not answer.ok:
         draft.end(award, failure(answer, outcome))

@@ -13,6 +13,8 @@ class Policy:
     ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
     where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
     ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
+    ``unmet_wait_s``: how long a head that no connected host could restore is waited for, at least; ``untaken_wait_s``:
+    one that some could, and none takes.
     ``max_refused_starts``: how many providers must say that the job can't be started anywhere.
     ``max_restore_tries``: how often a provider may have a checkpoint and not get it going; then the job waits for it no
     more where others gave it up, and restores that it called worth another try count as failed.
@@ -37,6 +39,8 @@ class Policy:
     capacity_wait_max_s: float = 300
     capacity_wake_s: float = 2
     fault_wait_max_s: float = 10_800
+    unmet_wait_s: float = 600
+    untaken_wait_s: float = 3600
     pending_open_s: float = 20
     reorg_grace_s: float = 30
     final_timeout_s: float = 900

@@ -1,9 +1,10 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
 from everlease.domain.job import JobEvent
-from recovery.planner.bidding import begin_anew, dry_auctions, let_in_soon, out_of_terms
+from recovery.planner.bidding import let_in_soon, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
+from recovery.planner.history import begin_anew, dry_auctions
 from recovery.planner.hosts import let_in_at
 
 

@@ -170,7 +170,8 @@ class World:
                 self._enqueue(move.action_key, move.how)
             case m.MarkDamaged():
                 points = tuple(
-                    replace(p, damaged="damaged") if p.seq == move.damaged_seq else p for p in self.snapshot.checkpoints
+                    replace(p, damaged="damaged") if move.seq < p.seq <= move.damaged_seq else p
+                    for p in self.snapshot.checkpoints
                 )
                 self._set(checkpoints=points)
                 self.set_job(head_seq=move.seq, head_manifest=move.manifest)

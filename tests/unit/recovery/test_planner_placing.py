@@ -310,7 +310,7 @@ def test_a_start_that_never_left_the_gateway_voids_the_award_and_says_nothing_ab
         world.snapshot, commands=tuple(failed if c is start else c for c in world.snapshot.commands)
     )
     world.settle()
-    assert world.snapshot.awards[0].outcome == "voided"
+    assert world.snapshot.awards[0].outcome == "unsent"
     assert world.job.state == "AUCTIONING"
 
 

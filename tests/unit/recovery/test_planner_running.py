@@ -181,6 +181,21 @@ def test_a_job_that_cannot_be_dumped_stops_unless_the_order_allows_files() -> No
         assert world.job.state == state
 
 
+def test_an_order_that_insists_on_process_mode_is_never_asked_for_in_files_mode() -> None:
+    """Whatever a host says of the job's processes."""
+    for policy, mode in (
+        (spec(CheckpointMode.PROCESS), "process"),
+        (spec(), "process"),
+        (spec(fall_back=True), "files"),
+    ):
+        world = World(Snapshot(job=new_job(spec=policy), escrow=escrow()))
+        world.run(A)
+        world.lose()
+        world.set_award(1, undumpable="it uses io_uring")
+        world.settle()
+        assert world.snapshot.auctions[-1].mode == mode
+
+
 def test_a_failing_close_is_tried_again_later_each_time() -> None:
     world = running()
     world.set_job(wish="cancel")
