@@ -14,7 +14,7 @@ from marketplace.gateway.endpoint import Gateway
 from marketplace.middleware import HttpGuard
 from marketplace.parts import Parts, build_parts
 from marketplace.routers import auth, health, job_views, jobs, market, streams
-from marketplace.services.upkeep import keep_store
+from marketplace.services.upkeep import collect_regularly, scrub_regularly
 from marketplace.settings import MarketplaceSettings
 
 _DESCRIPTION = """Everlease's marketplace. Amounts are base units of the settlement asset, rates base units per hour,
@@ -53,7 +53,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     beside = [
         asyncio.create_task(gateway.hub.listen()),
         asyncio.create_task(gateway.hub.sweep()),
-        asyncio.create_task(keep_store(parts)),
+        asyncio.create_task(collect_regularly(parts)),
+        asyncio.create_task(scrub_regularly(parts)),
     ]
     for task in beside:
         task.add_done_callback(_report)

@@ -1,33 +1,49 @@
 """Which blocks the store must keep: read by the marketplace before it collects garbage."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import select, text
+import psycopg
+from sqlalchemy import func, select
 
-from everlease.db.engine import Tx
+from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db.models.mirror import EscrowRow
 
 _LOCK = "everlease.gc"
+_AT_ONCE = 5000
 
 
-def take_turn(tx: Tx) -> bool:
-    """Whether this transaction is the only one collecting; the turn ends with it."""
-    return bool(tx.scalar(text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": _LOCK}))
+@contextmanager
+def hold_turn(database: Database) -> Iterator[bool]:
+    """Whether this process alone collects, until the block ends: a session's lock, which ends with the process.
+
+    Raises DatabaseUnavailable.
+    """
+    try:
+        connection = psycopg.connect(database.libpq_url, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(str(error).split("\n")[0]) from error
+    with connection:
+        found = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (_LOCK,)).fetchone()
+        yield bool(found and found[0])
 
 
-def checkpoint_blocks(tx: Tx) -> set[str]:
-    """Manifests and blocks of every checkpoint that is not condemned."""
-    live: set[str] = set()
-    wanted = select(CheckpointRow.manifest, CheckpointRow.block_cids).where(CheckpointRow.condemned_at.is_(None))
-    for manifest, blocks in tx.execute(wanted.execution_options(yield_per=50)):
-        live.add(manifest)
-        live.update(blocks)
-    return live
+def checkpoint_blocks(tx: Tx) -> Iterator[str]:
+    """Manifests and blocks of every checkpoint that is not condemned, one by one and some more than once."""
+    kept = CheckpointRow.condemned_at.is_(None)
+    for column in (CheckpointRow.manifest, func.jsonb_array_elements_text(CheckpointRow.block_cids)):
+        yield from tx.scalars(select(column).where(kept).execution_options(yield_per=_AT_ONCE))
 
 
-def images(tx: Tx, ended_after: datetime) -> set[str]:
-    """Image lists of jobs that go on, or ended after ``ended_after``."""
-    wanted = select(JobRow.image_manifest).where(
-        JobRow.image_manifest.is_not(None), JobRow.ended_at.is_(None) | (JobRow.ended_at >= ended_after)
+def images(tx: Tx, ended_after: datetime) -> list[str]:
+    """Image lists of jobs whose escrow was funded, and that go on or ended after ``ended_after``."""
+    wanted = (
+        select(JobRow.image_manifest)
+        .join(EscrowRow, EscrowRow.job_id == JobRow.id)
+        .where(JobRow.image_manifest.is_not(None), JobRow.ended_at.is_(None) | (JobRow.ended_at >= ended_after))
+        .distinct()
+        .order_by(JobRow.image_manifest)
     )
-    return {manifest for manifest in tx.scalars(wanted) if manifest is not None}
+    return [manifest for manifest in tx.scalars(wanted) if manifest is not None]

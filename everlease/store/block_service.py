@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from everlease.domain.manifest import CID
 from everlease.store.base import BlockStore
 from everlease.store.cid import digest_of, from_digest
+from everlease.store.live_set import LiveSet
 from everlease.store.local import LocalBlockStore
 from everlease.store.sessions import SessionLedger
 
@@ -95,24 +97,25 @@ class BlockService:
     def collect(self, live: Iterable[CID]) -> GcReport:
         """Garbage collection: `live` names every manifest to keep and every block of each.
 
-        Blocks neither live nor held are condemned; those condemned for longer than the grace are deleted.
+        Blocks neither live nor held are condemned; those condemned for longer than the grace are deleted. `live` is
+        read once and never held in memory; if it raises, nothing was touched.
         """
+        with LiveSet() as marked:
+            marked.add(map(digest_of, live))
+            return self.sweep(marked)
+
+    def sweep(self, marked: LiveSet) -> GcReport:
+        """``collect`` once every live block is marked."""
         now = self._clock()
-        reachable = frozenset(map(digest_of, live))
         self._ledger.expire(now)
-        self._ledger.pardon(reachable)
-        page: list[bytes] = []
-        for cid in self.store.cids():
-            digest = digest_of(cid)
-            if digest not in reachable:
-                page.append(digest)
-            if len(page) == _PAGE:
-                self._ledger.condemn(page, now)
-                page = []
-        self._ledger.condemn(page, now)
+        self._ledger.pardon(marked)
+        names = iter(self.store.cids())
+        while page := [digest_of(cid) for cid in islice(names, _PAGE)]:
+            live = marked.among(page)
+            self._ledger.condemn((digest for digest in page if digest not in live), now)
         deleted = self._execute(now)
         freed = self.store.compact() if isinstance(self.store, LocalBlockStore) else 0
-        return GcReport(len(reachable), len(self._ledger.condemned()), deleted, freed)
+        return GcReport(len(marked), self._ledger.condemned(), deleted, freed)
 
     def _execute(self, now: float) -> int:
         deleted = 0

@@ -16,7 +16,7 @@ from everlease.domain.manifest import CID
 from everlease.store.base import MAX_BLOCK_BYTES, get_block
 from everlease.store.block_service import BlockService, Session
 from everlease.store.car import CarReader, car_header, car_section
-from everlease.store.cid import parse_cid
+from everlease.store.cid import digest_of, parse_cid
 from everlease.store.errors import (
     AccessDenied,
     BlockCorrupt,
@@ -28,6 +28,7 @@ from everlease.store.errors import (
     StoreError,
     StoreFull,
 )
+from everlease.store.live_set import LiveSet
 from everlease.store.tokens import Scope, StoreToken
 
 RAW, CAR = "application/vnd.ipld.raw", "application/vnd.ipld.car"
@@ -35,6 +36,7 @@ MAX_CIDS = 8192
 MAX_JSON_BYTES = 1 << 20
 _PUT_BYTES = 8 << 20
 _FETCH_CHUNK = 32
+_MARK_BATCH = 10_000
 _CACHE = "private, max-age=29030400, immutable"
 _STATUS: dict[type[StoreError], tuple[int, str]] = {
     InvalidCid: (400, "invalid-cid"),
@@ -168,15 +170,21 @@ class _BlockApi:
     async def collect(self, request: Request) -> Response:
         """Garbage collection; the body has one live CID a line and `end <count>` as its last line."""
         self._token(request, Scope.GC)
-        live: list[CID] = []
-        async for line in _lines(request):
-            if line.startswith("end "):
-                if line != f"end {len(live)}":
-                    raise LiveSetIncomplete(f"the list has {len(live)} CIDs and says {line[4:]!r}")
-                report = await run_in_threadpool(self._service.collect, live)
-                names = ("live", "condemned", "deleted", "freed_bytes")
-                return JSONResponse({name: getattr(report, name) for name in names})
-            live.append(parse_cid(line))
+        with LiveSet() as marked:
+            count, batch = 0, list[bytes]()
+            async for line in _lines(request):
+                if line.startswith("end "):
+                    if line != f"end {count}":
+                        raise LiveSetIncomplete(f"the list has {count} CIDs and says {line[4:]!r}")
+                    await run_in_threadpool(marked.add, batch)
+                    report = await run_in_threadpool(self._service.sweep, marked)
+                    names = ("live", "condemned", "deleted", "freed_bytes")
+                    return JSONResponse({name: getattr(report, name) for name in names})
+                batch.append(digest_of(line))
+                count += 1
+                if len(batch) == _MARK_BATCH:
+                    await run_in_threadpool(marked.add, batch)
+                    batch = []
         raise LiveSetIncomplete("the list of live CIDs was cut short; nothing was touched")
 
     def _token(self, request: Request, scope: Scope) -> StoreToken:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import RLock
 
 from everlease.store.errors import StoreFull
+from everlease.store.live_set import LiveSet
 from everlease.store.sqlite import exclusive
 
 _SCHEMA = """
@@ -19,6 +20,7 @@ CREATE INDEX IF NOT EXISTS pin_by_expiry ON pin (expires);
 CREATE TABLE IF NOT EXISTS session (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, expires REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS condemned (digest BLOB PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
 """
+_PAGE = 1000
 _PINNED = "EXISTS (SELECT 1 FROM pin WHERE pin.digest = condemned.digest AND pin.expires > ?)"
 
 
@@ -66,16 +68,24 @@ class SessionLedger:
                 ((digest, now) for digest in digests),
             )
 
-    def pardon(self, live: frozenset[bytes]) -> None:
+    def pardon(self, live: LiveSet) -> None:
         """Take reachable blocks off the condemned list."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT digest FROM condemned").fetchall()
-            db.executemany("DELETE FROM condemned WHERE digest = ?", (row for row in rows if row[0] in live))
+        after = b""
+        while page := self._condemned_after(after):
+            after = page[-1]
+            with self._transaction() as db:
+                gone = ((digest,) for digest in live.among(page))
+                db.executemany("DELETE FROM condemned WHERE digest = ?", gone)
 
-    def condemned(self) -> dict[bytes, float]:
-        """Condemned blocks and since when."""
+    def condemned(self) -> int:
+        """How many blocks are condemned."""
         with self._lock:
-            return dict(self._db.execute("SELECT digest, since FROM condemned").fetchall())
+            return int(self._db.execute("SELECT count(*) FROM condemned").fetchone()[0])
+
+    def _condemned_after(self, digest: bytes) -> list[bytes]:
+        query = "SELECT digest FROM condemned WHERE digest > ? ORDER BY digest LIMIT ?"
+        with self._lock:
+            return [row[0] for row in self._db.execute(query, (digest, _PAGE))]
 
     @contextmanager
     def executing(self, now: float, before: float, limit: int) -> Iterator[list[bytes]]:

@@ -9,7 +9,8 @@ Hex32 = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$"), AfterValidator(str.lower)]
 """Lower case once it is in: rows, events and keys are compared as text."""
 Signature = Annotated[str, Field(pattern=r"^0x[0-9a-f]{2,4096}$")]
-Cid = Annotated[str, Field(pattern=r"^b[a-z2-7]{20,100}$")]
+Cid = Annotated[str, Field(pattern=r"^bafkrei[a-h][a-z2-7]{50}[aeimquy4]$")]
+"""A CIDv1 of a raw sha2-256 block as everlease.store.cid reads it, and no other text."""
 Units = Annotated[int, Field(ge=0, lt=2**128)]
 """Base units of the settlement asset; on HTTP a JSON integer."""
 UnixSeconds = Annotated[int, Field(ge=0, lt=2**40)]

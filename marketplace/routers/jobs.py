@@ -11,6 +11,7 @@ from everlease.db import Tx, jobs, queries
 from everlease.db.models.jobs import JobRow
 from everlease.db.outbox import emit
 from everlease.domain.job import JobState
+from everlease.domain.manifest import CID
 from everlease.wire.http import CallOut, JobList, JobOut, JobRequest, TopUpRequest, WishRequest
 from everlease.wire.terms import OrderModel
 from marketplace.dependencies import CallerDep, IdempotencyKey, JobIdDep, PartsDep
@@ -18,6 +19,7 @@ from marketplace.examples import JOB_REQUEST
 from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
 from marketplace.problems import ProblemError
 from marketplace.services.idempotency import once
+from marketplace.services.images import check_image
 from marketplace.services.orders import CheckedOrder
 from marketplace.services.presentation import job_out
 from marketplace.services.wishes import record_wish
@@ -39,6 +41,10 @@ def create(
     Announcing the same order again answers 200 with the job as it is.
     """
     checked = parts.orders.check(request, caller, parts.clock())
+    with parts.db.transaction() as tx:
+        known = tx.get(JobRow, checked.job_id) is not None
+    if not known and request.image_manifest is not None:
+        check_image(parts.store, CID(request.image_manifest), request.image_bytes)
 
     def announce(tx: Tx) -> tuple[int, JobOut]:
         known = tx.get(JobRow, checked.job_id)

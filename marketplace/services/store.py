@@ -12,7 +12,7 @@ from everlease.store.block_service import BlockService, GcReport, Session
 from everlease.store.errors import StoreError
 from everlease.store.http import HttpBlockStore
 from everlease.store.local import LocalBlockStore
-from everlease.store.plain import read_plain
+from everlease.store.plain import PlainFile, read_plain
 from everlease.store.scrub import scrub_store
 from everlease.store.service import create_block_app
 from everlease.store.sessions import SessionLedger
@@ -92,10 +92,14 @@ class StoreGate:
         """One block, checked against its name. Raises StoreError."""
         return get_block(self._remote if self._remote is not None else self._local, cid)
 
-    def plain_blocks(self, cid: str) -> list[str]:
-        """A plain file's list and its blocks (an image). Raises StoreError."""
-        store = self._remote if self._remote is not None else self._local
-        return [cid, *(block for block, _ in read_plain(store, CID(cid)).blocks)]
+    def plain(self, cid: CID) -> PlainFile:
+        """A plain file's list (an image's). Raises StoreError."""
+        return read_plain(self._remote if self._remote is not None else self._local, cid)
+
+    def holds(self, cids: Iterable[CID]) -> bool:
+        """Whether all these blocks are in the store; nothing is pinned. Raises StoreUnavailable."""
+        wanted = set(cids)
+        return (self._remote if self._remote is not None else self._local).has(wanted) == wanted
 
     def ping(self) -> None:
         """Raise StoreError unless the store answers."""

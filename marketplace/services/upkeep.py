@@ -1,10 +1,13 @@
 """The store's upkeep: blocks that no checkpoint and no image needs are collected, damaged ones are dropped.
 
 Recovery condemns checkpoints (retention); here their blocks become garbage. What is being uploaded is pinned by its
-session, what was condemned a moment ago waits out the service's grace, so a collection never races a commit.
+session, what was condemned a moment ago waits out the service's grace, so a collection never races a commit. An image
+is kept for its job once the job's escrow is funded; before that its upload's session alone holds it.
 """
 
 import asyncio
+from collections.abc import Callable, Generator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -12,45 +15,77 @@ import structlog
 from everlease.db import retention
 from everlease.db.engine import DatabaseUnavailable
 from everlease.store.block_service import GcReport
-from everlease.store.errors import BlockNotFound, ManifestInvalid, StoreError
+from everlease.store.cid import parse_cid
+from everlease.store.errors import BlockCorrupt, BlockNotFound, InvalidCid, ManifestInvalid, StoreError
 from marketplace.parts import Parts
 
 _IMAGE_KEPT = timedelta(days=1)
 _log = structlog.get_logger("marketplace.upkeep")
 
 
-async def keep_store(parts: Parts) -> None:
-    """Collect and scrub at their intervals, until cancelled; a store or database that is away is tried again later."""
-    scrubbed = parts.clock()
+async def collect_regularly(parts: Parts) -> None:
+    """Collect garbage at its interval, until cancelled."""
+
+    def collect() -> None:
+        report = collect_garbage(parts)
+        if report is not None:
+            _log.info("garbage collected", live=report.live, deleted=report.deleted, freed=report.freed_bytes)
+
+    await _every(parts.settings.collect_every_s, collect)
+
+
+async def scrub_regularly(parts: Parts) -> None:
+    """Scrub at its interval, until cancelled: whatever becomes of the collections."""
+
+    def scrub() -> None:
+        for cid in parts.store.scrub():
+            _log.error("a damaged block was dropped", cid=cid)
+
+    await _every(parts.settings.scrub_every_s, scrub)
+
+
+async def _every(seconds: float, work: Callable[[], None]) -> None:
+    """A store or database that is away is tried again later, and so is whatever else failed."""
     while True:
-        await asyncio.sleep(parts.settings.collect_every_s)
+        await asyncio.sleep(seconds)
         try:
-            report = await asyncio.to_thread(collect_garbage, parts)
-            if report is not None:
-                _log.info("garbage collected", live=report.live, deleted=report.deleted, freed=report.freed_bytes)
-            if parts.clock() - scrubbed >= parts.settings.scrub_every_s:
-                scrubbed = parts.clock()
-                for cid in await asyncio.to_thread(parts.store.scrub):
-                    _log.error("a damaged block was dropped", cid=cid)
+            await asyncio.to_thread(work)
         except (StoreError, DatabaseUnavailable) as error:
-            _log.warning("upkeep of the store is put off", reason=str(error))
+            _log.warning("upkeep of the store is put off", work=work.__name__, reason=str(error))
+        except Exception:
+            _log.exception("upkeep of the store failed", work=work.__name__)
 
 
 def collect_garbage(parts: Parts) -> GcReport | None:
     """One collection; None where another replica is at it. Raises StoreError before anything is deleted.
 
-    The live set is complete or nothing is collected: a store that does not answer stops it. An image list that is gone
-    or is none keeps nothing alive: tenants name it, and must not be able to stop the collection.
+    The live set is complete or nothing is collected: a store that does not answer stops it. What names no block, or an
+    image list that is gone or is none, keeps nothing alive: tenants and hosts write these, and none of them must be
+    able to stop the collection.
     """
+    with retention.hold_turn(parts.db) as ours:
+        if not ours:
+            return None
+        with closing(_live(parts)) as live:
+            return parts.store.collect(live)
+
+
+def _live(parts: Parts) -> Generator[str]:
+    """Every block to keep, read as it is asked for."""
     now = datetime.fromtimestamp(parts.clock(), UTC)
     with parts.db.transaction() as tx:
-        if not retention.take_turn(tx):
-            return None
-        live = retention.checkpoint_blocks(tx)
+        for name in retention.checkpoint_blocks(tx):
+            try:
+                yield parse_cid(name)
+            except InvalidCid as error:
+                _log.warning("a checkpoint names no block", reason=str(error))
+    with parts.db.transaction() as tx:
         images = retention.images(tx, now - _IMAGE_KEPT)
-    for image in sorted(images):
+    for image in images:
         try:
-            live.update(parts.store.plain_blocks(image))
-        except (BlockNotFound, ManifestInvalid) as error:
+            plain = parts.store.plain(parse_cid(image))
+        except (BlockNotFound, BlockCorrupt, ManifestInvalid, InvalidCid) as error:
             _log.warning("a job's image can't be kept", image=image, reason=str(error))
-    return parts.store.collect(live)
+            continue
+        yield image
+        yield from (block for block, _ in plain.blocks)

@@ -4,6 +4,7 @@ import copy
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,9 @@ import pytest
 from everlease.db import jobs, logs
 from everlease.domain.job import JobEvent, JobState
 from everlease.store.base import get_block, put_block
+from everlease.store.cid import cid_of
 from everlease.store.http import HttpBlockStore
+from everlease.store.plain import upload_plain
 from everlease.wire.terms import OrderModel
 from tests.support.deployed import DOLLAR, Market, key
 from tests.support.marketplace import SPEC, Service, job_body, mirror_escrow
@@ -107,6 +110,29 @@ def test_files_only_fallback_contradicts_process_mode(tenant: httpx.Client, mark
     body["spec"] = copy.deepcopy(SPEC)
     body["spec"]["checkpoint"] |= {"mode": "process", "fall_back_to_files": True}
     assert "contradicts" in tenant.post("/v1/jobs", json=body).json()["detail"]
+
+
+def test_an_order_names_an_image_that_is_in_the_store(tenant: httpx.Client, market: Market, tmp_path: Path) -> None:
+    grant = tenant.post("/v1/store/tokens").json()
+    store = HttpBlockStore(grant["store_url"], lambda: grant["store_token"])
+    file = tmp_path / "image.tar"
+    file.write_bytes(b"an image")
+    plain = upload_plain(store, file)
+    nonsense = put_block(store, b'{"blocks":[],"sha256":"","size":1e999,"version":1}')
+    listed = f'{{"blocks":[["{cid_of(b"absent")}",6]],"sha256":"{"0" * 64}","size":6,"version":1}}'
+    hollow = put_block(store, listed.encode())
+    store.close()
+    body = job_body(market)
+    for image, size, slug in (
+        (cid_of(b"never uploaded"), 8, "image-not-stored"),
+        (nonsense, 8, "image-invalid"),
+        (plain.cid, 9, "image-invalid"),
+        (hollow, 6, "image-not-stored"),
+    ):
+        answer = tenant.post("/v1/jobs", json={**body, "image_manifest": image, "image_bytes": size})
+        assert (answer.status_code, answer.json()["type"]) == (422, f"urn:everlease:problem:{slug}")
+    answer = tenant.post("/v1/jobs", json={**body, "image_manifest": plain.cid, "image_bytes": 8})
+    assert answer.status_code == 201, answer.text
 
 
 def test_others_jobs_do_not_exist(service: Service, market: Market, job_id: str) -> None:

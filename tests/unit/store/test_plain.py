@@ -38,7 +38,11 @@ def test_lists_that_lie_or_do_not_fit_are_refused_and_nothing_appears(tmp_path: 
         fields = {"blocks": [[part, 1000]], "sha256": plain.sha256, "size": 1000, "version": 1}
         return json.dumps(fields | changes, sort_keys=True, separators=(",", ":")).encode()
 
-    for body in (b"", b"{}", b"[" * 99_999, listed(size=999), listed(version=2), listed(blocks=[[part, -5]])):
+    other = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
+    huge = listed().replace(b"1000]]", b"1e999]]")
+    wrong = [listed(size=999), listed(version=2), listed(blocks=[[part, -5]]), listed(blocks=[[other, 1000]])]
+    spaced = json.dumps(json.loads(listed())).encode()
+    for body in (b"", b"{}", b"[" * 99_999, huge, spaced, listed().replace(b"]]", b"],]"), *wrong):
         with pytest.raises(ManifestInvalid):
             read_plain(store, put_block(store, body))
     for body in (listed(size=2000, blocks=[[part, 2000]]), listed(sha256="00" * 32)):

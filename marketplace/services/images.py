@@ -1,0 +1,20 @@
+"""An order's image before it is taken: a list of blocks that are all in the store."""
+
+from everlease.domain.manifest import CID
+from everlease.store.errors import BlockCorrupt, BlockNotFound, ManifestInvalid
+from marketplace.problems import ProblemError
+from marketplace.services.store import StoreGate
+
+
+def check_image(store: StoreGate, cid: CID, size: int) -> None:
+    """Raises ProblemError unless ``cid`` names an image of ``size`` bytes whose blocks the store has; StoreError."""
+    try:
+        plain = store.plain(cid)
+    except BlockNotFound:
+        raise ProblemError(422, "image-not-stored", f"image {cid} is not in the store: upload it first") from None
+    except (ManifestInvalid, BlockCorrupt) as error:
+        raise ProblemError(422, "image-invalid", f"image_manifest names no image: {error}") from error
+    if plain.size != size:
+        raise ProblemError(422, "image-invalid", f"image_bytes is {size}, image {cid} has {plain.size}")
+    if not store.holds(block for block, _ in plain.blocks):
+        raise ProblemError(422, "image-not-stored", f"blocks of image {cid} are not in the store: upload it again")
