@@ -20,6 +20,7 @@ from everlease.chain.errors import ChainError
 from everlease.chain.heads import HeadWaiter
 from everlease.chain.rpc import RpcChain
 from everlease.db import Database, migrate, mirror
+from everlease.supervision import Alive, ThreadSupervisor
 from indexer.app import Metrics, create_app
 from indexer.follower import Follower
 from indexer.service import GC_THRESHOLD, IndexerLoop
@@ -55,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(settings: IndexerSettings, database: Database) -> int:
     """Run loop and HTTP until a signal, or until the loop can't go on."""
     gc.set_threshold(GC_THRESHOLD)
-    metrics = Metrics()
     deployment = Deployment.load(settings.deployments)
     chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id)
     try:
@@ -63,6 +63,9 @@ def serve(settings: IndexerSettings, database: Database) -> int:
     except ChainError as error:
         _log.critical("stopped", problem=str(error))
         return 1
+    stopping = threading.Event()
+    threads = ThreadSupervisor(stopping, _report)
+    metrics = Metrics(threads.roster)
     executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     follower = Follower(
         chain,
@@ -72,32 +75,39 @@ def serve(settings: IndexerSettings, database: Database) -> int:
         executor=executor,
         on_step=metrics.step,
     )
-    loop = IndexerLoop(follower, HeadWaiter(settings.ws_url or None, poll_s=settings.poll_s))
-    app = create_app(database, metrics, loop=loop, stale_after_s=settings.stale_after_s)
+    loop = IndexerLoop(follower, HeadWaiter(settings.ws_url or None, poll_s=settings.poll_s), stopping)
+    app = create_app(database, metrics, loop=loop, tasks=threads.roster)
     server = uvicorn.Server(
         uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
     )
     failures: list[BaseException] = []
 
-    def follow() -> None:
+    def follow(alive: Alive) -> None:
         try:
-            loop.run()
+            loop.run(alive)
         except Exception as error:
+            if getattr(error, "retryable", None) is not False:
+                raise
+            # What it says of itself no new try can heal: people must look.
             _log.critical("stopped", problem=str(error))
             failures.append(error)
+            stopping.set()
             server.should_exit = True
 
-    thread = threading.Thread(target=follow, name="follower")
-    thread.start()
+    threads.start("follower", follow, silent_at_most_s=settings.stale_after_s)
     try:
         server.run()
     finally:
-        loop.stop()
-        thread.join()
+        stopping.set()
+        threads.join()
         executor.shutdown(cancel_futures=True)
         chain.close()
         database.close()
     return 1 if failures else 0
+
+
+def _report(task: str, what: str, error: BaseException | None) -> None:
+    _log.error("background thread", task=task, what=what, exc_info=error)
 
 
 def _configure_logs(settings: IndexerSettings) -> None:

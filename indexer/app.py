@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from everlease.db import Database, mirror
 from everlease.db.engine import DatabaseUnavailable, ValueRefused
+from everlease.supervision import Roster
+from everlease.supervision.prometheus import TaskCollector
 from indexer.api import create_explorer_router, warm
 from indexer.follower import Step
 from indexer.service import IndexerLoop
@@ -21,8 +23,10 @@ from indexer.service import IndexerLoop
 class Metrics:
     """Counters of steps and events, gauges of position; one registry per process part, none global."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Roster | None = None) -> None:
         self.registry = CollectorRegistry()
+        if tasks is not None:
+            self.registry.register(TaskCollector(tasks))
         self._steps = Counter("everlease_indexer_steps", "Durable steps by kind", ["kind"], registry=self.registry)
         self._events = Counter("everlease_indexer_events", "Events by kind of step", ["kind"], registry=self.registry)
         self._block = Gauge("everlease_indexer_block", "Newest block in the mirror", registry=self.registry)
@@ -51,9 +55,9 @@ def _problem(request: Request, status: int, detail: str) -> JSONResponse:
 
 
 def create_app(
-    database: Database, metrics: Metrics, *, loop: IndexerLoop | None = None, stale_after_s: float = 60.0
+    database: Database, metrics: Metrics, *, loop: IndexerLoop | None = None, tasks: Roster | None = None
 ) -> FastAPI:
-    """The app. ``/readyz`` fails while the database is away, the loop stands still, or the mirror is halted."""
+    """The app. ``/readyz`` fails while the database is away, a task is down or stalled, or the mirror is halted."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,9 +82,11 @@ def create_app(
             return _problem(request, 503, f"the database is away: {error}")
         if row is not None and row.halted:
             return _problem(request, 503, f"the indexer halted: {row.halted}")
-        if loop is not None and loop.age_s > stale_after_s:
-            return _problem(request, 503, f"no step succeeded for {loop.age_s:.0f} s: {loop.problem or 'unknown'}")
-        return JSONResponse({"status": "ready"})
+        lines = tasks.lines() if tasks is not None else {}
+        if tasks is not None and not tasks.ready:
+            told = ", ".join(f"{name}: {line}" for name, line in lines.items() if line != "ok")
+            return _problem(request, 503, f"{told} ({(loop.problem if loop is not None else '') or 'unknown'})")
+        return JSONResponse({"status": "ready", "checks": lines})
 
     @app.get("/metrics", include_in_schema=False)
     def metrics_text() -> Response:

@@ -1,12 +1,11 @@
 """The loop around the follower: step, wait for a head, step again; errors that may pass are waited out."""
 
 import threading
-import time
-from collections.abc import Callable
 
 import structlog
 
 from everlease.chain.heads import HeadWaiter
+from everlease.supervision import Alive
 from indexer.follower import Follower, Step
 
 _log = structlog.get_logger("indexer")
@@ -17,18 +16,16 @@ cycles after every 700, which took a tenth of the time."""
 
 
 class IndexerLoop:
-    """Runs until ``stop``. ``last_step_at`` (monotonic seconds) and ``problem`` are what health checks read."""
+    """Runs until ``stopping`` is set. ``problem`` says why it waits, for health checks."""
 
-    def __init__(self, follower: Follower, heads: HeadWaiter, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, follower: Follower, heads: HeadWaiter, stopping: threading.Event) -> None:
         self._follower = follower
         self._heads = heads
-        self._clock = clock
-        self._stopping = threading.Event()
-        self.last_step_at = clock()
+        self._stopping = stopping
         self.problem = ""
 
-    def run(self) -> None:
-        """Follow the chain. An error that no wait can heal ends the loop and is raised."""
+    def run(self, alive: Alive) -> None:
+        """Follow the chain; ``alive`` is called after each step. An error that no wait can heal is raised."""
         wait = 0.2
         while not self._stopping.is_set():
             try:
@@ -43,16 +40,8 @@ class IndexerLoop:
                 self._stopping.wait(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_S)
                 continue
-            wait, self.problem, self.last_step_at = 0.2, "", self._clock()
+            wait, self.problem = 0.2, ""
+            alive()
             if step in (Step.IDLE, Step.HALTED):
                 self._heads.wait()
         self._heads.close()
-
-    def stop(self) -> None:
-        """End the loop after the step it is in."""
-        self._stopping.set()
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since a step last succeeded."""
-        return self._clock() - self.last_step_at

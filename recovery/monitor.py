@@ -1,10 +1,9 @@
-"""``python -m recovery.monitor``: the liveness monitor, the outbox relay and the receipts, each in a thread."""
+"""``python -m recovery.monitor``: liveness monitor, outbox relay and receipts, each in a supervised thread."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import structlog
@@ -13,9 +12,11 @@ from everlease.db import Database, outbox
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import listen
 from everlease.db.timers import Watch, hold_watch
+from everlease.supervision import Alive, ThreadSupervisor
 from recovery import logs, receipts, watch
 from recovery.apply import Desk
 from recovery.broker import make_app
+from recovery.health import serve_health
 from recovery.relay import BrokerUnavailable, CeleryOutlet, Relay
 from recovery.runtime import Runtime, build
 from recovery.settings import RecoverySettings
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 WATCH_KEY = 0x6576_6572_6C65_6173
 """PostgreSQL advisory lock of the one active monitor ("everleas")."""
 TICK_S = 0.2
+SILENT_AT_MOST_S = 60.0
+"""Longer than a lost database keeps a thread waiting for a connection."""
 LONGEST_TICK_S = 1.0
 """A tick that comes later than this after the one before means that we ourselves were stopped."""
 
@@ -78,13 +81,15 @@ class Monitor:
         self._attention.lost()
         self._absences = watch.Absences()
 
-    def run(self, stop: threading.Event, wake: threading.Event) -> None:
+    def run(self, stop: threading.Event, wake: threading.Event, alive: Alive) -> None:
         """Wait for the watch, tick five times a second and whenever woken, survive restarts of the database."""
         while not stop.is_set():
             self._look_away()
+            alive()
             try:
                 with hold_watch(self._desk.database, WATCH_KEY) as hold:
                     while hold is not None and not stop.is_set():
+                        alive()
                         self.tick(hold)
                         wake.wait(TICK_S)
                         wake.clear()
@@ -93,10 +98,11 @@ class Monitor:
             stop.wait(1.0)
 
 
-def run_relay(relay: Relay, stop: threading.Event, wake: threading.Event) -> None:
+def run_relay(relay: Relay, stop: threading.Event, wake: threading.Event, alive: Alive) -> None:
     """Forward until stopped; what fails stays in the outbox and is tried again."""
     pause = TICK_S
     while not stop.is_set():
+        alive()
         try:
             relay.wake_due()
             pause = TICK_S if relay.forward() == 0 else 0.0
@@ -109,9 +115,10 @@ def run_relay(relay: Relay, stop: threading.Event, wake: threading.Event) -> Non
         wake.clear()
 
 
-def run_receipts(desk: Desk, every_s: float, stop: threading.Event) -> None:
+def run_receipts(desk: Desk, every_s: float, stop: threading.Event, alive: Alive) -> None:
     """Sign receipts every ``every_s`` seconds."""
     while not stop.wait(every_s):
+        alive()
         try:
             receipts.sign_all(desk.database, desk.watcher, desk.clock)
         except DatabaseUnavailable as error:
@@ -119,37 +126,40 @@ def run_receipts(desk: Desk, every_s: float, stop: threading.Event) -> None:
 
 
 def run(runtime: Runtime, stop: threading.Event) -> None:
-    """All three, until ``stop``; a thread that dies of a bug ends the process, so that it is started anew."""
+    """All of them until ``stop``; one that ends before is started again."""
     settings, desk = runtime.settings, runtime.desk
     seen, moved = threading.Event(), threading.Event()
     relay = Relay(desk.database, CeleryOutlet(make_app(settings)), desk.clock)
-    loops: dict[str, Callable[[], None]] = {
-        "monitor": lambda: Monitor(desk).run(stop, seen),
-        "relay": lambda: run_relay(relay, stop, moved),
-        "receipts": lambda: run_receipts(desk, settings.receipt_every, stop),
-        "listener": lambda: _listen(desk.database, stop, seen, moved),
+    threads = ThreadSupervisor(stop, _report)
+    works: dict[str, Callable[[Alive], None]] = {
+        "monitor": lambda alive: Monitor(desk).run(stop, seen, alive),
+        "relay": lambda alive: run_relay(relay, stop, moved, alive),
+        "receipts": lambda alive: run_receipts(desk, settings.receipt_every, stop, alive),
+        "listener": lambda alive: _listen(desk.database, stop, seen, moved, alive),
     }
-    with ExitStack() as stack:
-        for name, loop in loops.items():
-            thread = threading.Thread(target=_guarded, args=(name, loop, stop), name=name)
-            thread.start()
-            stack.callback(thread.join)
-        stop.wait()
+    for name, work in works.items():
+        threads.start(name, work, silent_at_most_s=SILENT_AT_MOST_S)
+    if settings.health_port:
+        threads.start(
+            "health",
+            lambda alive: serve_health(settings, desk.database, threads.roster, stop, alive),
+            silent_at_most_s=SILENT_AT_MOST_S,
+        )
+    stop.wait()
+    threads.join()
 
 
-def _guarded(name: str, loop: Callable[[], None], stop: threading.Event) -> None:
-    try:
-        loop()
-    except Exception:
-        log.exception("monitor.thread_died", thread=name)
-    finally:
-        stop.set()
+def _report(task: str, what: str, error: BaseException | None) -> None:
+    log.error("monitor.thread", thread=task, what=what, exc_info=error)
 
 
-def _listen(database: Database, stop: threading.Event, seen: threading.Event, moved: threading.Event) -> None:
+def _listen(
+    database: Database, stop: threading.Event, seen: threading.Event, moved: threading.Event, alive: Alive
+) -> None:
     for heard in listen(database.libpq_url, [outbox.CHANNEL], tick_s=TICK_S):
         if stop.is_set():
             return
+        alive()
         moved.set()
         if heard.payload == "node.disconnected":
             seen.set()

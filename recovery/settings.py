@@ -20,7 +20,10 @@ class NoWatcherKey(Exception):
 
 
 class RecoverySettings(ServiceSettings):
-    """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``."""
+    """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``.
+
+    ``health_port``: where the monitor answers ``/readyz`` and ``/metrics``; 0 for nowhere.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="EVERLEASE_RECOVERY_")
 
@@ -52,6 +55,9 @@ class RecoverySettings(ServiceSettings):
     keep_checkpoints: int = Field(default=3, ge=2)
     retention: float = 7 * 86_400
     task_time_limit: int = Field(default=60, ge=2)
+
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535)
 
     max_fee_gwei: int = 500
     bump_after: float = 15.0

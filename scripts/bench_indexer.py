@@ -163,8 +163,9 @@ def _lags(anvil: Anvil, database_url: str, sender: str, blocks: int) -> list[tup
     with ThreadPoolExecutor(1) as executor:
         follower = Follower(chain, DEPLOYMENT, database, on_step=note, executor=executor)
         follower.catch_up()
-        loop = IndexerLoop(follower, HeadWaiter(anvil.ws_url, poll_s=0.5))
-        thread = threading.Thread(target=loop.run)
+        stopping = threading.Event()
+        loop = IndexerLoop(follower, HeadWaiter(anvil.ws_url, poll_s=0.5), stopping)
+        thread = threading.Thread(target=loop.run, args=(lambda: None,))
         thread.start()
         time.sleep(1)
         lags = []
@@ -177,7 +178,7 @@ def _lags(anvil: Anvil, database_url: str, sender: str, blocks: int) -> list[tup
                 raise SystemExit("no row within 10 s of a block")
             lags.append((max(0.0, committed[-1] - mined) * 1000, (committed[-1] - sent) * 1000))
             time.sleep(0.05)
-        loop.stop()
+        stopping.set()
         anvil.mine()
         thread.join()
     chain.close()

@@ -86,9 +86,10 @@ def test_the_indexer_waits_until_there_is_room(disk: SmallDisk, cramped: Databas
     chain = history(2)
     ours = Follower(chain, DEPLOYMENT, cramped)
     ours.step()
-    loop = IndexerLoop(ours, HeadWaiter(None, poll_s=0.05))
+    stopping = threading.Event()
+    loop = IndexerLoop(ours, HeadWaiter(None, poll_s=0.05), stopping)
     disk.fill()
-    thread = threading.Thread(target=loop.run)
+    thread = threading.Thread(target=loop.run, args=(lambda: None,))
     thread.start()
     try:
         wait_for(lambda: "No space left on device" in loop.problem)
@@ -98,6 +99,6 @@ def test_the_indexer_waits_until_there_is_room(disk: SmallDisk, cramped: Databas
         wait_for(lambda: not loop.problem)
         assert thread.is_alive()
     finally:
-        loop.stop()
+        stopping.set()
         thread.join()
     assert told(cramped) == held(cramped)
