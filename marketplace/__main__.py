@@ -8,15 +8,13 @@ from pydantic import ValidationError
 
 from everlease.chain.errors import ChainError
 from everlease.store.errors import StoreError
-from everlease.wire.node import MAX_FRAME_BYTES
 from marketplace.app import create_app
 from marketplace.gateway.endpoint import Gateway
 from marketplace.logs import configure_logs
 from marketplace.parts import Parts
 from marketplace.services.keys import MasterKeyInvalid
+from marketplace.serving import server_config
 from marketplace.settings import MarketplaceSettings
-
-GRACE_S = 5
 
 
 class _Server(uvicorn.Server):
@@ -46,21 +44,10 @@ def main() -> int:
     except (ChainError, StoreError, MasterKeyInvalid) as error:
         print(f"marketplace: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        ws_max_size=MAX_FRAME_BYTES,
-        ws_ping_interval=None,
-        timeout_graceful_shutdown=GRACE_S,
-        log_level=settings.log_level.lower(),
-        access_log=False,
-        server_header=False,
-    )
     # uvicorn raises the signal again once it is done: an orderly end is exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
-    _Server(config).run()
+    _Server(server_config(app, settings)).run()
     return 0
 
 

@@ -1,6 +1,7 @@
 """The app: routers, gateway, block service, and what runs beside them while it lives."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,13 +9,14 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
+from everlease.supervision import watch_loop
 from marketplace import problems
 from marketplace.gateway import endpoint
 from marketplace.gateway.endpoint import Gateway
 from marketplace.middleware import HttpGuard
 from marketplace.parts import Parts, build_parts
 from marketplace.routers import auth, health, job_views, jobs, market, streams
-from marketplace.services.upkeep import collect_regularly, scrub_regularly
+from marketplace.services.upkeep import LONGEST_UPKEEP_S, collect_regularly, scrub_regularly
 from marketplace.settings import MarketplaceSettings
 
 _DESCRIPTION = """Everlease's marketplace. Amounts are base units of the settlement asset, rates base units per hour,
@@ -50,28 +52,20 @@ async def _root() -> dict[str, str]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     gateway: Gateway = app.state.gateway
-    beside = [
-        asyncio.create_task(gateway.hub.listen()),
-        asyncio.create_task(gateway.hub.sweep()),
-        asyncio.create_task(collect_regularly(parts)),
-        asyncio.create_task(scrub_regularly(parts)),
-    ]
-    for task in beside:
-        task.add_done_callback(_report)
+    gateway.start()
+    parts.tasks.start("loop lag", lambda alive: watch_loop(alive, parts.metrics.loop_lag.observe), silent_at_most_s=10)
+    for name, work, every_s in (
+        ("collection of garbage", collect_regularly, parts.settings.collect_every_s),
+        ("scrubbing", scrub_regularly, parts.settings.scrub_every_s),
+    ):
+        longest_s = every_s + LONGEST_UPKEEP_S
+        parts.tasks.start(name, functools.partial(work, parts), silent_at_most_s=longest_s, vital=False)
     _log.info("marketplace up", chain=parts.deployment.chain_id, escrow=parts.deployment.escrow)
     try:
         yield
     finally:
         parts.followers.close()
         gateway.close()
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await parts.tasks.close()
         await asyncio.to_thread(parts.close)
         _log.info("marketplace down")
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """A task beside the app never ends by itself; if it does, that is a bug to be seen."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a task beside the app ended", exc_info=error)

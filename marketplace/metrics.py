@@ -2,12 +2,22 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from everlease.supervision import Roster
+from everlease.supervision.prometheus import TaskCollector
+
 
 class Metrics:
     """Counters and gauges; names follow Prometheus' conventions (base units, ``_total``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Roster) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(TaskCollector(tasks))
+        self.loop_lag = Histogram(
+            "everlease_loop_lag_seconds",
+            "How late the event loop is, ten times a second",
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+        )
         self.requests = Counter(
             "everlease_http_requests_total", "HTTP requests", ["method", "status"], registry=self.registry
         )
@@ -15,6 +25,13 @@ class Metrics:
             "everlease_http_request_seconds", "Time to the last byte", ["method"], registry=self.registry
         )
         self.nodes = Gauge("everlease_gateway_nodes", "Nodes with an open socket here", registry=self.registry)
+        self.greeting = Gauge("everlease_gateway_greeting", "Sockets that no node has proved", registry=self.registry)
+        self.greetings = Counter(
+            "everlease_gateway_greetings_total",
+            "Connections by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.messages = Counter(
             "everlease_gateway_messages_total", "Messages from nodes", ["type"], registry=self.registry
         )

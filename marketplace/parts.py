@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from everlease.chain.deployment import Deployment
 from everlease.chain.rpc import RpcChain
 from everlease.chain.views import Views
 from everlease.db import Database
+from everlease.supervision import TaskSupervisor
 from marketplace.followers import Followers
 from marketplace.metrics import Metrics
 from marketplace.services.keys import KeyService, load_master_key
@@ -15,6 +18,8 @@ from marketplace.services.orders import OrderDesk
 from marketplace.services.signin import RateLimit, SignIn
 from marketplace.services.store import StoreGate
 from marketplace.settings import MarketplaceSettings
+
+_log = structlog.get_logger("marketplace")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Parts:
     auth_limit: RateLimit
     followers: Followers
     metrics: Metrics
+    tasks: TaskSupervisor
     clock: Callable[[], float]
 
     def close(self) -> None:
@@ -49,6 +55,7 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
     deployment = Deployment.load(settings.deployments)
     chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id, timeout=5.0)
     url = settings.database_url.get_secret_value()
+    tasks = TaskSupervisor(_report)
     db = Database(url)
     return Parts(
         settings=settings,
@@ -63,6 +70,11 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
         orders=OrderDesk(deployment, chain, settings.watcher),
         auth_limit=RateLimit(settings.auth_attempts_per_minute),
         followers=Followers(),
-        metrics=Metrics(),
+        metrics=Metrics(tasks.roster),
+        tasks=tasks,
         clock=clock,
     )
+
+
+def _report(task: str, what: str, error: BaseException | None) -> None:
+    _log.error("background task is started again", task=task, what=what, exc_info=error)

@@ -1,9 +1,10 @@
 """Settings of the marketplace, from the environment (``EVERLEASE_MARKETPLACE_…``)."""
 
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from everlease.settings import ServiceSettings
@@ -14,6 +15,10 @@ class MarketplaceSettings(ServiceSettings):
 
     ``master_key_file`` holds the 32-byte key that wraps job keys; it is created (mode 0600) where it is missing.
     Times are seconds, sizes bytes.
+
+    ``greetings``: sockets of nodes that have not proved who they are: in all, kept for networks of known nodes, and at
+    most of one network (an IPv4 address, an IPv6 /64). ``knocks``: new sockets of a network that nobody knows; known
+    ones may knock eight times as often.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="EVERLEASE_MARKETPLACE_")
@@ -46,6 +51,12 @@ class MarketplaceSettings(ServiceSettings):
 
     fence_after: float = Field(default=4.0, gt=0)
     heartbeat_every: float = Field(default=1.0, gt=0)
+    greetings: int = Field(default=256, ge=2)
+    greetings_reserved: int = Field(default=128, ge=1)
+    greetings_of_stranger: int = Field(default=16, ge=1)
+    greetings_of_known: int = Field(default=64, ge=1)
+    knocks_per_second: float = Field(default=4.0, gt=0)
+    knocks_burst: float = Field(default=32.0, ge=1)
     shun_base_s: float = Field(default=5.0, ge=0)
     shun_max_s: float = Field(default=600.0, ge=0)
     log_bytes_per_job: int = Field(default=64 << 20, ge=1 << 16)
@@ -57,6 +68,12 @@ class MarketplaceSettings(ServiceSettings):
         if len(secret.get_secret_value().encode()) < 32:
             raise ValueError("store_token_secret has at least 32 bytes")
         return secret
+
+    @model_validator(mode="after")
+    def _some_for_strangers(self) -> Self:
+        if self.greetings_reserved >= self.greetings:
+            raise ValueError("greetings_reserved is less than greetings: nodes that nobody knows yet come in, too")
+        return self
 
     @field_validator("public_url", "explorer_url", "store_public_url")
     @classmethod

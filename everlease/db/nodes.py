@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow
+from everlease.db.models.mirror import ProviderRow
 from everlease.db.models.nodes import NodeRow, ZombieRow
 from everlease.db.outbox import emit
 from everlease.domain.liveness import DAY_S
@@ -19,11 +20,20 @@ NEWS_EVERY = timedelta(seconds=10)
 
 
 def admit(
-    tx: Tx, node: str, provider: str, session: str, sealing_key: str, version: str, facts: dict[str, Any]
+    tx: Tx,
+    node: str,
+    provider: str,
+    session: str,
+    sealing_key: str,
+    version: str,
+    facts: dict[str, Any],
+    *,
+    network: str = "",
 ) -> NodeRow:
     """Record a new session of a node that proved its key; an older session of the same node is thereby over."""
     values = {
         "provider": provider,
+        "network": network,
         "session": session,
         "sealing_key": sealing_key,
         "version": version,
@@ -145,6 +155,16 @@ def connected(tx: Tx) -> Sequence[NodeRow]:
         .where(NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST")
         .order_by(NodeRow.address)
     ).all()
+
+
+def known_networks(tx: Tx, days: float) -> frozenset[str]:
+    """The networks from which nodes of providers with a stake were heard in the last ``days``."""
+    query = (
+        select(NodeRow.network)
+        .join(ProviderRow, ProviderRow.provider == NodeRow.provider)
+        .where(ProviderRow.staked > 0, NodeRow.network != "", NodeRow.last_seen > _now() - timedelta(days=days))
+    )
+    return frozenset(tx.scalars(query.distinct()))
 
 
 def watched(tx: Tx) -> Sequence[NodeRow]:

@@ -13,6 +13,8 @@ from everlease.wire.commands import AnyCommand, CommandResult
 from everlease.wire.terms import OrderModel, SignedBid, SignedReceipt
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_HELLO_BYTES = 128 * 1024
+"""Until a node is admitted; 64 KiB of facts and 256 containers fit. The gateway agrees to no compression."""
 
 
 class Challenge(Message):

@@ -34,7 +34,16 @@ from marketplace.gateway.session import PROTOCOL, REPLACED, RESTART, NodeSession
 from marketplace.parts import Parts
 
 MAX_COMMITS_WAITING = 64
+BEAT_THREADS, WORK_THREADS = 4, 16
 _log = structlog.get_logger("marketplace.gateway")
+
+
+class Threads:
+    """The gateway's own: what HTTP callers keep busy is never what a node waits for, nor work what a heartbeat does."""
+
+    def __init__(self) -> None:
+        self.beats = CapacityLimiter(BEAT_THREADS)
+        self.work = CapacityLimiter(WORK_THREADS)
 
 
 class Dispatcher:
@@ -47,12 +56,12 @@ class Dispatcher:
         self,
         parts: Parts,
         session: NodeSession,
-        beat_threads: CapacityLimiter,
+        threads: Threads,
         catch_up: Callable[[NodeSession], None],
     ) -> None:
         self._parts = parts
         self._session = session
-        self._beat_threads = beat_threads
+        self._threads = threads
         self._catch_up = catch_up
         self._commits: asyncio.Queue[CommitCheckpoint] = asyncio.Queue(MAX_COMMITS_WAITING)
         self._bids: set[asyncio.Task[None]] = set()
@@ -114,7 +123,7 @@ class Dispatcher:
         session, began = self._session, time.monotonic()
         try:
             outcome = await to_thread.run_sync(
-                heartbeats.take_heartbeat, self._parts, session.node, session.id, message, limiter=self._beat_threads
+                heartbeats.take_heartbeat, self._parts, session.node, session.id, message, limiter=self._threads.beats
             )
         except DatabaseUnavailable as error:
             # Unacknowledged, the node fences itself in time; the connection may live to see the database again.
@@ -150,7 +159,7 @@ class Dispatcher:
     async def _take_bid(self, message: BidMessage) -> None:
         session = self._session
         try:
-            refusal = await to_thread.run_sync(bidding.take_bid, self._parts, session.node, session.provider, message)
+            refusal = await self._thread(bidding.take_bid, session.provider, message)
         except Exception as error:
             # Database or chain away: without an answer the auction simply ends by its window.
             _log.warning("bid not taken", node=session.node, reason=str(error))
@@ -168,9 +177,10 @@ class Dispatcher:
             self._session.send(Refusal(seq=0, of=of, job_id=job_id, reason=reason))
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await to_thread.run_sync(work, self._parts, self._session.node, *arguments)
+        node = self._session.node
+        return await to_thread.run_sync(work, self._parts, node, *arguments, limiter=self._threads.work)
 
     async def _thread_for_session(self, work: Callable[..., Any]) -> Any:
         return await to_thread.run_sync(
-            work, self._parts, self._session.node, self._session.id, limiter=self._beat_threads
+            work, self._parts, self._session.node, self._session.id, limiter=self._threads.beats
         )

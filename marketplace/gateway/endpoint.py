@@ -5,9 +5,7 @@ before it is safe. Only commits (they wait for their own answer) and bids (they 
 """
 
 import asyncio
-import secrets
 import time
-from collections import Counter
 from contextlib import suppress
 
 import structlog
@@ -18,26 +16,18 @@ from starlette.websockets import WebSocket
 
 from everlease.db import nodes
 from everlease.db.engine import DatabaseUnavailable
-from everlease.wire.node import Challenge, Hello, from_node
-from marketplace.gateway.admission import admit
-from marketplace.gateway.dispatch import Dispatcher
+from everlease.wire.node import FromNode, from_node
+from marketplace.gateway.admission import first_problem
+from marketplace.gateway.dispatch import Dispatcher, Threads
+from marketplace.gateway.greeting import LOOK_EVERY_S, Greeter, NotReceived
 from marketplace.gateway.hub import Hub
-from marketplace.gateway.session import (
-    PROTOCOL,
-    RESTART,
-    SLOW,
-    NodeSession,
-    SessionOver,
-    close_socket,
-    receive_frame,
-)
+from marketplace.gateway.session import GONE, PROTOCOL, RESTART, NodeSession, SessionOver, close_socket
 from marketplace.parts import Parts
 
-HELLO_TIMEOUT_S = 10.0
-MAX_GREETINGS, MAX_GREETINGS_OF_ONE = 256, 64
-BEAT_THREADS = 4
 IDLE_S = 30.0
 """A connection over which nothing comes is cut: the node's side of it may be gone without a word."""
+LIGHT_CHARACTERS = 16 * 1024
+"""A longer message is read in a thread, one at a time, so that heartbeats come between."""
 _log = structlog.get_logger("marketplace.gateway")
 
 router = APIRouter()
@@ -55,10 +45,18 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self.hub = Hub(parts)
-        self._beat_threads = CapacityLimiter(BEAT_THREADS)
-        self._greeting: Counter[str] = Counter()
+        self._threads = Threads()
+        self.hub = Hub(parts, self._threads.work)
+        self._greeter = Greeter(parts)
+        self._heavy = CapacityLimiter(1)
         self._closing = False
+
+    def start(self) -> None:
+        """Begin what runs beside the connections."""
+        self.hub.start()
+        self._parts.tasks.start(
+            "known networks", self._greeter.keep_known, silent_at_most_s=4 * LOOK_EVERY_S, vital=False
+        )
 
     def close(self) -> None:
         """Send every node away and take no more."""
@@ -67,11 +65,15 @@ class Gateway:
 
     async def serve(self, socket: WebSocket) -> None:
         """One connection from its first byte to its last."""
-        await socket.accept()
         try:
-            session = await self._greet(socket)
+            if self._closing:
+                await socket.accept()
+                raise SessionOver(RESTART, "the marketplace restarts")
+            session = await self._greeter.greet(socket)
+        except NotReceived:
+            return
         except SessionOver as refused:
-            _log.info("node not admitted", reason=refused.reason)
+            (_log.debug if refused.code == GONE else _log.info)("node not admitted", reason=refused.reason)
             await close_socket(socket, refused.code, refused.reason)
             return
         over = await self._run(session)
@@ -81,46 +83,11 @@ class Gateway:
             # Its silence counts from its last heartbeat, not as a closed socket.
             return
         with suppress(DatabaseUnavailable):
-            await to_thread.run_sync(self._note_gone, session)
-
-    async def _greet(self, socket: WebSocket) -> NodeSession:
-        caller = socket.client.host if socket.client else ""
-        crowded = self._greeting.total() >= MAX_GREETINGS or self._greeting[caller] >= MAX_GREETINGS_OF_ONE
-        if self._closing or crowded:
-            raise SessionOver(RESTART if self._closing else SLOW, "come back later")
-        self._greeting[caller] += 1
-        try:
-            nonce = "0x" + secrets.token_hex(32)
-            settings, deployment = self._parts.settings, self._parts.deployment
-            challenge = Challenge(
-                nonce=nonce,
-                chain_id=deployment.chain_id,
-                escrow=deployment.escrow,
-                fence_after=settings.fence_after,
-                heartbeat_every=settings.heartbeat_every,
-            )
-            await socket.send_text(challenge.model_dump_json())
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                hello = Hello.model_validate_json(await receive_frame(socket))
-            admission = await to_thread.run_sync(admit, self._parts, hello, nonce)
-            await socket.send_text(admission.welcome.model_dump_json())
-        except TimeoutError:
-            raise SessionOver(PROTOCOL, "no hello came in time") from None
-        except ValidationError as error:
-            raise SessionOver(PROTOCOL, f"the hello is malformed: {_first(error)}") from error
-        except DatabaseUnavailable as error:
-            raise SessionOver(RESTART, "the database is away: try again") from error
-        finally:
-            self._greeting[caller] -= 1
-            if not self._greeting[caller]:
-                del self._greeting[caller]
-        shunned_s = admission.welcome.resume_after_s
-        _log.info("node admitted", node=admission.node, provider=admission.provider, shunned_s=shunned_s)
-        return NodeSession(socket, admission.node, admission.provider, admission.session, hello.sealing_key)
+            await to_thread.run_sync(self._note_gone, session, limiter=self._threads.work)
 
     async def _run(self, session: NodeSession) -> SessionOver:
         """Serve until the socket, the node or the hub ends it; returns why."""
-        dispatcher = Dispatcher(self._parts, session, self._beat_threads, self.hub.catch_up)
+        dispatcher = Dispatcher(self._parts, session, self._threads, self.hub.catch_up)
         self.hub.add(session)
         tasks = [
             asyncio.create_task(work)
@@ -150,13 +117,10 @@ class Gateway:
                     text = await session.receive()
             except TimeoutError:
                 raise SessionOver(PROTOCOL, f"nothing came for {IDLE_S:.0f} s") from None
-            try:
-                message = from_node.validate_json(text)
-            except ValidationError as error:
-                raise SessionOver(PROTOCOL, f"a message is malformed: {_first(error)}") from error
-            session.check_number(message.seq)
             if (delay := session.pace.delay(len(text), time.monotonic())) > 0:
                 await asyncio.sleep(delay)
+            message = await self._parse(text)
+            session.check_number(message.seq)
             self._parts.metrics.messages.labels(message.type).inc()
             try:
                 await dispatcher.handle(message)
@@ -164,11 +128,14 @@ class Gateway:
                 # Not closing would let the next heartbeat's answer acknowledge a message that was lost.
                 raise SessionOver(RESTART, "the database is away: send it again") from error
 
+    async def _parse(self, text: str) -> FromNode:
+        try:
+            if len(text) <= LIGHT_CHARACTERS:
+                return from_node.validate_json(text)
+            return await to_thread.run_sync(from_node.validate_json, text, limiter=self._heavy)
+        except ValidationError as error:
+            raise SessionOver(PROTOCOL, f"a message is malformed: {first_problem(error)}") from error
+
     def _note_gone(self, session: NodeSession) -> None:
         with self._parts.db.transaction() as tx:
             nodes.gone(tx, session.node, session.id)
-
-
-def _first(error: ValidationError) -> str:
-    item = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from everlease.db import auctions, commands, jobs, nodes, receipts
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import EVERYTHING, listen_async
+from everlease.supervision import Alive
 from everlease.wire.node import CommandMessage, Ping
 from marketplace.gateway import bidding, reports
 from marketplace.gateway.commands import outgoing
@@ -16,17 +18,20 @@ from marketplace.gateway.session import REPLACED, RESTART, NodeSession
 from marketplace.parts import Parts
 
 SWEEP_EVERY_S = 2.0
+LISTENER = "listener"
+SILENT_AT_MOST_S = 60.0
+"""The listener hears a tick every 5 s, the sweep begins every 2 s."""
 _log = structlog.get_logger("marketplace.gateway")
 
 
 class Hub:
     """Lives on the event loop; database work runs in threads."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, threads: CapacityLimiter) -> None:
         self._parts = parts
+        self._threads = threads
         self._sessions: dict[str, NodeSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Task[None] | None = None
         self.channels: dict[str, Callable[[str], None]] = {
             commands.CHANNEL: self._on_command,
             auctions.CHANNEL: self._on_auction,
@@ -64,8 +69,7 @@ class Hub:
 
         The monitor must know at once that it is we who are away: until another gateway is there, it judges nobody.
         """
-        if self._listening is not None:
-            self._listening.cancel()
+        self._parts.tasks.stop(LISTENER)
         for session in list(self._sessions.values()):
             session.end(RESTART, "the marketplace restarts")
 
@@ -75,22 +79,30 @@ class Hub:
         for session in list(self._sessions.values()):
             self.catch_up(session)
 
-    async def listen(self) -> None:
+    def start(self) -> None:
+        """Listen and sweep from now on."""
+        tasks = self._parts.tasks
+        tasks.start(LISTENER, self._listen, silent_at_most_s=SILENT_AT_MOST_S)
+        tasks.start("command sweep", self._sweep, silent_at_most_s=SILENT_AT_MOST_S)
+
+    async def _listen(self, alive: Alive) -> None:
         """Turn PostgreSQL's notifications into work, until cancelled."""
-        self._listening = asyncio.current_task()
         channels = list(self.channels)
         async for note in listen_async(self._parts.db.libpq_url, channels, presence=nodes.GATEWAY_KEY):
+            alive()
             if note == EVERYTHING:
                 self.resync()
             else:
                 self.channels[note.channel](note.payload)
 
-    async def sweep(self) -> None:
+    async def _sweep(self, alive: Alive) -> None:
         """Now and then look for commands whose notification was lost, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             for session in list(self._sessions.values()):
+                alive()
                 await self._guarded(self._send_commands(session))
+            alive()
 
     async def _catch_up(self, session: NodeSession) -> None:
         while session.catching_up:
@@ -121,24 +133,27 @@ class Hub:
     async def _send_commands(self, session: NodeSession) -> None:
         async with session.dispatching:
             sent = frozenset(session.sent_commands)
-            ready = await to_thread.run_sync(outgoing, self._parts, session.node, session.sealing_key, sent)
+            ready = await self._thread(outgoing, session.node, session.sealing_key, sent)
             for command_id, command in ready:
                 session.sent_commands.add(command_id)
                 session.send(CommandMessage(seq=0, command=command))
 
     async def _send_receipts(self, session: NodeSession) -> None:
-        message = await to_thread.run_sync(reports.receipts_for, self._parts, session.node)
+        message = await self._thread(reports.receipts_for, session.node)
         fresh = [item for item in message.receipts if session.is_news(item.receipt.lease_id, item.receipt.seq)]
         if fresh:
             session.send(message.model_copy(update={"receipts": fresh}))
 
     async def _call_for_bids(self, auction_id: int | None, only: NodeSession | None) -> None:
         """Send open calls to the fitting nodes that are connected here, each once per connection."""
-        for call in await to_thread.run_sync(bidding.calls, self._parts, auction_id):
+        for call in await self._thread(bidding.calls, auction_id):
             for session in [only] if only is not None else list(self._sessions.values()):
                 if session.node in call.nodes and call.message.auction_id not in session.asked_auctions:
                     session.asked_auctions.add(call.message.auction_id)
                     session.send(call.message)
+
+    async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await to_thread.run_sync(work, self._parts, *arguments, limiter=self._threads)
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """A database that is away is no reason to lose a connection; the sweep comes again."""

@@ -24,7 +24,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(parts: PartsDep) -> Response:
-    """Database, store and chain answer; 503 and which one doesn't."""
+    """Database, store and chain answer, and background tasks run; 503 and which one doesn't."""
     found: dict[str, str] = {}
 
     async def probe(name: str, check: Callable[[], None]) -> None:
@@ -34,7 +34,8 @@ async def readyz(parts: PartsDep) -> Response:
         group.start_soon(probe, "database", parts.db.ping)
         group.start_soon(probe, "store", parts.store.ping)
         group.start_soon(probe, "chain", lambda: parts.deployment.check_chain(parts.chain))
-    ready = all(outcome == "ok" for outcome in found.values())
+    ready = all(outcome == "ok" for outcome in found.values()) and parts.tasks.roster.ready
+    found |= parts.tasks.roster.lines()
     return JSONResponse({"status": "ready" if ready else "not ready", "checks": found}, 200 if ready else 503)
 
 

@@ -17,13 +17,16 @@ from everlease.db.engine import DatabaseUnavailable
 from everlease.store.block_service import GcReport
 from everlease.store.cid import parse_cid
 from everlease.store.errors import BlockCorrupt, BlockNotFound, InvalidCid, ManifestInvalid, StoreError
+from everlease.supervision import Alive
 from marketplace.parts import Parts
 
+LONGEST_UPKEEP_S = 24 * 3600.0
+"""A collection or a scrub that takes longer has stalled."""
 _IMAGE_KEPT = timedelta(days=1)
 _log = structlog.get_logger("marketplace.upkeep")
 
 
-async def collect_regularly(parts: Parts) -> None:
+async def collect_regularly(parts: Parts, alive: Alive) -> None:
     """Collect garbage at its interval, until cancelled."""
 
     def collect() -> None:
@@ -31,29 +34,28 @@ async def collect_regularly(parts: Parts) -> None:
         if report is not None:
             _log.info("garbage collected", live=report.live, deleted=report.deleted, freed=report.freed_bytes)
 
-    await _every(parts.settings.collect_every_s, collect)
+    await _every(parts.settings.collect_every_s, collect, alive)
 
 
-async def scrub_regularly(parts: Parts) -> None:
+async def scrub_regularly(parts: Parts, alive: Alive) -> None:
     """Scrub at its interval, until cancelled: whatever becomes of the collections."""
 
     def scrub() -> None:
         for cid in parts.store.scrub():
             _log.error("a damaged block was dropped", cid=cid)
 
-    await _every(parts.settings.scrub_every_s, scrub)
+    await _every(parts.settings.scrub_every_s, scrub, alive)
 
 
-async def _every(seconds: float, work: Callable[[], None]) -> None:
-    """A store or database that is away is tried again later, and so is whatever else failed."""
+async def _every(seconds: float, work: Callable[[], None], alive: Alive) -> None:
+    """A store or database that is away is tried again at the next time."""
     while True:
+        alive()
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(work)
         except (StoreError, DatabaseUnavailable) as error:
             _log.warning("upkeep of the store is put off", work=work.__name__, reason=str(error))
-        except Exception:
-            _log.exception("upkeep of the store failed", work=work.__name__)
 
 
 def collect_garbage(parts: Parts) -> GcReport | None:

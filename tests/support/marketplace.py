@@ -30,6 +30,7 @@ from everlease.wire.spec import SpecModel
 from everlease.wire.terms import OrderModel
 from marketplace.app import create_app
 from marketplace.parts import Parts
+from marketplace.serving import server_config
 from marketplace.settings import MarketplaceSettings
 from tests.support.deployed import DOLLAR, Market
 
@@ -105,10 +106,7 @@ class Service:
 def served(settings: MarketplaceSettings) -> Iterator[Service]:
     """Serve until the block ends, on the settings' port."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, ws_max_size=MAX_FRAME_BYTES, log_level="error", log_config=None
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, settings, log_level="error", log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -23,13 +23,15 @@ class NodeRow(Base):
 
     ``restarting_at``: when it said in this session that its agent is about to be started anew; ``restarts``: the times
     (unix seconds) of the last day at which it said so, whether they counted or not. ``facts_at``: when its telling
-    other facts counts for jobs that wait, which may be yet to come.
+    other facts counts for jobs that wait, which may be yet to come. ``network``: from where it came last (an IPv4
+    address, an IPv6 /64).
     """
 
     __tablename__ = "node"
 
     address: Mapped[AddressKey]
     provider: Mapped[Address] = mapped_column(index=True)
+    network: Mapped[str] = mapped_column(default="")
     sealing_key: Mapped[str]
     facts: Mapped[Json]
     facts_at: Mapped[Instant | None]

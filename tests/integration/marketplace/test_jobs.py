@@ -295,9 +295,13 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]) == (
             200,
-            {"database": "ok", "store": "ok", "chain": "ok"},
+            {"database": "ok", "store": "ok", "chain": "ok"}
+            | dict.fromkeys(("task listener", "task command sweep", "task loop lag", "task store upkeep"), "ok"),
         )
-        assert "everlease_http_requests_total" in client.get("/metrics").text
+        metrics = client.get("/metrics").text
+        assert "everlease_http_requests_total" in metrics
+        assert "everlease_loop_lag_seconds_count" in metrics
+        assert 'everlease_task_up{task="listener"} 1.0' in metrics
         assert client.get("/store/healthz").status_code == 200
 
 

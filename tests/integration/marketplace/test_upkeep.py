@@ -1,7 +1,5 @@
 """Garbage collection from what the database says is live."""
 
-import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -17,7 +15,6 @@ from everlease.store.block_service import GcReport, Session
 from everlease.store.cid import cid_of
 from everlease.store.plain import upload_plain
 from marketplace.parts import Parts, build_parts
-from marketplace.services import upkeep
 from marketplace.services.store import StoreGate
 from marketplace.services.upkeep import collect_garbage
 from tests.support.deployed import Market
@@ -152,20 +149,3 @@ def test_one_replica_collects_until_it_has_collected(market: Market, postgres_ur
     assert seen == [None]
     assert collect_garbage(parts) is not None
     parts.close()
-
-
-def test_work_that_fails_is_done_again_at_its_next_time() -> None:
-    done: list[int] = []
-
-    def work() -> None:
-        done.append(len(done))
-        if len(done) < 3:
-            raise OverflowError("a number is too large")
-
-    async def some_time() -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3):
-                await upkeep._every(0.01, work)
-
-    asyncio.run(some_time())
-    assert len(done) > 3

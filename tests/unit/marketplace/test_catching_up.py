@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 
 from everlease.wire.node import FactsMessage
 from marketplace.gateway import reports
-from marketplace.gateway.dispatch import Dispatcher
+from marketplace.gateway.dispatch import Dispatcher, Threads
 from marketplace.gateway.hub import Hub
 from marketplace.gateway.session import NodeSession
 from marketplace.parts import Parts
@@ -24,7 +24,7 @@ def session() -> NodeSession:
 
 def test_many_wishes_while_a_node_is_caught_up_with_lead_to_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
-        hub, node, go_on = Hub(PARTS), session(), asyncio.Event()
+        hub, node, go_on = Hub(PARTS, CapacityLimiter(1)), session(), asyncio.Event()
         looks: list[str] = []
 
         async def send_commands(of: NodeSession) -> None:
@@ -57,7 +57,7 @@ def test_facts_that_are_no_news_lead_to_nothing(monkeypatch: pytest.MonkeyPatch,
     async def scene() -> None:
         caught_up: list[NodeSession] = []
         node = session()
-        await Dispatcher(PARTS, node, CapacityLimiter(1), caught_up.append).handle(FactsMessage(seq=1, facts={}))
+        await Dispatcher(PARTS, node, Threads(), caught_up.append).handle(FactsMessage(seq=1, facts={}))
         assert caught_up == [node] * news
 
     asyncio.run(scene())

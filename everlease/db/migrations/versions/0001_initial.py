@@ -352,6 +352,7 @@ def upgrade() -> None:
         "node",
         sa.Column("address", sa.String(length=42), nullable=False),
         sa.Column("provider", sa.String(length=42), nullable=False),
+        sa.Column("network", sa.String(), nullable=False),
         sa.Column("sealing_key", sa.String(), nullable=False),
         sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("facts_at", sa.DateTime(timezone=True), nullable=True),

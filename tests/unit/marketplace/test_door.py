@@ -1,0 +1,109 @@
+"""Places before the gateway: bounded, kept for the known, taken back from those who hold most."""
+
+import pytest
+
+from marketplace.gateway.door import Door, DoorLimits, Place, TooMany
+from marketplace.networks import Bucket, Buckets, network_of
+
+LIMITS = DoorLimits(places=8, reserved=3, of_stranger=3, of_known=5, per_second=1, burst=2)
+
+
+class Visitors:
+    """A door, and who was driven out of it."""
+
+    def __init__(self, known: frozenset[str] = frozenset(), limits: DoorLimits = LIMITS) -> None:
+        self.now = 0.0
+        self.door = Door(limits, lambda: self.now)
+        self.door.know(known)
+        self.driven_out: list[str] = []
+
+    def come(self, address: str, name: str = "") -> Place:
+        return self.door.enter(address, lambda: self.driven_out.append(name or address))
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_subscriber_is_one_network(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_a_network_over_its_limit_drives_out_its_own_oldest() -> None:
+    visitors = Visitors()
+    visitors.come("10.0.0.9", "quiet")
+    for number in range(5):
+        visitors.come(f"2001:db8::{number}", str(number))
+    assert visitors.driven_out == ["0", "1"]
+    assert len(visitors.door) == 4
+
+
+def test_a_flood_of_many_networks_drives_out_whoever_has_most_and_no_single_visitor() -> None:
+    visitors = Visitors()
+    visitors.come("10.0.0.9", "alone")
+    for number in range(12):
+        visitors.come(f"10.0.1.{number % 2}", f"flood {number}")
+    assert "alone" not in visitors.driven_out
+    assert len(visitors.door) == LIMITS.places - LIMITS.reserved
+
+
+def test_places_of_known_networks_are_never_taken_by_strangers() -> None:
+    known = "192.0.2.1"
+    visitors = Visitors(frozenset({known}))
+    mine = [visitors.come(known, "known") for _ in range(3)]
+    for number in range(50):
+        visitors.come(f"10.0.{number}.1", "stranger")
+    assert set(visitors.driven_out) == {"stranger"}
+    assert not any(place.evicted for place in mine)
+    for _ in range(2):
+        visitors.come(known, "known")
+    assert len(visitors.door) == LIMITS.places
+    assert set(visitors.driven_out) == {"stranger"}, "a known one takes a stranger's place"
+
+
+def test_a_known_network_has_a_limit_too() -> None:
+    visitors = Visitors(frozenset({"192.0.2.1"}))
+    for _ in range(6):
+        visitors.come("192.0.2.1")
+    assert visitors.driven_out == ["192.0.2.1"]
+
+
+def test_a_place_is_given_back_once() -> None:
+    visitors = Visitors()
+    place = visitors.come("10.0.0.1")
+    visitors.door.leave(place)
+    visitors.door.leave(place)
+    assert len(visitors.door) == 0
+
+
+def test_who_knocks_too_often_waits_and_known_ones_may_more_often() -> None:
+    visitors = Visitors(frozenset({"192.0.2.1"}))
+    for _ in range(2):
+        visitors.door.check("2001:db8::1")
+    with pytest.raises(TooMany):
+        visitors.door.check("2001:db8::2")
+    visitors.door.check("10.0.0.1")
+    for _ in range(16):
+        visitors.door.check("192.0.2.1")
+    with pytest.raises(TooMany):
+        visitors.door.check("192.0.2.1")
+    visitors.now = 1.0
+    visitors.door.check("2001:db8::2")
+
+
+def test_buckets_fill_with_time_and_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(2.0, 3.0, 0.0)
+    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(1.0) for _ in range(3)] == [True, True, False]
+    monkeypatch.setattr("marketplace.networks._MOST_BUCKETS", 2)
+    buckets = Buckets(0.001, 1)
+    assert [buckets.take(name, 0.0) for name in ("a", "a", "b", "c")] == [True, False, True, True]
+    assert buckets.take("a", 0.0), "forgotten"
