@@ -86,9 +86,12 @@ def add_bid(
 
 
 def add_decline(tx: Tx, auction: AuctionRow, node: str, reason: str) -> None:
-    """Note that an asked node doesn't want the job; emits ``auction.answered`` when it was the last answer."""
+    """Note that an asked node doesn't want the job; emits ``auction.answered`` when it was the last answer.
+
+    A node's first answer counts: whoever has bid is bound by that, and what is said twice changes nothing.
+    """
     row = _lock_open(tx, auction.id)
-    if row is None:
+    if row is None or node in declined(row) or node in _bidders(tx, row):
         return
     row.unfit = {**row.unfit, node: DECLINED + reason}
     _note_answer(tx, row)
@@ -112,9 +115,13 @@ def _lock_open(tx: Tx, auction_id: int) -> AuctionRow | None:
 
 
 def _note_answer(tx: Tx, row: AuctionRow) -> None:
-    answered = {*tx.scalars(select(BidRow.node).where(BidRow.auction_id == row.id)), *declined(row)}
+    answered = _bidders(tx, row) | declined(row)
     if row.asked and answered.issuperset(row.asked):
         emit(tx, "auction.answered", {"job_id": row.job_id, "auction_id": row.id})
+
+
+def _bidders(tx: Tx, row: AuctionRow) -> frozenset[str]:
+    return frozenset(tx.scalars(select(BidRow.node).where(BidRow.auction_id == row.id)))
 
 
 def dry_since(tx: Tx, job_id: str) -> datetime | None:

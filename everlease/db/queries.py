@@ -1,6 +1,6 @@
 """What the HTTP API and the gateway read across tables: jobs by tenant, a job's money, who answers for a node."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -120,6 +120,12 @@ def is_preparing(tx: Tx, node: str, job_id: str, fence: int) -> bool:
 def node_authority(tx: Tx, node: str) -> NodeAuthRow | None:
     """Which provider answers for a node, as mirrored."""
     return tx.get(NodeAuthRow, node)
+
+
+def free_stakes(tx: Tx, providers: Collection[str]) -> dict[str, int]:
+    """By provider, the stake that a lease could lock now (base units), as mirrored; 0 for one that never staked."""
+    rows = tx.scalars(select(ProviderRow).where(ProviderRow.provider.in_(providers)))
+    return dict.fromkeys(providers, 0) | {row.provider: max(row.staked - row.locked, 0) for row in rows}
 
 
 def node_page(tx: Tx, after: str | None, limit: int) -> Sequence[NodeRow]:

@@ -33,10 +33,13 @@ def calls(parts: Parts, auction_id: int | None = None) -> list[Calling]:
 
 
 def take_bid(parts: Parts, node: str, provider: str, message: BidMessage) -> str | None:
-    """Verify and keep a bid; returns why it is refused, or None. A refused bid counts as a decline."""
+    """Verify and keep a bid; returns why it is refused, or None. A refused bid counts as a decline, unless the node
+    has bid before.
+    """
     with parts.db.transaction() as tx:
         found = auctions.open_auctions(tx, message.auction_id)
         authority = queries.node_authority(tx, node)
+        free = queries.free_stakes(tx, [provider])[provider]
     if not found:
         return "the auction is closed"
     item = found[0]
@@ -45,7 +48,7 @@ def take_bid(parts: Parts, node: str, provider: str, message: BidMessage) -> str
     reason = _wrong_party(bid, node, provider)
     if reason is None and authority is not None and not (authority.active and authority.provider == provider):
         reason = f"{provider} has revoked node {node}"
-    reason = reason or rules.refusal(Offer(bid, 1, 0, 1, bid.collateral), _terms(item, int(parts.clock())))
+    reason = reason or rules.refusal(Offer(bid, 1, 0, 1, free), _terms(item, int(parts.clock())))
     if reason is None and not _signed(parts, bid, signed.signature):
         reason = "the bid is signed neither by the node nor by its provider, for this chain and escrow"
     with parts.db.transaction() as tx:
@@ -68,10 +71,13 @@ def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Ca
     auction, job, head = item.auction, item.job, item.checkpoint
     spec = jobspec.from_dict(job.spec)
     requirements = restores.requirements(tx, job, auction.plan, auction.mode)
+    wanted = max(int(job.order["min_collateral"]), 1)
+    free = queries.free_stakes(tx, {row.provider for row in connected})
     reasons: dict[str, str] = {}
     fit: set[str] = set()
     for row in connected:
-        reason = _not_now(row, auction.excluded, now) or unfit(row.facts, spec, auction.mode, requirements)
+        reason = _not_now(row, auction.excluded, now) or _too_poor(free[row.provider], wanted)
+        reason = reason or unfit(row.facts, spec, auction.mode, requirements)
         if reason is None:
             fit.add(row.address)
         else:
@@ -104,6 +110,11 @@ def _not_now(row: NodeRow, excluded: dict[str, str], now: float) -> str | None:
     if row.shun_until is not None and row.shun_until.timestamp() > now:
         return f"the node dropped out {row.losses} times and has to wait"
     return None
+
+
+def _too_poor(free: int, wanted: int) -> str | None:
+    """Who has nothing to lose is neither told of the job nor waited for."""
+    return None if free >= wanted else f"its provider has {free} of free stake, the order wants {wanted}"
 
 
 def _wrong_party(bid: Bid, node: str, provider: str) -> str | None:

@@ -22,7 +22,7 @@ from everlease.chain.keys import Key
 from everlease.chain.typed_data import NodeHello, bid_digest, node_hello_digest
 from everlease.db import Database, awards, jobs
 from everlease.db.models.jobs import AwardRow
-from everlease.db.models.mirror import EscrowRow, LeaseRow
+from everlease.db.models.mirror import EscrowRow, LeaseRow, ProviderRow
 from everlease.domain import jobspec
 from everlease.domain.terms import Bid, Order
 from everlease.wire.node import MAX_FRAME_BYTES, Challenge, Hello, Welcome, from_node, to_node
@@ -225,6 +225,15 @@ def mirror_lease(db: Database, award: AwardRow, state: str = "ACTIVE") -> None:
                 **{**units, "rate": 500_000, "reserve": DOLLAR},
                 **zero,
             )
+        )
+
+
+def mirror_stake(db: Database, provider: Key, staked: int = 100 * DOLLAR, locked: int = 0) -> None:
+    """A provider's stake as the indexer mirrors it."""
+    units = dict.fromkeys(("unbonding", "unbonds_at", "slashed", "leases", "failed", "earned"), 0)
+    with db.transaction() as tx:
+        tx.merge(
+            ProviderRow(provider=provider.address, staked=staked, locked=locked, metadata_cid="", block=1, **units)
         )
 
 

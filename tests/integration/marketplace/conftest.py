@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.deployed import Market
-from tests.support.marketplace import FakeNode, Service, job_body, make_settings, served
+from tests.support.marketplace import FakeNode, Service, job_body, make_settings, mirror_stake, served
 
 pytestmark = pytest.mark.anvil
 
@@ -28,6 +28,7 @@ def tenant(service: Service, market: Market) -> Iterator[httpx.Client]:
 @pytest.fixture
 def node(service: Service, market: Market) -> Iterator[FakeNode]:
     market.stake()
+    mirror_stake(service.db, market.provider)
     node = FakeNode(service, market, market.node, market.provider)
     yield node
     if hasattr(node, "socket"):

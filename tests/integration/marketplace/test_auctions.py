@@ -8,10 +8,12 @@ from sqlalchemy import select
 
 from everlease.db import nodes
 from everlease.db.models.jobs import BidRow
+from everlease.db.models.mirror import NodeAuthRow
 from everlease.db.models.nodes import NodeRow
-from tests.support.deployed import key
+from tests.support.deployed import DOLLAR, Market, key
 from tests.support.gateway import auction_row, open_auction, topics
-from tests.support.marketplace import FakeNode, Service
+from tests.support.marketplace import FakeNode, Service, mirror_stake
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.anvil
 
@@ -52,6 +54,65 @@ def test_a_wrong_bid_is_refused(
     node.send("bid", auction_id=auction_id, signed=node.bid(call, **changes), missing_bytes=0)
     assert word in node.expect("refusal").reason
     assert auction_row(service, auction_id).unfit[node.key.address].startswith("declined: its bid was refused")
+
+
+@pytest.mark.parametrize(("staked", "locked"), [(0, 0), (5 * DOLLAR, 5 * DOLLAR), (DOLLAR // 2, 0)])
+def test_nodes_without_a_stake_to_lock_are_neither_asked_nor_waited_for(
+    service: Service, node: FakeNode, market: Market, job_id: str, staked: int, locked: int
+) -> None:
+    mirror_stake(service.db, market.provider, staked, locked)
+    node.connect()
+    auction_id = open_auction(service, job_id)
+    wait_for(lambda: node.key.address in auction_row(service, auction_id).unfit)
+    row = auction_row(service, auction_id)
+    assert row.asked == []
+    assert "free stake" in row.unfit[node.key.address]
+    with pytest.raises(TimeoutError):
+        node.expect("call_for_bids", timeout=0.5)
+
+
+def test_a_bid_beyond_the_free_stake_is_refused(service: Service, node: FakeNode, market: Market, job_id: str) -> None:
+    mirror_stake(service.db, market.provider, 10 * DOLLAR, locked=8 * DOLLAR)
+    node.connect()
+    auction_id = open_auction(service, job_id)
+    call = node.expect("call_for_bids")
+    node.send("bid", auction_id=auction_id, signed=node.bid(call, collateral=3 * DOLLAR), missing_bytes=0)
+    assert "of free stake" in node.expect("refusal").reason
+
+
+def test_a_bid_and_a_decline_of_one_node_are_one_answer(
+    service: Service, node: FakeNode, market: Market, job_id: str
+) -> None:
+    """Two nodes are asked. One says everything that it can; the auction waits for the other all the same."""
+    node.connect()
+    other = FakeNode(service, market, key(7), market.provider)
+    with service.db.transaction() as tx:
+        tx.add(NodeAuthRow(node=other.key.address, provider=market.provider.address, active=True, block=1))
+    other.connect()
+    auction_id = open_auction(service, job_id)
+    call = node.expect("call_for_bids")
+    node.send("bid", auction_id=auction_id, signed=node.bid(call), missing_bytes=0)
+    wait_for(lambda: bids(service))
+    node.send("decline", auction_id=auction_id, reason="no")
+    node.send("decline", auction_id=auction_id, reason="no, really")
+    node.send("bid", auction_id=auction_id, signed=node.bid(call, epoch=2), missing_bytes=0)
+    assert node.expect("refusal").of == "bid"
+    node.beat()
+    row = auction_row(service, auction_id)
+    assert set(row.asked) == {node.key.address, other.key.address}
+    assert node.key.address not in row.unfit, "whoever has bid doesn't decline"
+    assert "auction.answered" not in topics(service)
+    other.send("decline", auction_id=auction_id, reason="busy")
+    other.send("decline", auction_id=auction_id, reason="busier")
+    other.beat()
+    assert topics(service).count("auction.answered") == 1
+    assert auction_row(service, auction_id).unfit == {other.key.address: "declined: busy"}
+    other.close()
+
+
+def bids(service: Service) -> list[BidRow]:
+    with service.db.transaction() as tx:
+        return list(tx.scalars(select(BidRow)))
 
 
 def test_a_bid_with_anothers_signature_is_refused(service: Service, node: FakeNode, job_id: str) -> None:
