@@ -18,7 +18,8 @@ class MarketplaceSettings(ServiceSettings):
 
     ``greetings``: sockets of nodes that have not proved who they are: in all, kept for networks of known nodes, and at
     most of one network (an IPv4 address, an IPv6 /64). ``knocks``: new sockets of a network that nobody knows; known
-    ones may knock eight times as often.
+    ones may knock eight times as often. ``late_grace`` and ``late_log_bytes``: how long and how much of a job's output
+    is still taken from a host whose award has ended.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="EVERLEASE_MARKETPLACE_")
@@ -59,6 +60,8 @@ class MarketplaceSettings(ServiceSettings):
     knocks_burst: float = Field(default=32.0, ge=1)
     shun_base_s: float = Field(default=5.0, ge=0)
     shun_max_s: float = Field(default=600.0, ge=0)
+    late_grace: float = Field(default=60.0, ge=0)
+    late_log_bytes: int = Field(default=1 << 20, ge=0)
     log_bytes_per_job: int = Field(default=64 << 20, ge=1 << 16)
     max_body_bytes: int = Field(default=1 << 20, ge=1 << 14)
 

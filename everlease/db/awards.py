@@ -154,6 +154,25 @@ def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow
     return row
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """When an award ended, and how much of one kind its node has said since, in that kind's unit."""
+
+    at: datetime
+    used: int
+
+
+def count_late(tx: Tx, job_id: str, fence: int, kind: str, size: int) -> Ended | None:
+    """Add what a node says under an award that has ended to what it said since then; None where it goes on."""
+    award = under_fence(tx, job_id, fence)
+    if award is None or award.ended_at is None:
+        return None
+    name = f"late_{kind}"
+    used = int(award.facts.get(name, 0)) + size
+    note(tx, job_id, fence, {}, {name: used})
+    return Ended(award.ended_at, used)
+
+
 _MOST_EXITS = 64
 """More containers than any award starts: a node that reports more makes them up."""
 

@@ -18,6 +18,7 @@ from everlease.wire.terms import ReceiptModel, SignedReceipt
 from marketplace.parts import Parts
 
 _TRIM_EVERY = 64
+_MOST_LATE_NOTICES = 16
 _AFTER_THE_FENCE = frozenset({"fenced"})
 """Notices that a host may still give under a stale fence: it says that it froze itself."""
 
@@ -32,6 +33,7 @@ def take_log(parts: Parts, node: str, message: LogChunk) -> str | None:
     """Keep a piece of output; returns why it is refused, or None."""
     with parts.db.transaction() as tx:
         refusal = _refusal(parts, tx, node, message.job_id, message.fence, "log")
+        refusal = refusal or _too_late(parts, tx, message.job_id, message.fence, "log", len(message.text.encode()))
         if refusal is not None:
             return refusal
         added = logs.append(tx, message.job_id, message.fence, message.stream, message.offset, message.text)
@@ -45,10 +47,11 @@ def take_notice(parts: Parts, node: str, message: JobNotice) -> str | None:
     """Hand a notice to recovery, which writes it into the job's history; returns why it is refused, or None."""
     with parts.db.transaction() as tx:
         award = awards.of_node(tx, node, message.job_id, message.fence)
-        if award is None or message.kind not in _AFTER_THE_FENCE:
-            refusal = _refusal(parts, tx, node, message.job_id, message.fence, "notice")
-            if refusal is not None:
-                return refusal
+        always = award is not None and message.kind in _AFTER_THE_FENCE
+        refusal = None if always else _refusal(parts, tx, node, message.job_id, message.fence, "notice")
+        refusal = refusal or _too_late(parts, tx, message.job_id, message.fence, "notice", 1, always=always)
+        if refusal is not None:
+            return refusal
         facts = {"node": node, "fence": message.fence, "kind": message.kind, "detail": message.detail}
         emit(tx, NOTICE, {"job_id": message.job_id, **facts, "data": {**message.data, "node": node}})
     return None
@@ -148,10 +151,32 @@ def _receipts(rows: list[ReceiptRow]) -> Receipts:
     )
 
 
+def _too_late(
+    parts: Parts, tx: Tx, job_id: str, fence: int, kind: str, size: int, *, always: bool = False
+) -> str | None:
+    """Why the last words of a host whose award has ended are refused, or None: they have a time and an amount.
+
+    ``size``: bytes of a log, else 1. ``always``: whenever it comes, though not in any amount.
+    """
+    most = parts.settings.late_log_bytes if kind == "log" else _MOST_LATE_NOTICES
+    ended = awards.count_late(tx, job_id, fence, kind, size)
+    if ended is None:
+        return None
+    since = parts.clock() - ended.at.timestamp()
+    if since > parts.settings.late_grace and not always:
+        reason = f"the award under fence {fence} ended {since:.0f} s ago"
+    elif ended.used > most:
+        reason = f"the award under fence {fence} has ended, and enough was said since"
+    else:
+        return None
+    parts.metrics.refused.labels(f"late {kind}").inc()
+    return reason
+
+
 def _refusal(parts: Parts, tx: Tx, node: str, job_id: str, fence: int, kind: str) -> str | None:
     """Why a message about a job is refused: a fence that was never this node's, or a zombie's (then it is counted).
 
-    After an end in order the node may speak on: the end of a log, the wish for its final receipt.
+    After an end in order the node may speak on for a while: the end of a log, the wish for its final receipt.
     """
     award = awards.of_node(tx, node, job_id, fence)
     if award is None:
