@@ -54,7 +54,7 @@ class MarketplaceSettings(ServiceSettings):
     heartbeat_every: float = Field(default=1.0, gt=0)
     greetings: int = Field(default=256, ge=2)
     greetings_reserved: int = Field(default=128, ge=1)
-    greetings_of_stranger: int = Field(default=16, ge=1)
+    greetings_of_stranger: int = Field(default=32, ge=1)
     greetings_of_known: int = Field(default=64, ge=1)
     knocks_per_second: float = Field(default=4.0, gt=0)
     knocks_burst: float = Field(default=32.0, ge=1)

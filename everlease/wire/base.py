@@ -24,18 +24,28 @@ MAX_OPEN_BYTES = 64 * 1024
 
 
 def _bounded(value: dict[str, Any]) -> dict[str, Any]:
-    """Small, and without the numbers that a reader or PostgreSQL trips over: huge ones, NaN, infinities."""
-    if len(json.dumps(value, allow_nan=False)) > MAX_OPEN_BYTES:
-        raise ValueError(f"an open object has at most {MAX_OPEN_BYTES} bytes")
+    """Small, and without the numbers that a reader or PostgreSQL trips over: huge ones, NaN, infinities.
+
+    What is far too large is refused after a look at as much of it as would be allowed.
+    """
     waiting: list[Any] = [value]
+    at_least = 0
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
+            at_least += 2 * len(item)
             waiting.extend(item.values())
         elif isinstance(item, list):
+            at_least += 2 * len(item)
             waiting.extend(item)
+        elif isinstance(item, str):
+            at_least += len(item)
         elif isinstance(item, int | float) and abs(item) >= 2**63:
             raise ValueError("a number is out of range")
+        if at_least > MAX_OPEN_BYTES:
+            break
+    if at_least > MAX_OPEN_BYTES or len(json.dumps(value, allow_nan=False)) > MAX_OPEN_BYTES:
+        raise ValueError(f"an open object has at most {MAX_OPEN_BYTES} bytes")
     return value
 
 

@@ -26,7 +26,7 @@ class DoorLimits:
 
     places: int = 256
     reserved: int = 128
-    of_stranger: int = 16
+    of_stranger: int = 32
     of_known: int = 64
     per_second: float = 4.0
     burst: float = 32.0

@@ -65,10 +65,10 @@ class Gateway:
 
     async def serve(self, socket: WebSocket) -> None:
         """One connection from its first byte to its last."""
+        if self._closing:
+            await close_socket(socket, RESTART, "the marketplace restarts")
+            return
         try:
-            if self._closing:
-                await socket.accept()
-                raise SessionOver(RESTART, "the marketplace restarts")
             session = await self._greeter.greet(socket)
         except NotReceived:
             return

@@ -47,7 +47,8 @@ class NodeSocketProtocol(WebSocketsSansIOProtocol):
         self._bucket = Bucket(_CONTROLS_PER_SECOND, _MOST_CONTROLS, time.monotonic())
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Drop the connection; uvicorn has nothing to add to that, even if no handshake was made yet."""
+        self.handshake_complete = True
         self.transport.abort()
 
     async def run_asgi(self) -> None:

@@ -6,14 +6,16 @@ seconds, and a turn in a thread that is not the event loop's.
 
 import asyncio
 import secrets
+from contextlib import suppress
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from everlease.db import nodes
 from everlease.db.engine import DatabaseUnavailable
 from everlease.supervision import Alive
+from everlease.wire.base import Message
 from everlease.wire.node import Challenge
 from marketplace.gateway.admission import Admission, Registrar
 from marketplace.gateway.door import Door, DoorLimits, Place, TooMany
@@ -26,6 +28,7 @@ CHECKS_AT_ONCE = 2
 """Hellos of strangers that are checked at the same time; those from known networks have as many turns of their own."""
 KNOWN_FOR_DAYS = 7
 LOOK_EVERY_S = 30.0
+_GONE = (WebSocketDisconnect, RuntimeError, OSError)
 _log = structlog.get_logger("marketplace.gateway")
 
 
@@ -73,7 +76,8 @@ class Greeter:
             self.door.check(address)
         except TooMany:
             self._count("limited")
-            await socket.close()
+            with suppress(*_GONE):
+                await socket.close()
             raise NotReceived from None
         place = self.door.enter(address, lambda: greeting.cancel())  # noqa: PLW0108  (it is made below)
         self._parts.metrics.greeting.set(len(self.door))
@@ -113,8 +117,8 @@ class Greeter:
         )
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                await socket.accept()
-                await socket.send_text(challenge.model_dump_json())
+                await _accept(socket)
+                await _say(socket, challenge)
                 text = await receive_frame(socket)
         except TimeoutError:
             raise SessionOver(PROTOCOL, "no hello came in time") from None
@@ -128,7 +132,7 @@ class Greeter:
         except DatabaseUnavailable as error:
             raise SessionOver(RESTART, "the database is away: try again") from error
         protocol_of(socket).admit()
-        await socket.send_text(admission.welcome.model_dump_json())
+        await _say(socket, admission.welcome)
         return admission
 
     def _leave(self, place: Place) -> None:
@@ -141,3 +145,17 @@ class Greeter:
     def _known_networks(self) -> frozenset[str]:
         with self._parts.db.transaction() as tx:
             return nodes.known_networks(tx, KNOWN_FOR_DAYS)
+
+
+async def _accept(socket: WebSocket) -> None:
+    try:
+        await socket.accept()
+    except _GONE as error:
+        raise SessionOver(GONE, "the socket is gone") from error
+
+
+async def _say(socket: WebSocket, message: Message) -> None:
+    try:
+        await socket.send_text(message.model_dump_json())
+    except _GONE as error:
+        raise SessionOver(GONE, "the socket is gone") from error

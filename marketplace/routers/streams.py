@@ -9,10 +9,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from everlease.db import Tx, jobs, logs
 from everlease.wire.http import EventList, LogList
 from marketplace.dependencies import CallerDep, JobIdDep, PartsDep
+from marketplace.followers import Follower
 from marketplace.parts import Parts
 from marketplace.problems import ProblemError
 from marketplace.routers.jobs import own_job
@@ -44,7 +46,7 @@ async def events(
     await to_thread.run_sync(_check_owner, parts, job_id, caller)
     start = int(last_event_id) if last_event_id else after
     if _wants_stream(request):
-        return await _stream(parts, job_id, start, logs.history, event_out, "event")
+        return await _stream(parts, job_id, caller, start, logs.history, event_out, "event")
     rows = await to_thread.run_sync(_read, parts, logs.history, job_id, start, limit)
     page = EventList(items=[event_out(row) for row in rows], next_id=rows[-1].id if rows else start)
     return JSONResponse(page.model_dump(mode="json"))
@@ -67,7 +69,7 @@ async def output(
     if tail is not None and not last_event_id:
         start = await to_thread.run_sync(_tail_start, parts, job_id, tail)
     if _wants_stream(request):
-        return await _stream(parts, job_id, start, logs.page, log_out, "log")
+        return await _stream(parts, job_id, caller, start, logs.page, log_out, "log")
     rows = await to_thread.run_sync(_read, parts, logs.page, job_id, start, limit)
     page = LogList(items=[log_out(row) for row in rows], next_id=rows[-1].id if rows else start)
     return JSONResponse(page.model_dump(mode="json"))
@@ -77,22 +79,39 @@ def _wants_stream(request: Request) -> bool:
     return _STREAM in request.headers.get("accept", "")
 
 
-async def _stream(parts: Parts, job_id: str, start: int, read: Read, show: Show, name: str) -> Response:
+class _Stream(StreamingResponse):
+    """Holds a follower's place until it ends, even if it never began."""
+
+    def __init__(self, follower: Follower, content: AsyncIterator[bytes]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type=_STREAM, headers=headers)
+        self._follower = follower
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._follower.leave()
+
+
+async def _stream(parts: Parts, job_id: str, caller: str, start: int, read: Read, show: Show, name: str) -> Response:
     """The stream, or 204 where there will be nothing more: that tells an EventSource not to come again."""
     ended = await to_thread.run_sync(_ended_for, parts, job_id)
     over = ended is not None and ended > _ENDED_GRACE_S
     if over and not await to_thread.run_sync(_read, parts, read, job_id, start, 1):
         return Response(status_code=204)
-    if parts.followers.full(job_id):
+    follower = parts.followers.enter(job_id, caller)
+    if follower is None:
         raise ProblemError(429, "too-many-streams", "too many streams are open: close one of them", Retry_After="5")
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_follow(parts, job_id, start, read, show, name), media_type=_STREAM, headers=headers)
+    return _Stream(follower, _follow(parts, follower, start, read, show, name))
 
 
-async def _follow(parts: Parts, job_id: str, start: int, read: Read, show: Show, name: str) -> AsyncIterator[bytes]:
+async def _follow(
+    parts: Parts, follower: Follower, start: int, read: Read, show: Show, name: str
+) -> AsyncIterator[bytes]:
     """Catch up by id, then wait for news; a wake-up that came while we read is not lost."""
-    followers, position = parts.followers, start
-    with parts.metrics.followers.track_inprogress(), followers.follow(job_id) as news:
+    followers, job_id, news, position = parts.followers, follower.job_id, follower.news, start
+    with parts.metrics.followers.track_inprogress():
         yield b"retry: 1000\n\n"
         while not followers.closing.is_set():
             news.clear()

@@ -3,9 +3,11 @@
 import hashlib
 import re
 import secrets
+import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +24,7 @@ from marketplace.settings import MarketplaceSettings
 _MAX_AGE = timedelta(minutes=10)
 _SKEW = timedelta(minutes=1)
 _MAX_CLIENTS = 10_000
+AT_ONCE, WALLETS_AT_ONCE = 8, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class SignIn:
         self._chain_id = chain_id
         self._db = db
         self._chain = chain
+        self._turns, self._chain_turns = Turns(AT_ONCE), Turns(WALLETS_AT_ONCE)
 
     def nonce(self) -> tuple[str, datetime]:
         """A fresh nonce and when it expires."""
@@ -48,12 +52,16 @@ class SignIn:
             return nonce, identity.issue_nonce(tx, nonce, timedelta(seconds=self._settings.nonce_lifetime_s))
 
     def verify(self, text: str, signature: str, label: str) -> IssuedToken:
-        """Check a signed message, use its nonce up and issue a token; raises ProblemError (401 or 422)."""
+        """Check a signed message, use its nonce up and issue a token; raises ProblemError (401, 422 or 503)."""
+        with self._turns.turn():
+            return self._verify(text, signature, label)
+
+    def _verify(self, text: str, signature: str, label: str) -> IssuedToken:
         message = self._parse(text)
         self._check(message, datetime.now(UTC))
         digest = bytes(defunct_hash_message(text=text))
         # Who signed is checked before the nonce is used up: a stranger can't burn somebody's nonce.
-        if not typed_data.verify(digest, message.address, signature, self._chain):
+        if not self._signed(digest, message.address, signature):
             raise _refused("the signature is not that of the address in the message")
         secret = "evl_" + secrets.token_urlsafe(32)
         with self._db.transaction() as tx:
@@ -67,6 +75,13 @@ class SignIn:
         """The address a token speaks for, in lower case, or None."""
         with self._db.transaction() as tx:
             return identity.token_owner(tx, digest_of(secret))
+
+    def _signed(self, digest: bytes, address: str, signature: str) -> bool:
+        """A contract wallet is asked by a call that may take as long as its endpoint lets it, so a few at once."""
+        if typed_data.verify(digest, address, signature):
+            return True
+        with self._chain_turns.turn():
+            return typed_data.verify(digest, address, signature, self._chain)
 
     def _parse(self, text: str) -> SiweMessage:
         try:
@@ -90,6 +105,23 @@ class SignIn:
             raise _refused("the message has expired: sign a new one")
         if message.not_before is not None and _instant(message.not_before) > now:
             raise _refused("the message is not valid yet")
+
+
+class Turns:
+    """So many at once; whoever comes beyond that is told to come again, and keeps no thread busy meanwhile."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = threading.BoundedSemaphore(at_once)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Take a turn for as long as the block lasts; raises ProblemError (503)."""
+        if not self._free.acquire(blocking=False):
+            raise ProblemError(503, "busy", "many are signing in at this moment: try again", Retry_After="1")
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class RateLimit:

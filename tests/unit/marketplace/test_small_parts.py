@@ -1,23 +1,26 @@
 """Cursors, rate limits, waits and wishes: the pure and nearly pure parts."""
 
 import asyncio
-from contextlib import ExitStack
+import threading
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from everlease.chain.keys import Key
+from everlease.db import Database
 from everlease.domain import jobspec
 from everlease.domain.job import JobState
 from everlease.wire.spec import SpecModel
-from marketplace.followers import MOST_OF_ONE_JOB, Followers
+from marketplace.followers import MOST_OF_ONE_ACCOUNT, MOST_OF_ONE_JOB, Followers
 from marketplace.gateway.admission import backoff
 from marketplace.gateway.session import Pace
 from marketplace.pages import decode_cursor, encode_cursor
 from marketplace.problems import ProblemError
 from marketplace.services import wishes
-from marketplace.services.signin import RateLimit
+from marketplace.services.signin import WALLETS_AT_ONCE, RateLimit, SignIn, Turns
 from marketplace.settings import MarketplaceSettings
 from tests.support.marketplace import SPEC
 
@@ -92,28 +95,74 @@ def test_a_spec_on_the_wire_has_the_hash_of_the_domain() -> None:
 def test_followers_are_woken_and_forgotten() -> None:
     async def scene() -> None:
         followers = Followers()
-        with followers.follow("a") as first, followers.follow("a") as second, followers.follow("b") as other:
-            followers.wake("a")
-            followers.wake("unknown")
-            assert first.is_set()
-            assert second.is_set()
-            assert not other.is_set()
-            followers.close()
-            assert other.is_set()
-        assert not followers._waiting
+        found = [followers.enter(job, "me") for job in ("a", "a", "b")]
+        first, second, other = (follower for follower in found if follower is not None)
+        followers.wake("a")
+        followers.wake("unknown")
+        assert first.news.is_set()
+        assert second.news.is_set()
+        assert not other.news.is_set()
+        followers.close()
+        assert other.news.is_set()
+        for follower in (first, first, second, other):
+            follower.leave()
+        assert not followers._of_job
+        assert not followers._of_account
 
     asyncio.run(scene())
 
 
-def test_streams_are_bounded_by_job_and_altogether() -> None:
+def test_streams_are_bounded_by_job_by_account_and_altogether(monkeypatch: pytest.MonkeyPatch) -> None:
     followers = Followers()
-    with ExitStack() as stack:
-        for _ in range(MOST_OF_ONE_JOB):
-            assert not followers.full("a")
-            stack.enter_context(followers.follow("a"))
-        assert followers.full("a")
-        assert not followers.full("b")
-    assert not followers.full("a")
+    held = [followers.enter("a", "me") for _ in range(MOST_OF_ONE_JOB)]
+    assert all(held)
+    assert followers.enter("a", "you") is None
+    more = [followers.enter(f"job {number}", "me") for number in range(MOST_OF_ONE_ACCOUNT - MOST_OF_ONE_JOB)]
+    assert all(more)
+    assert followers.enter("another", "me") is None, "one account, however many its jobs"
+    assert followers.enter("another", "you") is not None
+    monkeypatch.setattr("marketplace.followers.MOST", MOST_OF_ONE_ACCOUNT + 1)
+    assert followers.enter("one more", "somebody") is None
+    assert held[0] is not None
+    held[0].leave()
+    assert followers.enter("one more", "somebody") is not None
+
+
+def test_sign_in_takes_turns_and_keeps_nobody_waiting() -> None:
+    turns = Turns(2)
+    with turns.turn(), turns.turn(), pytest.raises(ProblemError, match="try again"), turns.turn():
+        pass
+    with turns.turn():
+        pass
+
+
+def test_wallets_that_keep_the_chain_busy_leave_room_for_other_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract wallets burn the endpoint's time: two at once, and who signs by a key alone does not wait for them."""
+    asked, go_on = threading.Barrier(WALLETS_AT_ONCE + 1), threading.Event()
+
+    class Slow:
+        def code(self, address: str) -> bytes:
+            asked.wait(10)
+            go_on.wait(10)
+            return b""
+
+        def call(self, to: str, data: bytes) -> bytes:
+            return b""
+
+    service = SignIn(settings(), 31337, cast(Database, None), Slow())
+    digest, wallet = b"\1" * 32, "0x" + "11" * 20
+    threads = [threading.Thread(target=service._signed, args=(digest, wallet, "0x")) for _ in range(WALLETS_AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    asked.wait(10)
+    with pytest.raises(ProblemError) as busy:
+        service._signed(digest, wallet, "0x")
+    assert busy.value.status == 503
+    signer = Key.of(b"\2" * 32)
+    assert service._signed(digest, signer.address, signer.sign(digest))
+    go_on.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_node_that_floods_is_slowed_down_and_an_ordinary_one_never_is() -> None:
