@@ -1,15 +1,20 @@
 """Who may connect, and what a reconnect confirms."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from everlease.db import nodes
+from everlease.db.models.mirror import NodeAuthRow
+from marketplace.gateway import admission
+from marketplace.gateway.session import SLOW, SessionOver
+from marketplace.networks import Bucket
 from tests.support.deployed import Market, key
 from tests.support.gateway import award, topics
-from tests.support.marketplace import FakeNode, Service, make_award
+from tests.support.marketplace import FakeNode, Service, make_award, mirror_stake
 
 pytestmark = pytest.mark.anvil
 
@@ -102,3 +107,34 @@ def test_a_node_that_was_lost_waits_before_it_is_asked_again(service: Service, n
         assert row is not None
         assert nodes.mark_lost(tx, row.address, row.last_seen)
     assert node.connect().resume_after_s == service.settings.shun_base_s
+
+
+def test_the_networks_of_staked_nodes_are_known(service: Service, market: Market, node: FakeNode) -> None:
+    """Places are kept for them; the network of a node without a stake is anybody's."""
+    node.connect()
+    with service.db.transaction() as tx:
+        assert nodes.known_networks(tx, days=7) == {"127.0.0.1"}
+    mirror_stake(service.db, market.provider, staked=0)
+    with service.db.transaction() as tx:
+        assert nodes.known_networks(tx, days=7) == frozenset()
+    mirror_stake(service.db, market.provider)
+    with service.db.transaction() as tx:
+        row = nodes.get(tx, node.key.address)
+        assert row is not None
+        row.last_seen = datetime.now(UTC) - timedelta(days=8)
+    with service.db.transaction() as tx:
+        assert nodes.known_networks(tx, days=7) == frozenset()
+
+
+def test_keys_that_nobody_authorised_wait_their_turn_for_the_chain(
+    service: Service, market: Market, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bucket, "take", lambda self, now: False)
+    registrar = admission.Registrar(service.parts)
+    with pytest.raises(SessionOver) as refused:
+        registrar._check_authority(key(6).address, market.provider.address)
+    assert refused.value.code == SLOW
+    with service.db.transaction() as tx:
+        row = NodeAuthRow(node=market.node.address, provider=market.provider.address, active=True, block=1)
+        tx.merge(row)
+    registrar._check_authority(market.node.address, market.provider.address)

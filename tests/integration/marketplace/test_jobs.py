@@ -21,6 +21,7 @@ from tests.support.deployed import DOLLAR, Market, key
 from tests.support.marketplace import SPEC, Service, job_body, mirror_escrow
 
 pytestmark = pytest.mark.anvil
+TASKS = [f"task {name}" for name in ("listener", "command sweep", "known networks", "loop lag", "store upkeep")]
 
 
 def test_an_order_becomes_a_job_once(tenant: httpx.Client, market: Market) -> None:
@@ -295,8 +296,7 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]) == (
             200,
-            {"database": "ok", "store": "ok", "chain": "ok"}
-            | dict.fromkeys(("task listener", "task command sweep", "task loop lag", "task store upkeep"), "ok"),
+            {"database": "ok", "store": "ok", "chain": "ok"} | dict.fromkeys(TASKS, "ok"),
         )
         metrics = client.get("/metrics").text
         assert "everlease_http_requests_total" in metrics
