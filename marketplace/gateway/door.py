@@ -90,6 +90,11 @@ class Door:
             if not of_network:
                 del self._waiting[place.network]
 
+    def clear(self) -> None:
+        """Drive everybody out."""
+        for place in [place for places in self._waiting.values() for place in places]:
+            self._evict(place)
+
     def __len__(self) -> int:
         return sum(len(places) for places in self._waiting.values())
 

@@ -62,6 +62,7 @@ class Gateway:
         """Send every node away and take no more."""
         self._closing = True
         self.hub.end_all()
+        self._greeter.door.clear()
 
     async def serve(self, socket: WebSocket) -> None:
         """One connection from its first byte to its last."""

@@ -84,6 +84,15 @@ def test_a_place_is_given_back_once() -> None:
     assert len(visitors.door) == 0
 
 
+def test_a_door_that_closes_drives_everybody_out() -> None:
+    visitors = Visitors(frozenset({"192.0.2.1"}))
+    for address in ("10.0.0.1", "192.0.2.1", "10.0.0.1"):
+        visitors.come(address)
+    visitors.door.clear()
+    assert sorted(visitors.driven_out) == ["10.0.0.1", "10.0.0.1", "192.0.2.1"]
+    assert len(visitors.door) == 0
+
+
 def test_who_knocks_too_often_waits_and_known_ones_may_more_often() -> None:
     visitors = Visitors(frozenset({"192.0.2.1"}))
     for _ in range(2):

@@ -26,6 +26,8 @@ from marketplace.serving import server_config
 from tests.support.marketplace import free_port
 from tests.unit.marketplace.test_small_parts import settings
 
+GATEWAYS: list[Gateway] = []
+
 
 class NoDatabase:
     libpq_url = ""
@@ -46,8 +48,10 @@ def gateway(**changes: Any) -> Iterator[tuple[str, Metrics]]:
         metrics=metrics,
         followers=SimpleNamespace(wake=None),
         clock=time.time,
+        tasks=SimpleNamespace(stop=lambda name: None),
     )
     app.state.gateway = Gateway(cast(Parts, parts))
+    GATEWAYS.append(app.state.gateway)
     app.include_router(endpoint.router)
     server = uvicorn.Server(server_config(app, parts.settings, log_config=None, log_level="critical"))
     thread = threading.Thread(target=server.run)
@@ -170,6 +174,17 @@ def test_what_is_not_signed_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None
         assert ended.value.rcvd is not None
         assert "not signed" in ended.value.rcvd.reason
         assert read == []
+
+
+def test_a_gateway_that_ends_waits_for_no_stranger() -> None:
+    with ExitStack() as stack, gateway() as (url, _):
+        sockets = [stack.enter_context(dial(url)) for _ in range(5)]
+        for socket in sockets:
+            greeted(socket)
+        closing = time.monotonic()
+        GATEWAYS[-1].close()
+        assert all(dropped(socket) for socket in sockets)
+        assert time.monotonic() - closing < 5
 
 
 def test_a_hello_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
