@@ -1,6 +1,7 @@
 """What makes a file survive a power cut, beside the fsync of its content."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -11,3 +12,19 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file for its owner alone (0600; missing folders 0700), whole or not at all, and durable on return."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    fsync_directory(path.parent)

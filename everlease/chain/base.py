@@ -116,6 +116,10 @@ class ChainWriter(ChainReader, Protocol):
         """Transactions of ``address`` that are mined."""
         ...
 
+    def next_nonce(self, address: str) -> int:
+        """Transactions of ``address`` that are mined or wait in the pool, without a gap between them."""
+        ...
+
     def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
         """How the transactions of ``address`` stand, given that the block ``final`` is."""
         ...

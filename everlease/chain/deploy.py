@@ -2,21 +2,14 @@
 
 import time
 from dataclasses import astuple
-from typing import Any
-
-from eth_account import Account
 
 from everlease.chain.abi import encode_constructor
 from everlease.chain.base import ChainWriter, TxReceipt
 from everlease.chain.deployment import Deployment, Terms
-from everlease.chain.errors import CallReverted, ChainError
+from everlease.chain.errors import CallReverted, NotMined
 from everlease.chain.keys import Key
-
-
-class NotMined(ChainError):
-    """A transaction was accepted and not mined in time; it may still be."""
-
-    retryable = True
+from everlease.chain.signing import sign_transaction
+from everlease.domain.transactions import FeeOffer
 
 
 def deploy_escrow(chain: ChainWriter, key: Key, terms: Terms, asset: str | None = None) -> Deployment:
@@ -32,39 +25,34 @@ def deploy_escrow(chain: ChainWriter, key: Key, terms: Terms, asset: str | None 
 def send_and_wait(
     chain: ChainWriter, key: Key, to: str, data: bytes, *, value: int = 0, timeout_s: float = 60.0
 ) -> TxReceipt:
-    """Send one transaction and wait until it is mined; for people's own wallets (CLI), where nobody else uses the key.
+    """Send one transaction and wait until it is mined; for keys that this process alone uses.
+
+    Wallets of people are sent for by everlease.chain.wallet_queue.
 
     Raises CallReverted before anything is sent, NotMined after ``timeout_s``.
     """
-    gas = chain.estimate_gas(key.address, to, data, value)
-    return _send(chain, key, {"to": bytes.fromhex(to[2:]), "data": data, "value": value}, gas, timeout_s)
+    return _send(chain, key, to, data, value, chain.estimate_gas(key.address, to, data, value), timeout_s)
 
 
 def _create(chain: ChainWriter, key: Key, code: bytes) -> tuple[str, int]:
-    receipt = _send(chain, key, {"to": b"", "data": code, "value": 0}, 12_000_000, 60.0)
+    receipt = _send(chain, key, None, code, 0, 12_000_000, 60.0)
     assert receipt.contract is not None
     return receipt.contract, receipt.block_number
 
 
-def _send(chain: ChainWriter, key: Key, fields: dict[str, Any], gas: int, timeout_s: float) -> TxReceipt:
+def _send(
+    chain: ChainWriter, key: Key, to: str | None, data: bytes, value: int, gas: int, timeout_s: float
+) -> TxReceipt:
     fees = chain.fees()
-    signed = Account.sign_transaction(
-        {
-            "type": 2,
-            "chainId": chain.chain_id(),
-            "nonce": chain.nonce(key.address),
-            "gas": gas * 5 // 4,
-            "maxFeePerGas": 2 * fees.base_fee + fees.priority_fee,
-            "maxPriorityFeePerGas": fees.priority_fee,
-            **fields,
-        },
-        key.secret,
+    offer = FeeOffer(2 * fees.base_fee + fees.priority_fee, fees.priority_fee)
+    raw, _ = sign_transaction(
+        key, chain.chain_id(), chain.nonce(key.address), to, data, gas * 5 // 4, offer, value=value
     )
-    tx_hash = chain.send_raw(bytes(signed.raw_transaction))
+    tx_hash = chain.send_raw(raw)
     deadline = time.monotonic() + timeout_s
     while (receipt := chain.receipts([tx_hash])[0]) is None:
         if time.monotonic() > deadline:
-            raise NotMined(f"{tx_hash} was not mined within {timeout_s:.0f} s; it may still be")
+            raise NotMined("the transaction", tx_hash)
         time.sleep(0.05)
     if not receipt.ok:
         raise CallReverted("Unknown", {"transaction": tx_hash})

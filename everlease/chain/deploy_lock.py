@@ -1,6 +1,5 @@
 """One deployment at a time to each deployments file: whoever comes second is told, and sends nothing."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from everlease.chain.deployment import NotWritten
 from everlease.chain.errors import ChainError
+from everlease.locking import take
 
 
 class DeploymentRuns(ChainError):
@@ -27,7 +27,7 @@ def only_one(out: Path) -> Iterator[None]:
     path = out.with_name(f"{out.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(path)
+        descriptor = take(path)
     except BlockingIOError as error:
         raise DeploymentRuns(out) from error
     except OSError as error:
@@ -36,20 +36,4 @@ def only_one(out: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _take(path: Path) -> int:
-    """Lock the file that is at ``path`` now: the one that was opened may have been removed before it was locked."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError:
-            os.close(descriptor)
-            raise
         os.close(descriptor)

@@ -1,5 +1,6 @@
 """What can go wrong on the way to the chain; ``retryable`` says whether the same call may work later."""
 
+from pathlib import Path
 from typing import Any
 
 
@@ -74,6 +75,14 @@ class KeyRefused(ChainError):
     """A key can't be used: file missing, wrong password, or a raw key outside of a development chain."""
 
 
+class WrongPassword(KeyRefused):
+    """The password doesn't open this key file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"the password for {path} is wrong")
+        self.path = path
+
+
 class WrongChain(ChainError):
     """The endpoint serves another chain than the deployment's."""
 
@@ -87,3 +96,26 @@ class BadAnswer(ChainError):
     """An endpoint's answer breaks the protocol (missing fields, hashes that don't match)."""
 
     retryable = True
+
+
+class NotMined(ChainError):
+    """A transaction was sent and not seen in a block in time; it may still be. ``what``: what it does, in words."""
+
+    retryable = True
+
+    def __init__(self, what: str, tx_hash: str) -> None:
+        super().__init__(f"{what} was sent ({tx_hash}) and not seen in a block yet; it may still be")
+        self.what, self.tx_hash = what, tx_hash
+
+
+class Overtaken(ChainError):
+    """Another transaction of this key was mined with the nonce of ours, which therefore never will be."""
+
+    retryable = True
+
+    def __init__(self, what: str, tx_hash: str) -> None:
+        super().__init__(
+            f"{what} ({tx_hash}) won't be mined: another transaction of the same wallet took its place. Try again, and "
+            "let no other program send for this wallet meanwhile"
+        )
+        self.what, self.tx_hash = what, tx_hash

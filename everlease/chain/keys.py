@@ -9,7 +9,7 @@ from pathlib import Path
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 from eth_keys.datatypes import PrivateKey
 
-from everlease.chain.errors import KeyRefused
+from everlease.chain.errors import KeyRefused, WrongPassword
 from everlease.chain.typed_data import sign
 from everlease.durable import fsync_directory
 
@@ -52,7 +52,7 @@ def load_keystore(path: Path, password: str) -> Key:
         raise KeyRefused(f"there is no key file {path}: create one or name another") from error
     except ValueError as error:
         if "MAC mismatch" in str(error):
-            raise KeyRefused(f"the password for {path} is wrong") from error
+            raise WrongPassword(path) from error
         raise KeyRefused(f"{path} is not a geth keystore v3 file") from error
     except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise KeyRefused(f"{path} is not a geth keystore v3 file") from error

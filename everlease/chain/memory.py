@@ -138,6 +138,12 @@ class MemoryChain:
     def nonce(self, address: str) -> int:
         return self._count(address, len(self._blocks))
 
+    def next_nonce(self, address: str) -> int:
+        nonce = self.nonce(address)
+        while (address.lower(), nonce) in self._pool:
+            nonce += 1
+        return nonce
+
     def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
         anchored = self.header(final.number) == final
         nonce = self._count(address, final.number + 1) if anchored else 0

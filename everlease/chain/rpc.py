@@ -114,6 +114,9 @@ class RpcChain:
     def nonce(self, address: str) -> int:
         return _number(self._rpc.call("eth_getTransactionCount", address, "latest"))
 
+    def next_nonce(self, address: str) -> int:
+        return _number(self._rpc.call("eth_getTransactionCount", address, "pending"))
+
     def standing(self, address: str, final: Header, tx_hashes: Sequence[str]) -> Standing:
         parts = [
             self._standing(address, final, tx_hashes[start : start + _STANDING_SIZE])

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
 from everlease.chain.base import ChainWriter, Standing
 from everlease.chain.errors import AlreadyKnown, CallReverted, KeyRefused, NonceTooLow, RpcRefused, Underpriced
 from everlease.chain.journal import Journal
 from everlease.chain.keys import Key
+from everlease.chain.signing import sign_transaction
 from everlease.chain.tracking import Tracker
 from everlease.domain.transactions import IN_FLIGHT, FeeOffer, JournalTx, NonceTaken
 
@@ -236,19 +235,4 @@ class Sender:
     ) -> tuple[bytes, str]:
         if self._chain_id is None:
             self._chain_id = self._chain.chain_id()
-        signed = Account.sign_transaction(
-            {
-                "type": 2,
-                "chainId": self._chain_id,
-                "nonce": nonce,
-                "gas": gas,
-                "maxFeePerGas": offer.max_fee,
-                "maxPriorityFeePerGas": offer.priority_fee,
-                "to": bytes.fromhex(to[2:]),
-                "data": data,
-                "value": value,
-            },
-            self._keys[sender].secret,
-        )
-        raw = bytes(signed.raw_transaction)
-        return raw, "0x" + bytes(keccak(raw)).hex()
+        return sign_transaction(self._keys[sender], self._chain_id, nonce, to, data, gas, offer, value=value)

@@ -72,13 +72,13 @@ def test_a_transaction_is_pending_then_mined(rig: Rig) -> None:
     tx_hash = rig.chain.send_raw(raw(0))
     assert rig.chain.knows(tx_hash)
     assert rig.chain.receipts([tx_hash]) == [None]
-    assert rig.chain.nonce(SENDER.address) == 0
+    assert (rig.chain.nonce(SENDER.address), rig.chain.next_nonce(SENDER.address)) == (0, 1)
     rig.mine(1)
     (receipt,) = rig.chain.receipts([tx_hash])
     assert receipt is not None
     assert receipt.ok
     assert rig.chain.header(receipt.block_number).hash == receipt.block_hash  # type: ignore[union-attr]
-    assert rig.chain.nonce(SENDER.address) == 1
+    assert (rig.chain.nonce(SENDER.address), rig.chain.next_nonce(SENDER.address)) == (1, 1)
 
 
 def test_the_same_transaction_twice(rig: Rig) -> None:
