@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from everlease.domain.jobspec import JobSpec
+from everlease.domain.jobspec import JobSpec, Resources
 
 # arch/x86/include/asm/cpufeatures.h: the Linux-defined words, and what only a kernel can use
 _WORDS = """
@@ -135,6 +135,20 @@ def why_not(requirements: Mapping[str, Any] | None, facts: Mapping[str, Any]) ->
         return mismatch(traits_from(requirements), host_traits(facts))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"the host's facts or the checkpoint's requirements are incomplete ({error})"
+
+
+def lacks(facts: Mapping[str, Any], resources: Resources) -> str | None:
+    """What a host with these facts has too little of, in one clause, or None. Raises KeyError, TypeError or ValueError
+    where the facts are incomplete."""
+    if len(facts["gpus"]) < resources.gpus:
+        return f"the job wants {resources.gpus} GPUs, the host has {len(facts['gpus'])}"
+    if int(facts["cores"]) * 1000 < resources.cpu_millis:
+        return f"the job wants {resources.cpu_millis / 1000:g} CPUs, the host has {facts['cores']}"
+    if int(facts["memory_bytes"]) < resources.memory_bytes:
+        return f"the job wants {resources.memory_bytes} bytes of memory, the host has {facts['memory_bytes']}"
+    if int(facts["disk_free_bytes"]) < resources.disk_bytes:
+        return f"the job wants {resources.disk_bytes} bytes of disk, the host has {facts['disk_free_bytes']} free"
+    return None
 
 
 def unproved(facts: Mapping[str, Any], spec: JobSpec) -> str | None:

@@ -4,6 +4,8 @@ Hashing lives in everlease.chain."""
 
 from dataclasses import dataclass
 
+from everlease.domain.money import pay_for
+
 ZERO_BYTES32 = "0x" + "00" * 32
 
 
@@ -22,6 +24,12 @@ class Order:
     epoch_fee: int
     deadline: int
     nonce: int
+
+
+def least_deposit(order: Order, bond: int, min_runtime: int) -> int:
+    """Base units that the contract wants free to open a lease at the order's highest rate (``open``, docs/protocol.md).
+    ``bond`` in base units and ``min_runtime`` in seconds are the deployment's."""
+    return order.epoch_fee + bond + pay_for(order.max_rate_per_hour, min_runtime)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ class JobOut(Out):
     funded: bool
     spec: SpecModel
     order: OrderModel
+    order_signature: str = ""
     image_manifest: str | None
     image_bytes: int
 

@@ -9,7 +9,7 @@ from everlease.chain.views import Views
 from everlease.domain import jobspec
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.money import from_units
-from everlease.domain.terms import Order
+from everlease.domain.terms import Order, least_deposit
 from everlease.wire.http import JobRequest
 from marketplace.problems import ProblemError
 
@@ -68,7 +68,7 @@ class OrderDesk:
             raise _refused("silence-out-of-bounds", f"max_silence is {order.max_silence} s, allowed are {bounds}")
         if order.deposit == 0 or order.max_rate_per_hour == 0:
             raise _refused("empty-order", "deposit and max_rate_per_hour have to be above zero")
-        least = order.epoch_fee + terms.bond + order.max_rate_per_hour * terms.min_runtime // 3600
+        least = least_deposit(order, terms.bond, terms.min_runtime)
         if order.deposit < least:
             raise _refused(
                 "deposit-too-small",

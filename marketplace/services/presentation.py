@@ -50,6 +50,7 @@ def job_out(tx: Tx, row: JobRow) -> JobOut:
         funded=queries.escrow_of(tx, row.id) is not None,
         spec=SpecModel.model_validate(row.spec),
         order=OrderModel.model_validate(row.order),
+        order_signature=row.order_signature,
         image_manifest=row.image_manifest,
         image_bytes=row.image_bytes,
     )
