@@ -17,7 +17,10 @@ DEFAULT_MARKET = "http://127.0.0.1:8080"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything a command may need; None where nobody said. Paths in files are relative to the file's folder."""
+    """Everything a command may need; None where nobody said. Paths in files are relative to the file's folder.
+
+    ``password_of``: the keystore that the password or password file is for; None where it is for any.
+    """
 
     market_url: str = DEFAULT_MARKET
     rpc_url: str | None = None
@@ -27,9 +30,17 @@ class Config:
     docker_socket: Path | None = None
     private_key: str | None = None
     password: str | None = None
+    password_of: Path | None = None
+
+    def password_is_for(self, keystore: Path) -> bool:
+        """Whether the configured password or password file may be used for this keystore."""
+        return self.password_of is None or self.password_of.resolve() == keystore.resolve()
 
 
 _SECRETS = {"private_key", "password"}
+_KEYS = {"key_file", "private_key"}
+_PASSWORDS = {"password", "password_file"}
+_SETTINGS = {item.name for item in fields(Config)} - {"password_of"}
 _PATHS = {"key_file", "password_file", "deployments", "docker_socket"}
 
 
@@ -53,7 +64,7 @@ def read_file(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CliError(ExitCode.INVALID, f"{path} can't be read as TOML: {error}") from error
-    known = {item.name for item in fields(Config)} - _SECRETS
+    known = _SETTINGS - _SECRETS
     unknown = sorted(content.keys() - known)
     if unknown:
         raise CliError(
@@ -64,18 +75,28 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], start: Path, user: Path) -> Config:
     """Merge the layers; ``flags`` holds what was given on the command line, others None."""
-    merged: dict[str, Any] = {}
-    if user.is_file():
-        merged |= read_file(user)
     project = project_file(start)
-    if project is not None:
-        merged |= read_file(project)
-    for item in fields(Config):
-        value = environment.get(f"EVERLEASE_{item.name.upper()}")
-        if value:
-            merged[item.name] = Path(value) if item.name in _PATHS else value
-    merged |= {key: value for key, value in flags.items() if value is not None}
+    merged: dict[str, Any] = {}
+    for path in (user, project):
+        if path is not None and path.is_file():
+            content = read_file(path)
+            merged = _over(merged, content, content.get("key_file", merged.get("key_file")))
+    given = {name: environment.get(f"EVERLEASE_{name.upper()}") for name in _SETTINGS}
+    said: dict[str, Any] = {name: Path(value) if name in _PATHS else value for name, value in given.items() if value}
+    merged = _over(merged, said, said.get("key_file"))
+    merged = _over(merged, {key: value for key, value in flags.items() if value is not None}, flags.get("key_file"))
     return Config(**merged)
+
+
+def _over(below: dict[str, Any], layer: dict[str, Any], keystore: Path | None) -> dict[str, Any]:
+    """One layer over those below: it says whose key as a whole, and which password, which is for ``keystore``."""
+    hidden: set[str] = set()
+    if layer.keys() & _KEYS:
+        hidden |= _KEYS
+    if layer.keys() & _PASSWORDS:
+        hidden |= _PASSWORDS
+        layer = {**layer, "password_of": keystore}
+    return {key: value for key, value in below.items() if key not in hidden} | layer
 
 
 def load(flags: Mapping[str, Any]) -> Config:

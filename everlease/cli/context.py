@@ -1,47 +1,93 @@
 """What a command works with, made when it is first needed: configuration, key, chain, market."""
 
 import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
 import httpx
 import platformdirs
 import typer
+from rich.markup import escape
 
 from everlease.chain._generated.events import FeesSwept, StakeWithdrawn, Withdrawn
 from everlease.chain.base import TxReceipt
-from everlease.chain.contracts import AssetCalls, Call, EscrowCalls, Permit, StakingCalls, sign_permit
-from everlease.chain.deploy import send_and_wait
+from everlease.chain.contracts import NO_PERMIT, AssetCalls, Call, EscrowCalls, Permit, StakingCalls, sign_permit
 from everlease.chain.deployment import Deployment
 from everlease.chain.event_codec import decode_event
-from everlease.chain.keys import Key, load_keystore, raw_key
+from everlease.chain.keys import Key, raw_key
 from everlease.chain.rpc import RpcChain
 from everlease.chain.views import Views
+from everlease.chain.wallet_queue import WalletQueue
 from everlease.cli.config import Config
 from everlease.cli.errors import CliError, ExitCode, from_problem
 from everlease.cli.market import Market, TokenCache
+from everlease.cli.output import errors
+from everlease.cli.unlock import Unlocked, unlock
 from everlease.domain.money import from_units
 from everlease.wire.http import MarketOut
 
 Moving = FeesSwept | StakeWithdrawn | Withdrawn
 
 
-class Wallet:
-    """One key over one deployment: what it signs and sends."""
+_PERMIT_S = 3600
 
-    def __init__(self, key: Key, chain: RpcChain, deployment: Deployment) -> None:
+
+class Wallet:
+    """One key over one deployment: what it signs and sends. ``home`` holds a folder for each wallet, of what its
+    commands have under way; ``note`` gets a sentence where one of them waits or was interrupted before."""
+
+    def __init__(
+        self,
+        key: Key,
+        chain: RpcChain,
+        deployment: Deployment,
+        home: Path | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.key, self.chain, self.deployment = key, chain, deployment
         self.views = Views(chain, deployment)
         self.escrow, self.staking = EscrowCalls(deployment), StakingCalls(deployment)
         self.asset = AssetCalls(deployment)
+        home = home or Path(platformdirs.user_state_dir("everlease")) / "wallets"
+        self.folder = home / f"{deployment.chain_id}-{key.address}"
+        self._queue = WalletQueue(chain, key, self.folder, note)
 
     @property
     def address(self) -> str:
         return self.key.address
 
-    def send(self, call: Call) -> TxReceipt:
-        """Send one call, wait until it is mined. Raises CallReverted, with the contract's error, before sending."""
-        return send_and_wait(self.chain, self.key, call.to, call.data)
+    def turn(self) -> AbstractContextManager[None]:
+        """No other command on this machine sends for the wallet meanwhile; see WalletQueue.turn."""
+        return self._queue.turn()
+
+    def settle(self, intent: str = "") -> TxReceipt | None:
+        """Bring what an interrupted command left under way to its end; see WalletQueue.settle."""
+        return self._queue.settle(intent)
+
+    def send(self, intent: str, call: Call) -> TxReceipt:
+        """Send one call, wait until it is mined; see WalletQueue.send. ``intent``: what it does, in words."""
+        return self._queue.send(intent, lambda: call)
+
+    def pay(self, intent: str, spender: str, units: int, call: Callable[[Permit], Call]) -> TxReceipt:
+        """Send a call by which ``spender`` takes ``units`` of the wallet, on the allowance if that is enough, else with
+        a permit. Balance, allowance and the permit's nonce are read in the wallet's turn. Raises CliError, and what
+        WalletQueue.send raises."""
+
+        def make() -> Call:
+            self.require_balance(units)
+            enough = self.views.allowance(self.address, spender) >= units
+            return call(NO_PERMIT if enough else self._permit(spender, units))
+
+        return self._queue.send(intent, make)
+
+    def chain_time(self) -> int:
+        """Unix seconds of the newest block."""
+        header = self.chain.header("latest")
+        assert header is not None
+        return header.timestamp
 
     def moved(self, receipt: TxReceipt, kind: type[Moving]) -> int:
         """Base units that a transaction moved, by its own events of this kind."""
@@ -49,8 +95,9 @@ class Wallet:
         events = [decode_event(log) for log in logs if log.tx_hash == receipt.tx_hash]
         return sum(event.amount for event in events if isinstance(event, kind))
 
-    def permit(self, spender: str, value: int, deadline: int) -> Permit:
+    def _permit(self, spender: str, value: int) -> Permit:
         """An EIP-2612 permit of this key."""
+        deadline = int(time.time()) + _PERMIT_S
         return sign_permit(self.chain, self.deployment, self.address, spender, value, deadline, self.key.sign)
 
     def require_balance(self, amount: int) -> None:
@@ -73,7 +120,7 @@ class Context:
         """The wallet's key, or None where none is configured. Raises KeyRefused."""
         config = self.config
         if config.key_file is not None:
-            return load_keystore(config.key_file, self.password(config.key_file))
+            return self.unlock(config.key_file).key
         if config.private_key is not None:
             return raw_key(config.private_key, self.terms.chain_id)
         return None
@@ -97,7 +144,9 @@ class Context:
         if self.config.rpc_url is None:
             raise CliError(ExitCode.USAGE, "this takes a chain: name its RPC endpoint with --rpc or EVERLEASE_RPC_URL")
         chain = RpcChain.connect([self.config.rpc_url])
-        return Wallet(self.key, chain, self._deployment(chain))
+        return Wallet(
+            self.key, chain, self._deployment(chain), note=lambda text: errors.print(f"[dim]{escape(text)}[/dim]")
+        )
 
     def explorer(self, path: str, **params: object) -> dict[str, object]:
         """GET from the indexer's API."""
@@ -122,17 +171,12 @@ class Context:
         deployment.check_chain(chain)
         return deployment
 
-    def password(self, keystore: Path) -> str:
-        """The keystore's password: configured, in the file beside it, or asked for."""
+    def unlock(self, keystore: Path) -> Unlocked:
+        """Open a keystore with the password that is configured for it; see everlease.cli.unlock."""
         config = self.config
-        if config.password is not None:
-            return config.password
-        if config.password_file is not None:
-            return config.password_file.read_text(encoding="utf-8").rstrip("\n")
-        beside = keystore.parent / "password"
-        if beside.is_file():
-            return beside.read_text(encoding="utf-8").rstrip("\n")
-        return str(typer.prompt(f"Password for {keystore.name}", hide_input=True, err=True))
+        if config.password_is_for(keystore):
+            return unlock(keystore, config.password, config.password_file)
+        return unlock(keystore)
 
 
 def of(ctx: typer.Context) -> Context:

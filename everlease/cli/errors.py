@@ -5,7 +5,15 @@ from enum import IntEnum
 import httpx
 from pydantic import ValidationError
 
-from everlease.chain.errors import CallReverted, ChainError, InsufficientFunds, KeyRefused, RpcUnavailable
+from everlease.chain.errors import (
+    CallReverted,
+    ChainError,
+    InsufficientFunds,
+    KeyRefused,
+    NotMined,
+    Overtaken,
+    RpcUnavailable,
+)
 from everlease.demo.errors import DemoStuck, ReferenceFailed
 from everlease.domain.money import InvalidAmount
 from everlease.stack.errors import AlreadyUp, NotUp, StackError
@@ -79,7 +87,7 @@ def explain(error: Exception) -> CliError | None:
         )
     if isinstance(error, CallReverted):
         return CliError(ExitCode.REFUSED, str(error))
-    if isinstance(error, RpcUnavailable | StoreUnavailable):
+    if isinstance(error, RpcUnavailable | NotMined | Overtaken | StoreUnavailable):
         return CliError(ExitCode.UNAVAILABLE, str(error))
     if isinstance(error, ChainError | StoreError):
         return CliError(ExitCode.REFUSED, str(error))

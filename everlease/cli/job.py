@@ -1,37 +1,27 @@
 """`everlease job …`: launch, look at, move and end jobs."""
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from everlease.chain._generated.events import FeesSwept
+from everlease.cli import job_money
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.follow import follow_events, follow_logs, print_logs
 from everlease.cli.images import LocalImages
+from everlease.cli.launch import Options
 from everlease.cli.launch import launch as launch_job
 from everlease.cli.options import JobId, Json, Limit, Reason
-from everlease.cli.output import ago, console, emit_json, errors, facts, money, short, size, table
+from everlease.cli.output import ago, console, done, emit_json, errors, facts, money, short, size, table
 from everlease.cli.outputs import fetch_outputs
-from everlease.wire.http import CheckpointList, CostOut, JobList, JobOut, LeaseList, WishRequest
+from everlease.cli.selection import find_job
+from everlease.wire.http import CheckpointList, JobList, JobOut, LeaseList, WishRequest
 from everlease.wire.jobfile import load_job_file
 
 app = typer.Typer(no_args_is_help=True, help="Launch, follow, move and end jobs.")
-
-
-def find_job(context: Context, wanted: str) -> JobOut:
-    """The job with this id, or the only one of the wallet's whose id or name begins like this."""
-    if len(wanted) == 66:
-        return context.market.get(f"/v1/jobs/{wanted.lower()}", JobOut)
-    jobs = context.market.get("/v1/jobs", JobList, params={"limit": 200}).items
-    found = [job for job in jobs if job.id.startswith(wanted.lower()) or job.name == wanted]
-    if not found:
-        raise CliError(ExitCode.NOT_FOUND, f"you have no job {wanted!r}: 'everlease job list' shows them")
-    if len(found) > 1:
-        raise CliError(ExitCode.INVALID, f"{wanted!r} fits {len(found)} jobs: give more of the id")
-    return found[0]
+job_money.register(app)
 
 
 @app.command(epilog="Example: everlease job launch job.yaml --wait")
@@ -41,27 +31,47 @@ def launch(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the job until it ends; fails unless it succeeds.")
     ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Launch another job, though a launch of this file broke off before.")
+    ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Launch also what no host of the market is large enough for, and wait.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Store the image, sign the order, post the job and fund its escrow."""
+    """Store the image, sign the order, post the job and fund its escrow. Again after it broke off goes on."""
     context = of(ctx)
     job = load_job_file(file)
     images = LocalImages(context.config.docker_socket)
+    out = errors if as_json else console
+
+    def posted(found: JobOut) -> None:
+        out.print(f"job [bold]{found.name}[/bold] {found.id}", soft_wrap=True)
+
     try:
         launched = launch_job(
-            context.market, context.wallet, images, job, lambda text: errors.print(f"[dim]{text}[/dim]")
+            context.market,
+            context.wallet,
+            images,
+            job,
+            lambda text: errors.print(f"[dim]{escape(text)}[/dim]", soft_wrap=True),
+            Options(file, new, queue, posted),
         )
     finally:
         images.close()
-    if not as_json:
-        console.print(f"job [bold]{launched.job.name}[/bold] {launched.job.id}", soft_wrap=True)
-    final = launched.job
-    if wait:
-        final = follow_events(context.market, launched.job.id, quiet=as_json)
+    final = _until_it_ends(context, launched.job, quiet=as_json) if wait else launched.job
     if as_json:
         emit_json({"job": final, "fund_tx": launched.fund_tx})
     if wait and final.state != "SUCCEEDED":
         raise CliError(ExitCode.JOB_FAILED, f"the job ended as {final.state}: {final.reason or 'see its logs'}")
+
+
+def _until_it_ends(context: Context, job: JobOut, *, quiet: bool) -> JobOut:
+    try:
+        return follow_events(context.market, job.id, quiet=quiet)
+    except KeyboardInterrupt:
+        told = f"job {job.id} is posted and paid for, and runs on: 'everlease job events {job.id} -f' follows it"
+        raise KeyboardInterrupt(told) from None
 
 
 @app.command("list", epilog="Example: everlease job list --json")
@@ -150,13 +160,9 @@ def _wish(ctx: typer.Context, job: str, verb: str, reason: str, as_json: bool, s
         emit_json(answer)
     else:
         console.print(
-            f"{said}: {answer.name} is {answer.state} ('everlease job events {short_name(answer)} -f' follows it)"
+            f"{said}: {answer.name} is {answer.state} ('everlease job events {answer.id} -f' follows it)",
+            soft_wrap=True,
         )
-
-
-def short_name(job: JobOut) -> str:
-    """How to name the job in the next command."""
-    return job.name
 
 
 @app.command(epilog="Example: everlease job checkpoint train-mlp")
@@ -189,73 +195,6 @@ def cancel(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json = 
     _wish(ctx, job, "cancel", reason, as_json, "cancellation asked for")
 
 
-@app.command(epilog="Example: everlease job cost train-mlp")
-def cost(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Where the deposit is."""
-    context = of(ctx)
-    found = find_job(context, job)
-    bill = context.market.get(f"/v1/jobs/{found.id}/cost", CostOut)
-    if as_json:
-        emit_json(bill)
-        return
-    facts(
-        [
-            ("deposited", money(bill.deposited)),
-            ("paid to providers", money(bill.paid)),
-            ("earned, not collected yet", money(bill.owed)),
-            ("in escrow", money(bill.balance)),
-            ("of that set aside for leases", money(bill.reserved)),
-            ("refunded", money(bill.refunded)),
-            ("refundable now", money(bill.refundable)),
-            ("rate an hour", money(bill.rate_per_hour)),
-            ("served", f"{bill.served_s} s"),
-            ("lasts for", "-" if bill.runs_for_s is None else f"{bill.runs_for_s} s more"),
-        ]
-    )
-
-
-@app.command("top-up", epilog="Example: everlease job top-up train-mlp 1.50")
-def top_up(
-    ctx: typer.Context, job: JobId, amount: Annotated[str, typer.Argument(help="Dollars.")], as_json: Json = False
-) -> None:
-    """Add escrow to a job; an exhausted one goes on."""
-    from everlease.cli.payments import top_up as pay
-
-    context = of(ctx)
-    found = find_job(context, job)
-    tx = pay(context.wallet, found.id, amount)
-    _done(as_json, {"job": found.id, "tx": tx}, f"{amount} added to {found.name} ({short(tx)})")
-
-
-@app.command(epilog="Example: everlease job refund train-mlp")
-def refund(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Take back what no lease has set aside, and withdraw it to the wallet."""
-    from everlease.cli.payments import refund_and_withdraw
-
-    context = of(ctx)
-    found = find_job(context, job)
-    amount = refund_and_withdraw(context.wallet, found.order.to_domain())
-    _done(as_json, {"job": found.id, "withdrawn": amount}, f"{money(amount)} withdrawn to {context.wallet.address}")
-
-
-@app.command("sweep-fees", epilog=f"Example: everlease job sweep-fees 0x{'ab' * 32}")
-def sweep_fees(
-    ctx: typer.Context,
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's whole id; of any tenant.")],
-    as_json: Json = False,
-) -> None:
-    """Credit the treasury with the fees withheld in a job's ended leases; anyone may, for gas."""
-    if not re.fullmatch(r"0x[0-9a-fA-F]{64}", job_id):
-        raise CliError(ExitCode.INVALID, f"{job_id!r} is no job id: give 0x and 64 hexadecimal digits")
-    wallet = of(ctx).wallet
-    known = wallet.views.job(job_id)
-    if not known.funded:
-        raise CliError(ExitCode.NOT_FOUND, f"the escrow {wallet.deployment.escrow} was never paid for a job {job_id}")
-    swept = wallet.moved(wallet.send(wallet.escrow.sweep_fees(job_id)), FeesSwept) if known.fees else 0
-    told = f"{money(swept)} of fees credited to the treasury" if swept else "there are no fees to sweep"
-    _done(as_json, {"job": job_id, "swept": swept}, told)
-
-
 @app.command(epilog="Example: everlease job outputs train-mlp --to results/")
 def outputs(
     ctx: typer.Context,
@@ -267,15 +206,8 @@ def outputs(
     context = of(ctx)
     found = find_job(context, job)
     fetched = fetch_outputs(context.market, found.id, to)
-    _done(
+    done(
         as_json,
         {"job": found.id, "folder": str(to), "seq": fetched.seq, "bytes": fetched.size, "files": fetched.files},
         f"{fetched.files} files, {size(fetched.size)}, of checkpoint {fetched.seq} are in {to}",
     )
-
-
-def _done(as_json: bool, document: dict[str, Any], sentence: str) -> None:
-    if as_json:
-        emit_json(document)
-    else:
-        console.print(sentence)

@@ -3,19 +3,33 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from everlease import __version__
 from everlease.cli import explorer, job, local, provider, store
 from everlease.cli.config import load
 from everlease.cli.context import Context
-from everlease.cli.errors import ExitCode, explain
+from everlease.cli.errors import CliError, ExitCode, explain
 from everlease.cli.output import errors
 
+
+class _Root(TyperGroup):
+    """Typer ends a command on Ctrl-C without a word; what was sent and what was not has to be said."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            told = f"interrupted: {error}" if str(error) else "interrupted"
+            raise CliError(ExitCode.INTERRUPTED, told) from error
+
+
 app = typer.Typer(
+    cls=_Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Run jobs that outlive their hosts, or rent out a machine.",
@@ -86,7 +100,8 @@ def main() -> None:
         if known is None or os.environ.get("EVERLEASE_TRACEBACK"):
             errors.print(f"[red]unexpected error[/red]: {type(error).__name__}: {error}")
             raise
-        errors.print(f"[red]error[/red]: {escape(str(known))}", soft_wrap=True)
+        begins = "" if known.code is ExitCode.INTERRUPTED else "[red]error[/red]: "
+        errors.print(f"{begins}{escape(str(known))}", soft_wrap=True)
         sys.exit(known.code)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 

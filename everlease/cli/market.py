@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from everlease.chain.keys import Key
 from everlease.cli.errors import CliError, ExitCode, from_problem
+from everlease.durable import write_private
+from everlease.locking import take
 from everlease.wire.http import MarketOut, NonceOut, SignedIn
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,12 +45,17 @@ class TokenCache:
         content.pop(f"{market} {address}", None)
         if token is not None:
             content[f"{market} {address}"] = {"token": token, "expires_at": expires_at}
+        write_private(self._path, json.dumps(content).encode())
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """No other command signs in meanwhile: many at once need one token."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        part.replace(self._path)
+        handle = take(self._path.with_name(f"{self._path.name}.lock"), wait=True)
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -129,7 +136,10 @@ class Market:
     def _authorisation(self) -> dict[str, str]:
         if self._key is None:
             raise CliError(ExitCode.REFUSED, "this takes a wallet: name its keystore with --key or EVERLEASE_KEY_FILE")
-        token = self._cache.get(self.url, self._key.address) or self._sign_in(self._key)
+        token = self._cache.get(self.url, self._key.address)
+        if token is None:
+            with self._cache.turn():
+                token = self._cache.get(self.url, self._key.address) or self._sign_in(self._key)
         return {"Authorization": f"Bearer {token}"}
 
     def _sign_in(self, key: Key) -> str:

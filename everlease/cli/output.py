@@ -28,6 +28,14 @@ def emit_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
+def done(as_json: bool, document: dict[str, Any], sentence: str) -> None:
+    """What a command did: a document for programs, or a sentence."""
+    if as_json:
+        emit_json(document)
+    else:
+        console.print(sentence)
+
+
 def plain(value: Any) -> Any:
     """Pydantic models as dictionaries, all the way down."""
     if isinstance(value, BaseModel):

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from everlease.chain.contracts import NO_PERMIT
-from everlease.chain.keys import Key, load_keystore, save_keystore
+from everlease.chain.keys import Key, save_keystore
 from everlease.chain.typed_data import node_auth_digest
 from everlease.cli import payments, provider_host
 from everlease.cli.context import Context, Wallet, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
 from everlease.cli.output import ago, console, emit_json, facts, money, short, table
-from everlease.domain.money import to_units
+from everlease.cli.unlock import ask_password, unlock
+from everlease.domain.money import from_units, to_units
 from everlease.domain.terms import NodeAuth
 from everlease.wire.http import NodeList, NodeOut
 from provider_agent.control import ask
@@ -34,28 +34,32 @@ _CONSENT_S = 3600
 provider_host.register(app)
 
 
-def authorise(wallet: Wallet, node: Key) -> str:
-    """Bind a node to the wallet, with the node's own consent; returns the transaction's hash."""
-    auth = NodeAuth(wallet.address, node.address, int(time.time()) + _CONSENT_S, time.time_ns())
-    signature = node.sign(node_auth_digest(wallet.deployment.staking_domain, auth))
-    return wallet.send(wallet.staking.authorise_node(auth, signature)).tx_hash
+def authorise(wallet: Wallet, node: Key) -> str | None:
+    """Bind a node to the wallet, with the node's consent; returns the transaction's hash, None where it is bound."""
+    with wallet.turn():
+        intent = f"authorising node {node.address}"
+        wallet.settle(intent)
+        whose = wallet.views.provider_of(node.address)
+        if whose is not None and whose.lower() == wallet.address.lower():
+            return None
+        auth = NodeAuth(wallet.address, node.address, int(time.time()) + _CONSENT_S, time.time_ns())
+        signature = node.sign(node_auth_digest(wallet.deployment.staking_domain, auth))
+        return wallet.send(intent, wallet.staking.authorise_node(auth, signature)).tx_hash
 
 
 def add_stake(wallet: Wallet, units: int) -> str:
     """Stake base units of the wallet; returns the transaction's hash."""
-    wallet.require_balance(units)
-    staking = wallet.deployment.staking
-    enough = wallet.views.allowance(wallet.address, staking) >= units
-    permit = NO_PERMIT if enough else wallet.permit(staking, units, int(time.time()) + _CONSENT_S)
-    return wallet.send(wallet.staking.stake(units, permit)).tx_hash
+    staking, intent = wallet.deployment.staking, f"stake of {from_units(units)}"
+    return wallet.pay(intent, staking, units, lambda permit: wallet.staking.stake(units, permit)).tx_hash
 
 
-def _node_key(path: Path, password_file: Path | None) -> Key:
-    beside = path.parent / "password"
-    file = password_file or (beside if beside.is_file() else None)
-    if file is not None:
-        return load_keystore(path, file.read_text(encoding="utf-8").rstrip("\n"))
-    return load_keystore(path, str(typer.prompt(f"Password for {path.name}", hide_input=True, err=True)))
+def stake_up_to(wallet: Wallet, units: int) -> str | None:
+    """Stake what is missing to base units; returns the transaction's hash, None where nothing is."""
+    with wallet.turn():
+        wallet.settle()
+        held = wallet.views.stake(wallet.address)
+        missing = units - (held.staked - held.unbonding)
+        return add_stake(wallet, missing) if missing > 0 else None
 
 
 @app.command("new-key", epilog="Example: everlease provider new-key node.json")
@@ -65,11 +69,15 @@ def new_key(
     as_json: Json = False,
 ) -> None:
     """Make a node's own key: the agent signs with it, and pays gas from its account to collect and to close leases."""
-    config = of(ctx).config
-    configured = config.password is not None or config.password_file is not None
-    asked = "" if configured else str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    key = Key.generate()
-    save_keystore(path, key, of(ctx).password(path) if configured else asked)
+    config, key = of(ctx).config, Key.generate()
+    given = config.password_is_for(path)
+    if given and config.password is not None:
+        password = config.password
+    elif given and config.password_file is not None:
+        password = config.password_file.read_text(encoding="utf-8").rstrip("\n")
+    else:
+        password = ask_password("Password", confirm=True)
+    save_keystore(path, key, password)
     if as_json:
         emit_json({"address": key.address, "file": str(path)})
     else:
@@ -85,12 +93,8 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Stake and authorise a node. Again is fine: only what is missing is sent."""
-    wallet, key = of(ctx).wallet, _node_key(node, node_password)
-    stake = wallet.views.stake(wallet.address)
-    missing = to_units(amount) - (stake.staked - stake.unbonding)
-    staked = add_stake(wallet, missing) if missing > 0 else None
-    whose = wallet.views.provider_of(key.address)
-    authorised = authorise(wallet, key) if whose is None or whose.lower() != wallet.address.lower() else None
+    wallet, key = of(ctx).wallet, unlock(node, file=node_password).key
+    staked, authorised = stake_up_to(wallet, to_units(amount)), authorise(wallet, key)
     if as_json:
         emit_json({"provider": wallet.address, "node": key.address, "stake_tx": staked, "authorise_tx": authorised})
         return
@@ -109,7 +113,8 @@ def stake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
 def unstake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
     """Start the unbonding of stake; 'withdraw' takes it out after the unbonding period."""
     wallet = of(ctx).wallet
-    tx = wallet.send(wallet.staking.request_unstake(to_units(amount))).tx_hash
+    units = to_units(amount)
+    tx = wallet.send(f"unbonding of {from_units(units)}", wallet.staking.request_unstake(units)).tx_hash
     _sent(as_json, tx, f"{amount} will be free at {_clock(wallet.views.stake(wallet.address).unbonds_at)}")
 
 
@@ -197,7 +202,7 @@ def nodes_authorise(
     ctx: typer.Context, node: NodeKey, node_password: NodePassword = None, as_json: Json = False
 ) -> None:
     """Let a node bid with this provider's stake."""
-    key = _node_key(node, node_password)
+    key = unlock(node, file=node_password).key
     _sent(as_json, authorise(of(ctx).wallet, key), f"{key.address} is authorised")
 
 
@@ -207,7 +212,8 @@ def nodes_revoke(
 ) -> None:
     """Stop a node from opening new leases; those that run go on."""
     wallet = of(ctx).wallet
-    _sent(as_json, wallet.send(wallet.staking.revoke_node(node.lower())).tx_hash, f"{node} is revoked")
+    tx = wallet.send(f"revoking node {node.lower()}", wallet.staking.revoke_node(node.lower())).tx_hash
+    _sent(as_json, tx, f"{node} is revoked")
 
 
 @app.command(epilog="Example: everlease provider drain --data-dir /var/lib/everlease")
@@ -264,9 +270,11 @@ def run(
         "CRIU": criu,
     }
     environment = {f"EVERLEASE_AGENT_{key}": str(value) for key, value in settings.items() if value is not None}
-    beside = key_file.parent / "password"
-    if config.password_file is not None or beside.is_file():
-        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD_FILE"] = str((config.password_file or beside).resolve())
+    opened = context.unlock(key_file)
+    if opened.file is not None:
+        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD_FILE"] = str(opened.file.resolve())
+    else:
+        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD"] = opened.password
     os.execve(sys.executable, [sys.executable, "-m", "provider_agent"], {**environment, **os.environ})  # noqa: S606 - no shell
 
 
@@ -305,8 +313,8 @@ def _clock(unix: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
 
 
-def _sent(as_json: bool, tx: str, sentence: str) -> None:
+def _sent(as_json: bool, tx: str | None, sentence: str) -> None:
     if as_json:
         emit_json({"tx": tx})
     else:
-        console.print(f"{sentence} ({short(tx)})")
+        console.print(f"{sentence} ({'already; nothing was sent' if tx is None else short(tx)})")

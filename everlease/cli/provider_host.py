@@ -67,7 +67,6 @@ def install(
     as_json: Json = False,
 ) -> None:
     """Make this machine a host: units, runtime, CRIU; the agent starts now and with the machine. Again is fine."""
-    from everlease.chain.keys import load_keystore
     from provider_agent.installation import host, systemd
     from provider_agent.installation.criu import bundled
     from provider_agent.runtime.capability import version_of
@@ -80,10 +79,9 @@ def install(
         raise CliError(ExitCode.USAGE, f"--criu {criu} is no CRIU that runs")
     further = _further(setting or [])
     deployment = Deployment.load(deployments)
-    password = context.password(key_file)
-    node = load_keystore(key_file, password)
+    node = context.unlock(key_file)
     terms = context.terms
-    warning = check_market(terms, deployment, rpc_url, node.address, provider)
+    warning = check_market(terms, deployment, rpc_url, node.key.address, provider)
     settings = {
         "PROVIDER": provider,
         "GATEWAY_URL": config.market_url.replace("http", "ws", 1).rstrip("/") + "/v1/node",
@@ -95,7 +93,7 @@ def install(
         data_dir=data_dir.resolve(),
         docker_socket=docker_socket.resolve(),
         keystore=key_file.read_bytes(),
-        password=password,
+        password=node.password,
         deployments=deployments.read_bytes(),
         settings=settings | further,
         stop_within_s=stop_within,

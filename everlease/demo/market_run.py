@@ -38,7 +38,9 @@ class MarketRun:
         self.database = Database(state.database_url, pool_size=2)
         chain = RpcChain.connect([state.rpc_url])
         deployment = Deployment.load(Path(state.deployments))
-        self.wallet = Wallet(load_keystore(stack.keys.path("tenant"), stack.keys.password()), chain, deployment)
+        self._wallets = Path(state.home) / "wallets"
+        tenant = load_keystore(stack.keys.path("tenant"), stack.keys.password())
+        self.wallet = Wallet(tenant, chain, deployment, self._wallets)
         self._market = Market(state.market_url, self.wallet.key, TokenCache(Path(state.home) / "tokens.json"))
         self._names = {node.node.lower(): node.name for node in state.nodes}
         self._told = 0
@@ -65,7 +67,7 @@ class MarketRun:
         """Upload, sign, post, fund."""
         images = LocalImages(self._image_socket)
         try:
-            launched = launch(self._market, self.wallet, images, self._params.job(), lambda text: None)
+            launched = launch(self._market, self.wallet, images, self._params.job())
         finally:
             images.close()
         self.job_id, self._order = launched.job.id, launched.job.order.to_domain()
@@ -155,12 +157,12 @@ class MarketRun:
     def cash_out(self) -> tuple[int, dict[str, int]]:
         """The tenant's refund, then each provider's earnings; what was withdrawn by whom (base units)."""
         refunded = payments.refund_and_withdraw(self.wallet, self._order)
-        self.wallet.send(self.wallet.escrow.sweep_fees(self.job_id))
+        self.wallet.send("sweep of fees", self.wallet.escrow.sweep_fees(self.job_id))
         withdrawn = {}
         for node in self._state.nodes:
             index = node.index
             key = load_keystore(self._stack.keys.path(f"provider-{index}"), self._stack.keys.password())
-            amount = payments.withdraw(Wallet(key, self.wallet.chain, self.wallet.deployment))
+            amount = payments.withdraw(Wallet(key, self.wallet.chain, self.wallet.deployment, self._wallets))
             if amount:
                 withdrawn[f"provider-{index}"] = amount
         return refunded, withdrawn

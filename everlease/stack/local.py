@@ -133,7 +133,7 @@ class LocalStack:
     def purge(self) -> None:
         """Delete all data of a stack that is down."""
         if self.home.exists():
-            for folder in ("anvil", "postgres", "valkey", "store", "nodes", "keys", "logs"):
+            for folder in ("anvil", "postgres", "valkey", "store", "nodes", "keys", "logs", "wallets"):
                 shutil.rmtree(self.home / folder, ignore_errors=True)
             for file in ("deployments.json", "terms.json", "everlease.toml", "processes.json", "beat-schedule"):
                 (self.home / file).unlink(missing_ok=True)

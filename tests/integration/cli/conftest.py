@@ -12,6 +12,7 @@ from tests.support.deployed import DOLLAR, Market
 
 RATE = DOLLAR // 2
 SERVED_S = 80
+CHECKOUT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -27,12 +28,21 @@ class Cli:
         if known:
             save_keystore(keystore, key, "secret", rounds=2**12)
             password.write_text("secret\n")
+        process = self.start(*words)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Start a command with the keystore as the last call left it."""
         argv = [
-            sys.executable, "-m", "everlease.cli.main", "--rpc", self.market.anvil.url, "--key", keystore.name,
+            sys.executable, "-m", "everlease.cli.main", "--rpc", self.market.anvil.url, "--key", "key.json",
             "--deployments", "deployments.json", *words,
         ]  # fmt: skip
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "COLUMNS": "400"}
-        return subprocess.run(argv, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "COLUMNS": "400", "PYTHONPATH": str(CHECKOUT)}
+        return subprocess.Popen(
+            argv, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
 
 @pytest.fixture

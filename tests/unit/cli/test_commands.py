@@ -39,7 +39,8 @@ def test_every_command_has_help_with_an_example_and_json(name: str, command: cli
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "400"}
+    checkout = str(Path(__file__).parents[3])
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "400", "PYTHONPATH": checkout}
     argv = [sys.executable, "-m", "everlease.cli.main", *words]
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

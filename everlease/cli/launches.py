@@ -1,0 +1,118 @@
+"""Launches under way: what a wallet signed and has not seen paid for, so that a launch that broke off goes on.
+
+One file (0600) for each in the wallet's folder, written before its order is posted and removed once the escrow holds
+the deposit. How far it came is asked of the market and the chain, never kept. A running launch holds its file's lock:
+what is locked is under way elsewhere, what is not broke off.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from everlease.domain.terms import Order
+from everlease.durable import fsync_directory
+from everlease.locking import take
+from everlease.wire.base import Address, Hex32
+from everlease.wire.jobfile import JobFile
+from everlease.wire.terms import OrderModel
+
+
+class Launch(BaseModel):
+    """``what``: digest of the job file's content and the image's id; ``source``: the job file's path, or empty;
+    ``begun``: unix seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: Hex32
+    escrow: Address
+    order: OrderModel
+    what: str
+    source: str
+    begun: float
+
+
+class Held:
+    """A launch whose lock this process has; ``done`` or ``release`` ends that."""
+
+    def __init__(self, launch: Launch, path: Path, descriptor: int) -> None:
+        self.launch, self._path, self._descriptor = launch, path, descriptor
+
+    @property
+    def job_id(self) -> str:
+        return self.launch.job_id
+
+    @property
+    def order(self) -> Order:
+        return self.launch.order.to_domain()
+
+    def done(self) -> None:
+        """Nothing is left to do for it."""
+        self._path.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Leave it to another launch; again is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def content_of(job: JobFile, image_id: str) -> str:
+    """What tells one launch from another: the job file as it was read, and the image that Docker has for it."""
+    return hashlib.sha256(f"{job.model_dump_json()} {image_id}".encode()).hexdigest()
+
+
+class Launches:
+    """The launches of one wallet, in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, launch: Launch) -> Held:
+        """Note a launch, durably, before its order leaves this machine."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._folder / f"{launch.job_id}.json"
+        part = path.with_name(f".{path.name}")
+        descriptor = take(part)
+        os.write(descriptor, launch.model_dump_json().encode())
+        os.fsync(descriptor)
+        part.replace(path)
+        fsync_directory(self._folder)
+        return Held(launch, path, descriptor)
+
+    def broken_off(self, escrow: str) -> Iterator[Held]:
+        """Launches over this escrow that no process has under way, oldest first, each locked until it is released."""
+        found = [held for path in self._folder.glob("0x*.json") if (held := _hold(path)) is not None]
+        for held in sorted(found, key=lambda held: held.launch.begun):
+            if held.launch.escrow == escrow.lower():
+                yield held
+            else:
+                held.release()
+
+    def has(self, job_id: str) -> bool:
+        """Whether a launch of this job was noted, and not seen paid for."""
+        return (self._folder / f"{job_id}.json").exists()
+
+    def forget(self, job_id: str) -> None:
+        """Nothing is left to do for this job, unless a launch of it is running."""
+        path = self._folder / f"{job_id}.json"
+        held = _hold(path) if path.exists() else None
+        if held is not None:
+            held.done()
+
+
+def _hold(path: Path) -> Held | None:
+    try:
+        descriptor = take(path)
+    except BlockingIOError:
+        return None
+    try:
+        return Held(Launch.model_validate_json(path.read_bytes()), path, descriptor)
+    except (OSError, ValidationError):
+        # Made empty by the lock where its holder had just removed it, or no launch of ours: nothing can go on from it.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        return None
