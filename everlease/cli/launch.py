@@ -166,13 +166,11 @@ class _Attempt:
 
     def _broken_off(self) -> Held | None:
         """The oldest launch of the same content that nobody else goes on with."""
-        chosen: Held | None = None
-        for held in self._launches.broken_off(self._wallet.deployment.escrow):
-            if chosen is None and held.launch.what == self._what:
-                chosen = held
-            else:
-                held.release()
-        return chosen
+        for noted in self._launches.noted(self._wallet.deployment.escrow):
+            held = self._launches.hold(noted) if noted.what == self._what else None
+            if held is not None:
+                return held
+        return None
 
     def _intent(self) -> str:
         return deposit_of(self._held.job_id, self._held.order) if self._held is not None else ""
@@ -208,12 +206,12 @@ class _Attempt:
     def _look_at_earlier_ones(self) -> None:
         """Launches of this file as it was before it was changed: none of them is paid for a second time unasked."""
         source = str(self._options.source.resolve()) if self._options.source is not None else ""
-        for held in self._launches.broken_off(self._wallet.deployment.escrow) if source else ():
-            try:
-                if held.launch.source == source and held.launch.what != self._what:
+        for noted in self._launches.noted(self._wallet.deployment.escrow) if source else ():
+            if noted.source == source and noted.what != self._what and (held := self._launches.hold(noted)) is not None:
+                try:
                     self._look_at(held)
-            finally:
-                held.release()
+                finally:
+                    held.release()
 
     def _look_at(self, held: Held) -> None:
         known, paid = self._known(held.job_id), self._wallet.views.job(held.job_id).funded

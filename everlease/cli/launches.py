@@ -7,7 +7,6 @@ what is locked is under way elsewhere, what is not broke off.
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -83,14 +82,14 @@ class Launches:
         fsync_directory(self._folder)
         return Held(launch, path, descriptor)
 
-    def broken_off(self, escrow: str) -> Iterator[Held]:
-        """Launches over this escrow that no process has under way, oldest first, each locked until it is released."""
-        found = [held for path in self._folder.glob("0x*.json") if (held := _hold(path)) is not None]
-        for held in sorted(found, key=lambda held: held.launch.begun):
-            if held.launch.escrow == escrow.lower():
-                yield held
-            else:
-                held.release()
+    def noted(self, escrow: str) -> list[Launch]:
+        """Launches over this escrow, oldest first, whether they run or broke off."""
+        found = (_read(path) for path in self._folder.glob("0x*.json"))
+        return sorted((it for it in found if it is not None and it.escrow == escrow.lower()), key=lambda it: it.begun)
+
+    def hold(self, launch: Launch) -> Held | None:
+        """Go on with a launch that broke off; None where it runs elsewhere, or is done meanwhile."""
+        return _hold(self._folder / f"{launch.job_id}.json")
 
     def has(self, job_id: str) -> bool:
         """Whether a launch of this job was noted, and not seen paid for."""
@@ -104,7 +103,20 @@ class Launches:
             held.done()
 
 
+def _read(path: Path) -> Launch | None:
+    try:
+        return Launch.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        held = _hold(path)
+        if held is not None:
+            held.release()
+        return None
+
+
 def _hold(path: Path) -> Held | None:
+    """Locks this one file alone, and at once: what another launch looks for must not seem to run."""
     try:
         descriptor = take(path)
     except BlockingIOError:
@@ -112,7 +124,7 @@ def _hold(path: Path) -> Held | None:
     try:
         return Held(Launch.model_validate_json(path.read_bytes()), path, descriptor)
     except (OSError, ValidationError):
-        # Made empty by the lock where its holder had just removed it, or no launch of ours: nothing can go on from it.
+        # Made empty by the lock where its holder had just removed it, or damaged: nothing can go on from it.
         path.unlink(missing_ok=True)
         os.close(descriptor)
         return None
