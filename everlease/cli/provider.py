@@ -31,6 +31,7 @@ NodePassword = Annotated[
     Path | None, typer.Option("--node-password-file", help="The node keystore's password, if not asked for.")
 ]
 _CONSENT_S = 3600
+_AGENT_PASSWORD = "EVERLEASE_AGENT_KEYSTORE_PASSWORD"  # noqa: S105 - a variable's name
 provider_host.register(app)
 
 
@@ -270,11 +271,10 @@ def run(
         "CRIU": criu,
     }
     environment = {f"EVERLEASE_AGENT_{key}": str(value) for key, value in settings.items() if value is not None}
-    opened = context.unlock(key_file)
-    if opened.file is not None:
-        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD_FILE"] = str(opened.file.resolve())
-    else:
-        environment["EVERLEASE_AGENT_KEYSTORE_PASSWORD"] = opened.password
+    if not os.environ.keys() & {f"{_AGENT_PASSWORD}{suffix}" for suffix in ("", "_FILE")}:
+        opened = context.unlock(key_file)
+        file = opened.file
+        environment |= {f"{_AGENT_PASSWORD}_FILE": str(file.resolve())} if file else {_AGENT_PASSWORD: opened.password}
     os.execve(sys.executable, [sys.executable, "-m", "provider_agent"], {**environment, **os.environ})  # noqa: S606 - no shell
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.anvil
 
 
 @pytest.fixture
-def wallet(market: Market) -> Wallet:
-    return Wallet(market.provider, market.chain, market.deployment)
+def wallet(market: Market, tmp_path: Path) -> Wallet:
+    return Wallet(market.provider, market.chain, market.deployment, tmp_path / "wallets")
 
 
 def gained(market: Market, key: Key, act: Callable[[], int]) -> tuple[int, int]:
