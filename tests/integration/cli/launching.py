@@ -42,7 +42,9 @@ class Tenant:
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start a command."""
         argv = [
-            sys.executable, "-m", "everlease.cli.main", "--market", self.service.url, "--rpc", self.market.anvil.url,
+            # What a shell starts in the background ignores Ctrl-C, and so would its children.
+            "env", "--default-signal=INT", sys.executable, "-m", "everlease.cli.main",
+            "--market", self.service.url, "--rpc", self.market.anvil.url,
             "--key", "wallet.json", "--password-file", "wallet.password", "--deployments", "deployments.json",
             "--docker-socket", str(self.engine.path), *words,
         ]  # fmt: skip
