@@ -88,6 +88,7 @@ def top_up(
     if units == 0:
         raise CliError(ExitCode.INVALID, "the amount is zero: give a positive number of dollars")
     found = find_job(context, job)
+    payments.own_order(context.wallet, found)
     context.wallet.require_balance(units)
     waits = JobState(found.state) in _WAITS_FOR_RESUME
     resumes = waits and (_ask(found) if resume is None else resume)

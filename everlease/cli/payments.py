@@ -6,6 +6,7 @@ from everlease.chain.typed_data import job_id, order_digest, verify
 from everlease.chain.views import LimitsOnChain
 from everlease.cli.context import Wallet
 from everlease.cli.errors import CliError, ExitCode
+from everlease.domain.jobspec import spec_hash
 from everlease.domain.money import from_units
 from everlease.domain.terms import Order
 from everlease.wire.http import JobOut
@@ -16,7 +17,8 @@ _NOTHING_YET = {"StillUnbonding", "NothingToWithdraw"}
 def own_order(wallet: Wallet, job: JobOut) -> Order:
     """The order of a job as the marketplace tells it, if it is this wallet's and the one that the job's id names.
 
-    Raises CliError else: what is sent on chain rests on the id, not on the marketplace's word.
+    Raises CliError else: what is sent on chain rests on the id, not on the marketplace's word. The name rests on it as
+    well: the order holds the hash of the spec, which holds the name.
     """
     order = job.order.to_domain()
     if order.tenant.lower() != wallet.address.lower():
@@ -25,6 +27,9 @@ def own_order(wallet: Wallet, job: JobOut) -> Order:
         raise CliError(
             ExitCode.REFUSED, f"the marketplace's order for job {job.id} is of another job: nothing was sent"
         )
+    spec = job.spec.to_domain()
+    if spec_hash(spec) != order.job_spec or spec.name != job.name:
+        raise CliError(ExitCode.REFUSED, f"job {job.id} is not the one that was named {job.name}: nothing was sent")
     return order
 
 

@@ -19,7 +19,10 @@ def find_job(context: Context, wanted: str) -> JobOut:
     only one that has not ended. Raises CliError that lists them where that leaves more than one."""
     begin = wanted.lower()
     if _ID.fullmatch(begin):
-        return context.market.get(f"/v1/jobs/{begin}", JobOut)
+        answer = context.market.get(f"/v1/jobs/{begin}", JobOut)
+        if answer.id != begin:
+            raise CliError(ExitCode.REFUSED, f"asked for job {begin}, the marketplace answers with job {answer.id}")
+        return answer
     is_prefix = _PREFIX.fullmatch(begin) is not None
     found = [job for job in _jobs(context) if job.name == wanted or (is_prefix and job.id.startswith(begin))]
     living = [job for job in found if JobState(job.state) not in ENDED]
