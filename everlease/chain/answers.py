@@ -18,13 +18,18 @@ from everlease.chain.reverts import decode_revert
 
 _SENDING: tuple[tuple[str, type[RpcRefused]], ...] = (
     ("nonce too low", NonceTooLow),
+    ("oldnonce", NonceTooLow),
     ("already known", AlreadyKnown),
+    ("alreadyknown", AlreadyKnown),
     ("already imported", AlreadyKnown),
     ("known transaction", AlreadyKnown),
     ("underpriced", Underpriced),
     ("fee too low", Underpriced),
+    ("feetoolow", Underpriced),
+    ("replacementnotallowed", Underpriced),
     ("less than block base fee", Underpriced),
     ("insufficient funds", InsufficientFunds),
+    ("insufficientfunds", InsufficientFunds),
 )
 """What geth, Nethermind, Erigon, Besu, Reth and Anvil say, in lower case."""
 _TOO_MANY = ("too many", "more than", "limit", "block range", "response size", "too large", "range is too")

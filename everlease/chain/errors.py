@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+OWN_FAULT = frozenset({-32603, -32002})
+"""Codes of JSON-RPC: internal error, resource unavailable or timed out."""
+
 
 class ChainError(Exception):
     """Root of this package's errors."""
@@ -30,6 +33,11 @@ class RpcRefused(ChainError):
         self.code = code
         self.message = message
         self.data = data
+
+    @property
+    def is_own_fault(self) -> bool:
+        """The node failed or timed out by itself: what it was handed may have gone on its way all the same."""
+        return self.code in OWN_FAULT and type(self) is RpcRefused
 
 
 class TooManyResults(RpcRefused):
@@ -99,12 +107,14 @@ class BadAnswer(ChainError):
 
 
 class NotMined(ChainError):
-    """A transaction was sent and not seen in a block in time; it may still be. ``what``: what it does, in words."""
+    """A transaction was sent and not seen in a block in time; it may still be. ``what``: what it does, in words.
+    ``missing``: a lower nonce that the chain has no transaction for."""
 
     retryable = True
 
-    def __init__(self, what: str, tx_hash: str) -> None:
-        super().__init__(f"{what} was sent ({tx_hash}) and not seen in a block yet; it may still be")
+    def __init__(self, what: str, tx_hash: str, missing: int | None = None) -> None:
+        why = "" if missing is None else f"; it waits for a transaction {missing} of this wallet, which the chain lacks"
+        super().__init__(f"{what} was sent ({tx_hash}) and not seen in a block yet; it may still be{why}")
         self.what, self.tx_hash = what, tx_hash
 
 
@@ -119,3 +129,29 @@ class Overtaken(ChainError):
             "let no other program send for this wallet meanwhile"
         )
         self.what, self.tx_hash = what, tx_hash
+
+
+class NonceHeld(ChainError):
+    """Another program's transaction of the same key waits for its block; ours was not sent. ``nonce`` is that one's."""
+
+    retryable = True
+
+    def __init__(self, what: str, nonce: int) -> None:
+        super().__init__(
+            f"{what}: not sent; another program's transaction {nonce} of this wallet has no block yet. Try again when "
+            "it has, or replace it by one that pays more"
+        )
+        self.what, self.nonce = what, nonce
+
+
+class TooDear(ChainError):
+    """The chain asks more for gas than we ever pay; nothing was sent. Fees in wei per gas."""
+
+    retryable = True
+
+    def __init__(self, what: str, asked: int, most: int) -> None:
+        super().__init__(
+            f"{what}: not sent; the chain asks {asked / 10**9:.0f} gwei for gas, more than the {most // 10**9} that "
+            "are paid at most. Try again later, or look whether the RPC endpoint tells the truth"
+        )
+        self.what = what

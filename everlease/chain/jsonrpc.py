@@ -11,15 +11,13 @@ import msgspec
 
 from everlease.chain.answers import ANYTHING, ITEMS, Item, result_of
 from everlease.chain.endpoints import PROBE_TIMEOUT_S, Endpoints
-from everlease.chain.errors import ChainError, RpcUnavailable, WrongChain
+from everlease.chain.errors import OWN_FAULT, ChainError, RpcUnavailable, WrongChain
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_BATCH = 100
 MAX_WAIT_S = 10.0
 
 _THROTTLED = ("rate limit", "too many requests", "request limit", "capacity")
-_OWN_FAULT = frozenset({-32603, -32002})
-"""Internal error, resource unavailable: the answer if every endpoint gives it, else this one's trouble."""
 
 
 class _EndpointDown(Exception):
@@ -207,7 +205,8 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _is_own_fault(item: Item) -> bool:
-    return isinstance(item.error, dict) and item.error.get("code") in _OWN_FAULT
+    """The answer if every endpoint gives it, else this one's trouble."""
+    return isinstance(item.error, dict) and item.error.get("code") in OWN_FAULT
 
 
 def _check_throttle(method: str, error: Any) -> None:

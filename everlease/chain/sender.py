@@ -16,6 +16,7 @@ from everlease.chain.base import ChainWriter, Standing
 from everlease.chain.errors import AlreadyKnown, CallReverted, KeyRefused, NonceTooLow, RpcRefused, Underpriced
 from everlease.chain.journal import Journal
 from everlease.chain.keys import Key
+from everlease.chain.offers import MAX_FEE, dearer, market_offer
 from everlease.chain.signing import sign_transaction
 from everlease.chain.tracking import Tracker
 from everlease.domain.transactions import IN_FLIGHT, FeeOffer, JournalTx, NonceTaken
@@ -33,7 +34,7 @@ class SendPolicy:
     ours is signed anew.
     """
 
-    max_fee_cap: int = 500 * 10**9
+    max_fee_cap: int = MAX_FEE
     bump_after_s: float = 15.0
     bump_percent: int = 125
     finality_depth: int = 12
@@ -154,12 +155,9 @@ class Sender:
         assert row.raw is not None
         assert row.tx_hash is not None
         market, offered, percent = self._market_offer(), row.offers[row.tx_hash], self._policy.bump_percent
-        offer = FeeOffer(
-            min(max(market.max_fee, offered.max_fee * percent // 100 + 1), self._policy.max_fee_cap),
-            min(max(market.priority_fee, offered.priority_fee * percent // 100 + 1), self._policy.max_fee_cap),
-        )
+        offer = dearer(offered, market, self._policy.max_fee_cap, percent)
         waits = not is_next and offered.max_fee >= market.max_fee
-        if waits or offer.max_fee * 100 < offered.max_fee * 110:
+        if waits or offer is None:
             return self._deliver(row, row.raw, head)
         raw, tx_hash = self._sign(row.sender, row.nonce, row.to, row.data, row.value, self._gas(row), offer)
         self._journal.signed(row.id, row.nonce, raw, tx_hash, offer, head)
@@ -226,9 +224,7 @@ class Sender:
             return
 
     def _market_offer(self) -> FeeOffer:
-        fees = self._chain.fees()
-        offer = min(2 * fees.base_fee + fees.priority_fee, self._policy.max_fee_cap)
-        return FeeOffer(offer, min(fees.priority_fee, offer))
+        return market_offer(self._chain.fees(), self._policy.max_fee_cap)
 
     def _sign(
         self, sender: str, nonce: int, to: str, data: bytes, value: int, gas: int, offer: FeeOffer

@@ -4,14 +4,15 @@ A wallet's folder (0700) holds
   lock       flock of whoever sends: held from the first look at balance, allowance and nonces until the block
   sent.json  the transaction under way (0600): there before it is sent, gone once its fate is known
 
-A new transaction takes its nonce after the fate of the one before is known, so the two never compete.
+A new transaction takes its nonce after the fate of the one before is known, or takes the nonce of one that no endpoint
+shows: of two, never both are mined.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,28 +20,28 @@ import msgspec
 from everlease.chain.base import ChainWriter, TxReceipt
 from everlease.chain.contracts import Call
 from everlease.chain.errors import (
-    AlreadyKnown,
     BadAnswer,
     CallReverted,
     ChainError,
+    NonceHeld,
     NonceTooLow,
-    NotMined,
     Overtaken,
     RpcRefused,
     RpcUnavailable,
+    TooDear,
     Underpriced,
 )
 from everlease.chain.keys import Key
+from everlease.chain.offers import MAX_FEE, dearer, market_offer
 from everlease.chain.signing import sign_transaction
-from everlease.chain.wallet_record import SentRecord, SentTx, SentVersion
+from everlease.chain.wallet_fate import Fate
+from everlease.chain.wallet_record import SentRecord, SentTx, SentVersion, is_signed
 from everlease.domain.transactions import FeeOffer
 from everlease.locking import take
 
 _ATTEMPTS = 5
-_RESEND_S = 5.0
-_GRACE_S = 3.0
-_OVERTAKEN_S = 3.0
-"""How long a used nonce without our receipt must be all that is seen: endpoints lag behind each other."""
+_LOOK_S = 0.1
+_TOLD_AFTER_S = 1.0
 
 
 class SendInterrupted(KeyboardInterrupt):
@@ -68,7 +69,11 @@ class WalletQueue:
     ) -> None:
         self._chain, self._key, self._folder, self._note = chain, key, folder, note
         self._timeout_s = timeout_s
-        self._record = SentRecord(folder / "sent.json", note)
+        self._fate = Fate(chain, key.address)
+        self._record = SentRecord(
+            folder / "sent.json", note, lambda sent: is_signed(sent, key.address, chain.chain_id())
+        )
+        self._told = set[str]()
         self._threads = threading.RLock()
         self._depth = 0
 
@@ -89,79 +94,147 @@ class WalletQueue:
         """Bring what an interrupted command left under way to its end; call it in a turn before anything is read.
 
         Returns the receipt of a transaction with the same ``intent``: then there is nothing left to send. A transaction
-        that never reached the chain is sent again for the same intent, else forgotten; its nonce goes to the next, so
-        it can't be mined later. Raises NotMined where it still waits.
+        that no endpoint shows is sent again for the same intent; else the next one takes its nonce, so that only one of
+        the two can be mined. Raises NotMined where it still waits, SendInterrupted.
         """
         sent = self._record.read()
         if sent is None:
             return None
-        begun = f"{sent.intent}: begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(sent.at))} and interrupted"
-        if self._is_known(sent):
-            sent = self._raised(sent)
-        elif sent.intent != intent or not self._sends_again(sent):
-            self._note(f"{begun} before it reached the chain; nothing was sent")
-            self._record.forget()
-            return None
         try:
-            receipt = self._await(sent)
-        except (CallReverted, Overtaken) as error:
-            self._note(f"{begun}; it came to nothing: {error}")
-            return None
-        self._note(f"{begun}; it is in block {receipt.block_number} ({receipt.tx_hash})")
-        return receipt if sent.intent == intent else None
+            return self._settled(sent, intent)
+        except KeyboardInterrupt as error:
+            raise SendInterrupted(sent.intent, sent.newest.tx_hash) from error
 
     def send(self, intent: str, make: Callable[[], Call]) -> TxReceipt:
         """Send the call that ``make`` builds, in a turn, from what is true then; returns once it is in a block.
 
         ``intent`` says in words what the call does. The same intent again after an interruption ends the earlier
-        transaction and sends no other. Raises what ``make`` raises, CallReverted before anything is sent, NotMined,
-        Overtaken, SendInterrupted.
+        transaction and sends no other. Raises what ``make`` raises, CallReverted before anything is sent, NonceHeld,
+        NotMined, Overtaken, SendInterrupted.
         """
         with self.turn():
-            done = self.settle(intent)
-            if done is not None:
-                return done
             for _ in range(_ATTEMPTS):
+                done = self.settle(intent)
+                if done is not None:
+                    return done
                 try:
-                    return self._once(intent, make)
+                    if not self._gave_way(intent):
+                        return self._once(intent, make)
                 except NonceTooLow:  # another program sent meanwhile: everything is read anew
                     continue
-            raise ChainError(f"{intent}: not sent; another program sends for {self._key.address} all the time")
+            raise NonceHeld(intent, self._chain.nonce(self._key.address))
+
+    # -- what an interrupted command left --
+
+    def _settled(self, sent: SentTx, intent: str) -> TxReceipt | None:
+        if self._fate.mined(sent) is None:
+            if self._fate.is_known(sent):
+                sent = self._raised(sent)
+            elif not self._goes_on(sent, intent):
+                return None
+            self._note(f"{_begun(sent)}: waiting up to {self._timeout_s:g} s for its block")
+        try:
+            found, receipt = self._await(sent)
+        except (CallReverted, Overtaken) as error:
+            self._note(f"{_begun(sent)}; it came to nothing: {error}")
+            return None
+        self._note(f"{_begun(found)}; it is in block {receipt.block_number} ({receipt.tx_hash})")
+        return receipt if found.intent == intent else None
+
+    def _goes_on(self, sent: SentTx, intent: str) -> bool:
+        """Whether one that no endpoint shows is waited for: its nonce is used, or it was handed over once more."""
+        nonce = self._chain.nonce(self._key.address)
+        if nonce > sent.nonce or (sent.intent == intent and self._sends_again(sent)):
+            return True
+        if nonce < sent.nonce:
+            told = f"; it waits for a transaction {nonce} of this wallet, which this chain does not have: forgotten"
+            self._record.forget()
+        else:
+            told = "; not seen by the chain yet: the next transaction takes its place, only one of them can be mined"
+        if sent.newest.tx_hash not in self._told:
+            self._told.add(sent.newest.tx_hash)
+            self._note(f"{_begun(sent)}{told}")
+        return False
+
+    def _sends_again(self, sent: SentTx) -> bool:
+        """Hand the same bytes over once more; False where they would do nothing any more."""
+        if self._chain.next_nonce(self._key.address) != sent.nonce:
+            return False
+        try:
+            self._chain.estimate_gas(self._key.address, sent.to, bytes.fromhex(sent.data[2:]))
+            self._fate.broadcast(sent.newest)
+        except (CallReverted, NonceTooLow, Underpriced):
+            return False
+        return True
 
     # -- one transaction --
 
-    def _once(self, intent: str, make: Callable[[], Call]) -> TxReceipt:
-        version = None
+    def _gave_way(self, intent: str) -> bool:
+        """Wait for what another program has in the pool: ours above it would wait for ever if that one were dropped.
+        Raises NonceHeld where it takes too long; after a wait everything is read anew."""
+        began, told, waited = time.monotonic(), False, False
         try:
-            sent = self._signed(intent, make())
+            while (nonce := self._chain.nonce(self._key.address)) < self._chain.next_nonce(self._key.address):
+                waited, passed = True, time.monotonic() - began
+                if passed > self._timeout_s:
+                    raise NonceHeld(intent, nonce)
+                if passed > _TOLD_AFTER_S and not told:
+                    told = True
+                    self._note(f"another program's transaction {nonce} of this wallet has no block yet: waiting for it")
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"{intent}: not sent") from error
+        return waited
+
+    def _once(self, intent: str, make: Callable[[], Call]) -> TxReceipt:
+        before, version = self._record.read(), None
+        try:
+            sent = self._signed(intent, make(), before)
             self._record.write(sent)
             version = sent.newest
             self._hand_over(sent)
-            return self._await(sent)
+            found, receipt = self._await(sent)
         except KeyboardInterrupt as error:
             if version is not None:
                 raise SendInterrupted(intent, version.tx_hash) from error
-            self._record.forget()
+            self._record.restore(before)
             raise KeyboardInterrupt(f"{intent}: not sent") from error
+        if found.intent != intent:
+            self._note(f"{_begun(found)}; it is in block {receipt.block_number} ({receipt.tx_hash}) after all")
+            raise Overtaken(intent, sent.newest.tx_hash)
+        return receipt
 
     def _hand_over(self, sent: SentTx) -> None:
-        """Raises what the chain refuses. Where nobody answers it may have arrived all the same: waiting shows."""
+        """Raises what the chain refuses. Where nobody answers, or the node is in trouble of its own, it may have
+        arrived all the same, and so it may have where a refusal says otherwise: what the chain shows counts."""
         try:
-            self._broadcast(sent.newest)
+            self._fate.broadcast(sent.newest)
         except (RpcUnavailable, BadAnswer):
             return
-        except RpcRefused as error:
-            if isinstance(error, NonceTooLow) and self._is_known(sent):
+        except (RpcRefused, CallReverted) as error:
+            if (isinstance(error, RpcRefused) and error.is_own_fault) or self._may_have_arrived(sent):
                 return
-            self._record.forget()
+            self._record.restore(sent.instead_of)
             raise
 
-    def _signed(self, intent: str, call: Call) -> SentTx:
+    def _may_have_arrived(self, sent: SentTx) -> bool:
+        try:
+            return self._fate.is_known(msgspec.structs.replace(sent, instead_of=None))
+        except ChainError:
+            return True
+
+    def _signed(self, intent: str, call: Call, before: SentTx | None) -> SentTx:
+        """At the first nonce that is not used. ``before``: one that no endpoint showed, whose place it takes."""
         gas = self._chain.estimate_gas(self._key.address, call.to, call.data) * 5 // 4
-        nonce = self._chain.next_nonce(self._key.address)
-        fees = self._chain.fees()
-        offer = FeeOffer(2 * fees.base_fee + fees.priority_fee, fees.priority_fee)
-        draft = SentTx(intent, nonce, call.to, "0x" + call.data.hex(), gas, time.time(), [])
+        nonce, fees = self._chain.nonce(self._key.address), self._chain.fees()
+        if before is not None and before.nonce != nonce:
+            raise NonceTooLow("eth_getTransactionCount", 0, f"the nonce is {nonce} meanwhile")
+        if fees.base_fee > MAX_FEE:
+            raise TooDear(intent, fees.base_fee, MAX_FEE)
+        offer = market_offer(fees)
+        if before is not None:
+            offer = dearer(_offer(before.newest), offer) or offer
+        draft = SentTx(intent, nonce, call.to, "0x" + call.data.hex(), gas, time.time(), [], before)
         return self._with_version(draft, offer)
 
     def _with_version(self, sent: SentTx, offer: FeeOffer) -> SentTx:
@@ -171,94 +244,39 @@ class WalletQueue:
         return msgspec.structs.replace(sent, versions=[*sent.versions, version])
 
     def _raised(self, sent: SentTx) -> SentTx:
-        """The same with a dearer version, if the market asks more than the newest one offers (EIP-1559 pools take a
-        replacement from 10 % more)."""
+        """The same with a dearer version, if the market asks more than the newest one offers and the wallet can pay."""
         fees, offered = self._chain.fees(), sent.newest
-        if fees.base_fee + fees.priority_fee <= offered.max_fee:
+        offer = dearer(_offer(offered), market_offer(fees))
+        if offer is None or min(offered.priority_fee, offered.max_fee - fees.base_fee) >= fees.priority_fee:
             return sent
-        market = FeeOffer(2 * fees.base_fee + fees.priority_fee, fees.priority_fee)
-        raised = self._with_version(
-            sent,
-            FeeOffer(
-                max(market.max_fee, offered.max_fee * 5 // 4 + 1),
-                max(market.priority_fee, offered.priority_fee * 5 // 4 + 1),
-            ),
-        )
+        raised = self._with_version(sent, offer)
         self._record.write(raised)
-        with suppress(Underpriced, NonceTooLow):
-            self._broadcast(raised.newest)
+        try:
+            self._fate.broadcast(raised.newest)
+        except (Underpriced, NonceTooLow):
+            pass
+        except RpcRefused as error:
+            if not error.is_own_fault and not self._chain.knows(raised.newest.tx_hash):
+                self._record.write(sent)
+                return sent
         return raised
 
-    def _sends_again(self, sent: SentTx) -> bool:
-        """Hand the same bytes over once more; False where they would do nothing any more."""
-        if self._chain.next_nonce(self._key.address) != sent.nonce:
-            return False
+    def _await(self, sent: SentTx) -> tuple[SentTx, TxReceipt]:
+        """Which of its family was mined; nothing is under way then. Raises NotMined, which keeps it; else what it came
+        to."""
         try:
-            self._chain.estimate_gas(self._key.address, sent.to, bytes.fromhex(sent.data[2:]))
-            self._broadcast(sent.newest)
-        except (CallReverted, NonceTooLow, Underpriced):
-            return False
-        return True
-
-    def _broadcast(self, version: SentVersion) -> None:
-        with suppress(AlreadyKnown):
-            self._chain.send_raw(bytes.fromhex(version.raw[2:]))
-
-    # -- until its fate is known --
-
-    def _is_known(self, sent: SentTx) -> bool:
-        """Whether the chain has it, mined or not. One that was just sent may take a moment to be seen everywhere."""
-        while True:
-            if self._receipt(sent) or any(self._chain.knows(version.tx_hash) for version in sent.versions):
-                return True
-            if not 0 <= time.time() - sent.at < _GRACE_S:
-                return False
-            time.sleep(0.2)
-
-    def _await(self, sent: SentTx) -> TxReceipt:
-        receipt = self._poll(sent)
+            found, receipt = self._fate.follow(sent, self._timeout_s)
+        except Overtaken:
+            self._record.forget()
+            raise
         self._record.forget()
+        if not receipt.ok and found.intent != sent.intent:
+            raise Overtaken(sent.intent, sent.newest.tx_hash)
         if not receipt.ok:
             # Raises with the contract's reason, where that still holds.
-            self._chain.estimate_gas(self._key.address, sent.to, bytes.fromhex(sent.data[2:]))
+            self._chain.estimate_gas(self._key.address, found.to, bytes.fromhex(found.data[2:]))
             raise CallReverted("Unknown", {"transaction": receipt.tx_hash})
-        return receipt
-
-    def _poll(self, sent: SentTx) -> TxReceipt:
-        """Raises NotMined once the time is up, also where no endpoint answered."""
-        began = resent = time.monotonic()
-        pause, overtaken = 0.02, None
-        while True:
-            now, trouble = time.monotonic(), None
-            try:
-                receipt = self._receipt(sent)
-                if receipt is not None:
-                    return receipt
-                if self._chain.nonce(self._key.address) <= sent.nonce:
-                    overtaken = None
-                    if now - resent > _RESEND_S:
-                        resent = now
-                        self._resend(sent)
-                else:
-                    overtaken = overtaken or now
-            except ChainError as error:
-                trouble = error
-            if overtaken is not None and now - overtaken > _OVERTAKEN_S:
-                self._record.forget()
-                raise Overtaken(sent.intent, sent.newest.tx_hash)
-            if now - began > self._timeout_s:
-                raise NotMined(sent.intent, sent.newest.tx_hash) from trouble
-            time.sleep(pause)
-            pause = min(pause * 1.3, 1.0)
-
-    def _resend(self, sent: SentTx) -> None:
-        if not self._chain.knows(sent.newest.tx_hash):
-            with suppress(Underpriced, NonceTooLow):
-                self._broadcast(sent.newest)
-
-    def _receipt(self, sent: SentTx) -> TxReceipt | None:
-        found = self._chain.receipts([version.tx_hash for version in sent.versions])
-        return next((receipt for receipt in found if receipt is not None), None)
+        return found, receipt
 
     # -- its turn --
 
@@ -270,3 +288,11 @@ class WalletQueue:
         except BlockingIOError:
             self._note("another command is sending for this wallet: waiting for it")
             return take(lock, wait=True)
+
+
+def _begun(sent: SentTx) -> str:
+    return f"{sent.intent}: begun {time.strftime('%Y-%m-%d %H:%M', time.localtime(sent.at))} and interrupted"
+
+
+def _offer(version: SentVersion) -> FeeOffer:
+    return FeeOffer(version.max_fee, version.priority_fee)

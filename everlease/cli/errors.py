@@ -10,9 +10,11 @@ from everlease.chain.errors import (
     ChainError,
     InsufficientFunds,
     KeyRefused,
+    NonceHeld,
     NotMined,
     Overtaken,
     RpcUnavailable,
+    TooDear,
 )
 from everlease.demo.errors import DemoStuck, ReferenceFailed
 from everlease.domain.money import InvalidAmount
@@ -87,7 +89,7 @@ def explain(error: Exception) -> CliError | None:
         )
     if isinstance(error, CallReverted):
         return CliError(ExitCode.REFUSED, str(error))
-    if isinstance(error, RpcUnavailable | NotMined | Overtaken | StoreUnavailable):
+    if isinstance(error, RpcUnavailable | NonceHeld | NotMined | Overtaken | TooDear | StoreUnavailable):
         return CliError(ExitCode.UNAVAILABLE, str(error))
     if isinstance(error, ChainError | StoreError):
         return CliError(ExitCode.REFUSED, str(error))

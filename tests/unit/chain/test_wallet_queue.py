@@ -181,7 +181,7 @@ def test_killed_before_it_was_sent_another_command_takes_its_nonce(
     chain.on_send = lambda raw: None
     queue.send("other", lambda: call(b"other"))
     assert "pay: begun" in told[0]
-    assert "nothing was sent" in told[0]
+    assert "not seen by the chain yet: the next transaction takes its place" in told[0]
     with pytest.raises(Exception, match="nonce too low"):
         MemoryChain.send_raw(chain, raws[0])
     assert chain.effects() == [b"other"]
@@ -270,7 +270,7 @@ def test_another_program_of_the_same_key_costs_an_attempt(chain: Chain, queue: W
 def test_a_transaction_that_another_one_displaced_is_told_as_such(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("everlease.chain.wallet_queue._OVERTAKEN_S", 0.1)
+    monkeypatch.setattr("everlease.chain.wallet_fate._SURE_S", 0.1)
     queue = WalletQueue(chain, KEY, tmp_path / "wallet", timeout_s=5)
     chain.mines = False
 
