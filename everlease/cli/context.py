@@ -129,7 +129,7 @@ class Context:
     def market(self) -> Market:
         """The marketplace, signed in when a call needs it."""
         cache = Path(platformdirs.user_cache_dir("everlease")) / "tokens.json"
-        return Market(self.config.market_url, self.key, TokenCache(cache))
+        return Market(self.config.market_url, self.key, TokenCache(cache, _note))
 
     @cached_property
     def terms(self) -> MarketOut:
@@ -144,9 +144,7 @@ class Context:
         if self.config.rpc_url is None:
             raise CliError(ExitCode.USAGE, "this takes a chain: name its RPC endpoint with --rpc or EVERLEASE_RPC_URL")
         chain = RpcChain.connect([self.config.rpc_url])
-        return Wallet(
-            self.key, chain, self._deployment(chain), note=lambda text: errors.print(f"[dim]{escape(text)}[/dim]")
-        )
+        return Wallet(self.key, chain, self._deployment(chain), note=_note)
 
     def explorer(self, path: str, **params: object) -> dict[str, object]:
         """GET from the indexer's API."""
@@ -177,6 +175,10 @@ class Context:
         if config.password_is_for(keystore):
             return unlock(keystore, config.password, config.password_file)
         return unlock(keystore)
+
+
+def _note(text: str) -> None:
+    errors.print(f"[dim]{escape(text)}[/dim]")
 
 
 def of(ctx: typer.Context) -> Context:

@@ -42,11 +42,11 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """What a command tells its user: one sentence and an exit code."""
+    """What a command tells its user: one sentence and an exit code. ``status``: of the HTTP answer that it tells of."""
 
-    def __init__(self, code: ExitCode, message: str) -> None:
+    def __init__(self, code: ExitCode, message: str, status: int = 0) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.status = code, status
 
 
 _OURS = ("everlease", "provider_agent", "marketplace", "indexer", "recovery")
@@ -67,12 +67,13 @@ def from_problem(response: httpx.Response) -> CliError:
         field = ".".join(str(part) for part in first.get("loc", []) if part != "body")
         detail = f"{field}: {first.get('msg', detail)}"
     slug = str(problem.get("type", "")).rpartition("/")[2].rpartition(":")[2]
+    status = response.status_code
     if slug in _MONEY:
-        return CliError(ExitCode.MONEY, detail)
+        return CliError(ExitCode.MONEY, detail, status)
     by_status = {401: ExitCode.REFUSED, 403: ExitCode.REFUSED, 404: ExitCode.NOT_FOUND, 409: ExitCode.REFUSED}
-    if response.status_code in (429, 502, 503, 504) or response.status_code >= 500:
-        return CliError(ExitCode.UNAVAILABLE, detail)
-    return CliError(by_status.get(response.status_code, ExitCode.INVALID), detail)
+    if status < 400 or status in (408, 425, 429) or status >= 500:
+        return CliError(ExitCode.UNAVAILABLE, detail, status)
+    return CliError(by_status.get(status, ExitCode.INVALID), detail, status)
 
 
 def explain(error: Exception) -> CliError | None:

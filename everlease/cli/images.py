@@ -12,10 +12,13 @@ from requests.exceptions import RequestException
 
 from everlease import docker_api
 from everlease.cli.errors import CliError, ExitCode
+from everlease.cli.market import Market
 from everlease.domain.manifest import CID
 from everlease.image_archive import ArchiveRefused, read_archive
 from everlease.store.base import BlockStore
+from everlease.store.http import HttpBlockStore
 from everlease.store.plain import upload_plain
+from everlease.wire.http import StoreTokenOut
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 
@@ -91,3 +94,13 @@ class LocalImages:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def upload_image(market: Market, images: LocalImages, reference: str, note: Callable[[str], None]) -> StoredImage:
+    """The image's archive in the store, by a token of the marketplace."""
+    grant = market.post("/v1/store/tokens", StoreTokenOut)
+    store = HttpBlockStore(grant.store_url, lambda: grant.store_token)
+    try:
+        return images.upload(reference, store, lambda done: note(f"image {reference}: {done >> 20} MiB stored"))
+    finally:
+        store.close()

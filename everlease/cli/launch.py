@@ -4,7 +4,6 @@ A launch may break off between any two steps. Launched again, the same job file 
 same order, so that nothing is posted or paid twice; see everlease.cli.launches.
 """
 
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,23 +14,23 @@ from everlease.chain.wallet_queue import SendInterrupted
 from everlease.cli.admission import check_capacity, check_market, check_money, check_order
 from everlease.cli.context import Wallet
 from everlease.cli.errors import CliError, ExitCode
-from everlease.cli.images import LocalImages, StoredImage
+from everlease.cli.images import LocalImages, StoredImage, upload_image
 from everlease.cli.launches import Held, Launch, Launches, content_of
 from everlease.cli.market import Market
+from everlease.cli.orders import make_order
 from everlease.cli.payments import deposit_of, fund
+from everlease.cli.selection import job_with
 from everlease.domain.job import ENDED, JobState
-from everlease.domain.jobspec import spec_hash
 from everlease.domain.terms import Order
-from everlease.store.http import HttpBlockStore
-from everlease.wire.http import JobOut, JobRequest, MarketOut, StoreTokenOut
+from everlease.wire.http import JobOut, JobRequest, MarketOut
 from everlease.wire.jobfile import JobFile
 from everlease.wire.spec import SpecModel
 from everlease.wire.terms import OrderModel
 
 Note = Callable[[str], None]
 _OVER = ENDED | {JobState.CANCELLING}
-_REFUSALS = {ExitCode.INVALID, ExitCode.MONEY, ExitCode.REFUSED, ExitCode.NOT_FOUND}
-"""Answers after which the marketplace does not have the order."""
+_NO_REFUSALS = {401, 408, 425, 429}
+"""Statuses of 400 to 499 after which the marketplace may have the order all the same."""
 _NO_IMAGE = "sha256:" + "0" * 64
 
 
@@ -52,35 +51,6 @@ class Options:
     new: bool = False
     queue: bool = False
     posted: Callable[[JobOut], None] = lambda _: None
-
-
-def make_order(job: JobFile, spec: SpecModel, market: MarketOut, tenant: str, now: int) -> Order:
-    """The order that a job file and a market's suggested terms make; the nonce is random."""
-    suggested = market.suggested
-    collateral = job.min_collateral if job.min_collateral is not None else suggested["min_collateral"]
-    return Order(
-        tenant=tenant,
-        watcher=market.watcher.lower(),
-        job_spec=spec_hash(spec.to_domain()),
-        max_rate_per_hour=job.max_price_per_hour,
-        deposit=job.deposit,
-        min_collateral=collateral,
-        max_silence=suggested["max_silence"],
-        max_epochs=max(job.recovery.max_recoveries + 1, suggested["max_epochs"]),
-        epoch_fee=suggested["epoch_fee"],
-        deadline=now + job.lifetime,
-        nonce=secrets.randbits(256),
-    )
-
-
-def upload_image(market: Market, images: LocalImages, reference: str, note: Note) -> StoredImage:
-    """The image's archive in the store, by a token of the marketplace."""
-    grant = market.post("/v1/store/tokens", StoreTokenOut)
-    store = HttpBlockStore(grant.store_url, lambda: grant.store_token)
-    try:
-        return images.upload(reference, store, lambda done: note(f"image {reference}: {done >> 20} MiB stored"))
-    finally:
-        store.close()
 
 
 def launch(
@@ -119,7 +89,7 @@ class _Attempt:
         self._launches = Launches(wallet.folder / "launches")
         self._what = content_of(job, images.local_id(job.image))
         self._held: Held | None = None
-        self._posted = self._paid = False
+        self._posted = self._funded = self._paid = False
         self.job_id = ""
 
     def close(self) -> None:
@@ -130,12 +100,15 @@ class _Attempt:
     def standing(self, error: BaseException | None = None) -> str:
         """What was sent and what was not, in one sentence."""
         if not self.job_id:
-            return "nothing was posted and nothing was paid"
+            told = "nothing was posted and nothing was paid"
+            return f"{told} for this launch; {error}" if isinstance(error, SendInterrupted) else told
         if self._paid:
             return f"job {self.job_id} is posted and paid for"
         where = f"job {self.job_id} {'is' if self._posted else 'may be'} posted"
         if isinstance(error, SendInterrupted):
             return f"{where}; {error}"
+        if self._funded:
+            return f"{where} and its deposit is in the escrow: launch the same file again to go on"
         return (
             f"{where} and its deposit was not seen paid: launch the same file again to go on, or "
             f"'everlease job fund {self.job_id}'; 'everlease job cancel {self.job_id}' drops it"
@@ -145,8 +118,10 @@ class _Attempt:
         terms = self._market.terms()
         check_market(terms, self._wallet)
         self._held = None if self._options.new else self._broken_off()
+        self.job_id = self._held.job_id if self._held is not None else ""
         with self._wallet.turn():
             sent = self._wallet.settle(self._intent())
+        self._funded = sent is not None
         self._look_at_earlier_ones()
         if self._held is not None:
             known = self._as_it_stands(self._held)
@@ -177,27 +152,32 @@ class _Attempt:
 
     def _as_it_stands(self, held: Held) -> JobOut | None:
         """The job of a launch that has nothing left to do. Else None; what is of no use any more is dropped."""
-        chain, known = self._wallet.views.job(held.job_id), self._known(held.job_id)
+        chain = self._wallet.views.job(held.job_id)
+        self._funded = chain.funded
+        known = self._known(held.job_id)
         over = chain.cancelled or (known is not None and JobState(known.state) in _OVER)
         if chain.funded and known is not None and not over:
             return known
         stale = held.order.deadline - time.time() < self._job.lifetime / 2 and not chain.funded
         if over or stale:
-            self._note(f"job {held.job_id}, whose launch broke off, is over or about to expire: this is another one")
+            back = f"; 'everlease job refund {held.job_id}' takes its deposit back" if chain.funded else ""
+            self._note(
+                f"job {held.job_id}, whose launch broke off, is over or about to expire{back}: this is another one"
+            )
             self._drop()
         else:
             self._note(f"going on with the launch of job {held.job_id}, which broke off")
-            self.job_id, self._posted = held.job_id, known is not None
+            self._posted = known is not None
         return None
 
     def _drop(self) -> None:
         assert self._held is not None
         self._held.done()
-        self._held, self.job_id, self._posted = None, "", False
+        self._held, self.job_id, self._posted, self._funded = None, "", False, False
 
     def _known(self, job: str) -> JobOut | None:
         try:
-            return self._market.get(f"/v1/jobs/{job}", JobOut)
+            return job_with(self._market, job)
         except CliError as error:
             if error.code != ExitCode.NOT_FOUND:
                 raise
@@ -271,7 +251,9 @@ class _Attempt:
         assert self._held is not None
         with self._wallet.turn():
             done = self._wallet.settle(self._intent())
-            if done is None and sent is None and not self._wallet.views.job(self._held.job_id).funded:
+            paid = done is not None or sent is not None
+            self._funded = paid or self._wallet.views.job(self._held.job_id).funded
+            if not self._funded:
                 self._require_money(order)
             posted = self._post(order, spec, image)
             funded = fund(self._wallet, order)
@@ -302,7 +284,8 @@ class _Attempt:
         try:
             posted = self._market.post("/v1/jobs", JobOut, request, spends=True)
         except CliError as error:
-            if error.code in _REFUSALS and not self._posted:
+            refused = 400 <= error.status < 500 and error.status not in _NO_REFUSALS
+            if refused and not self._posted and not self._funded:
                 self._drop()
             raise
         if posted.id != expected or JobState(posted.state) in _OVER:

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,10 +27,10 @@ _MARGIN_S = 60.0
 
 
 class TokenCache:
-    """Bearer tokens by market and address in one file for its owner alone."""
+    """Bearer tokens by market and address in one file for its owner alone. ``note`` gets a sentence about a wait."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, note: Callable[[str], None] = lambda _: None) -> None:
+        self._path, self._note = path, note
 
     def get(self, market: str, address: str) -> str | None:
         """A token that lives for a minute at least."""
@@ -51,7 +51,12 @@ class TokenCache:
     def turn(self) -> Iterator[None]:
         """No other command signs in meanwhile: many at once need one token."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = take(self._path.with_name(f"{self._path.name}.lock"), wait=True)
+        lock = self._path.with_name(f"{self._path.name}.lock")
+        try:
+            handle = take(lock)
+        except BlockingIOError:
+            self._note("another command is signing in: waiting for it")
+            handle = take(lock, wait=True)
         try:
             yield
         finally:

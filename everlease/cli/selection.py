@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from everlease.cli.context import Context
 from everlease.cli.errors import CliError, ExitCode
+from everlease.cli.market import Market
 from everlease.cli.output import ago
 from everlease.domain.job import ENDED, JobState
 from everlease.wire.http import JobList, JobOut
@@ -19,10 +20,7 @@ def find_job(context: Context, wanted: str) -> JobOut:
     only one that has not ended. Raises CliError that lists them where that leaves more than one."""
     begin = wanted.lower()
     if _ID.fullmatch(begin):
-        answer = context.market.get(f"/v1/jobs/{begin}", JobOut)
-        if answer.id != begin:
-            raise CliError(ExitCode.REFUSED, f"asked for job {begin}, the marketplace answers with job {answer.id}")
-        return answer
+        return job_with(context.market, begin)
     is_prefix = _PREFIX.fullmatch(begin) is not None
     found = [job for job in _jobs(context) if job.name == wanted or (is_prefix and job.id.startswith(begin))]
     living = [job for job in found if JobState(job.state) not in ENDED]
@@ -35,6 +33,14 @@ def find_job(context: Context, wanted: str) -> JobOut:
             "four digits",
         )
     raise CliError(ExitCode.INVALID, _several(wanted, living or found))
+
+
+def job_with(market: Market, job_id: str) -> JobOut:
+    """The job with this whole id, in lower case. Raises CliError, also where the marketplace answers with another."""
+    answer = market.get(f"/v1/jobs/{job_id}", JobOut)
+    if answer.id != job_id:
+        raise CliError(ExitCode.REFUSED, f"asked for job {job_id}, the marketplace answers with job {answer.id}")
+    return answer
 
 
 def _jobs(context: Context) -> Iterator[JobOut]:
