@@ -155,3 +155,14 @@ class TooDear(ChainError):
             "are paid at most. Try again later, or look whether the RPC endpoint tells the truth"
         )
         self.what = what
+
+
+class WalletFolder(ChainError):
+    """The folder in which a wallet notes what it has under way can't be used."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"{folder}, where this wallet notes what it sends, can't be used: {reason}. Mend that, or name another "
+            "state folder with XDG_STATE_HOME"
+        )
+        self.folder = folder

@@ -8,6 +8,7 @@ A new transaction takes its nonce after the fate of the one before is known, or 
 shows: of two, never both are mined.
 """
 
+import errno
 import os
 import threading
 import time
@@ -30,6 +31,7 @@ from everlease.chain.errors import (
     RpcUnavailable,
     TooDear,
     Underpriced,
+    WalletFolder,
 )
 from everlease.chain.keys import Key
 from everlease.chain.offers import MAX_FEE, dearer, market_offer
@@ -37,6 +39,7 @@ from everlease.chain.signing import sign_transaction
 from everlease.chain.wallet_fate import Fate
 from everlease.chain.wallet_record import SentRecord, SentTx, SentVersion, is_signed
 from everlease.domain.transactions import FeeOffer
+from everlease.durable import private_folder
 from everlease.locking import take
 
 _ATTEMPTS = 5
@@ -281,13 +284,23 @@ class WalletQueue:
     # -- its turn --
 
     def _take(self) -> int:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self._folder / "lock"
         try:
+            private_folder(self._folder)
+            for folder in (self._folder.parent, self._folder):
+                found = folder.stat()
+                if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                    raise WalletFolder(folder, "it must be yours, and no one else may write to it (chmod go-w)")
             return take(lock)
         except BlockingIOError:
             self._note("another command is sending for this wallet: waiting for it")
             return take(lock, wait=True)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise WalletFolder(self._folder, error.strerror) from error
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise WalletFolder(self._folder, error.strerror) from error
 
 
 def _begun(sent: SentTx) -> str:

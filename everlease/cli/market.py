@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from everlease.chain.keys import Key
 from everlease.cli.errors import CliError, ExitCode, from_problem
-from everlease.durable import write_private
+from everlease.durable import private_folder, write_private
 from everlease.locking import take
 from everlease.wire.http import MarketOut, NonceOut, SignedIn
 
@@ -50,7 +50,7 @@ class TokenCache:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """No other command signs in meanwhile: many at once need one token."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._path.parent)
         lock = self._path.with_name(f"{self._path.name}.lock")
         try:
             handle = take(lock)
