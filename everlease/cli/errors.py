@@ -1,8 +1,10 @@
 """Exit codes of the command line, and the way from any known error to one of them and one sentence."""
 
+import errno
 from enum import IntEnum
 
 import httpx
+from eth_abi.exceptions import EncodingError
 from pydantic import ValidationError
 
 from everlease.chain.errors import (
@@ -49,6 +51,8 @@ class CliError(Exception):
         self.code, self.status = code, status
 
 
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOLCK, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What is wrong with the machine and not with what was asked for."""
 _OURS = ("everlease", "provider_agent", "marketplace", "indexer", "recovery")
 _MONEY = {"deposit-above-balance", "deposit-above-allowance", "deposit-too-small", "empty-order"}
 
@@ -108,8 +112,12 @@ def explain(error: Exception) -> CliError | None:
         return CliError(ExitCode.REFUSED, str(error))
     if isinstance(error, httpx.HTTPError):
         return CliError(ExitCode.UNAVAILABLE, f"a server could not be reached: {error}")
-    if isinstance(error, OSError) and error.filename is not None:
-        return CliError(ExitCode.INVALID, f"{error.filename}: {error.strerror}")
+    if isinstance(error, EncodingError):
+        return CliError(ExitCode.INVALID, f"a value is none that the contract takes: {error}")
+    if isinstance(error, OSError) and error.errno is not None:
+        code = ExitCode.UNAVAILABLE if error.errno in _MACHINE else ExitCode.INVALID
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return CliError(code, f"{where}{error.strerror or error}")
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(_OURS):
         return CliError(
             ExitCode.NOT_FOUND,

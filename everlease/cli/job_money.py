@@ -19,6 +19,8 @@ from everlease.domain.money import to_units
 from everlease.wire.http import CostOut, JobOut, WishRequest
 from everlease.wire.jobfile import parse_duration
 
+MAX_LEASES = 1_000_000
+"""The most that an order may have."""
 _WAITS_FOR_RESUME = ENDED | {JobState.HIBERNATED}
 """States in which money alone starts nothing."""
 
@@ -123,7 +125,7 @@ def extend(
         str | None, typer.Option("--lifetime", help="How long from now the job may live, like 14d or 36h.")
     ] = None,
     max_leases: Annotated[
-        int | None, typer.Option("--max-leases", min=1, help="How many leases it may have in all.")
+        int | None, typer.Option("--max-leases", min=1, max=MAX_LEASES, help="How many leases it may have in all.")
     ] = None,
     max_price: Annotated[
         str | None, typer.Option("--max-price-per-hour", help="The most it pays, in dollars an hour.")

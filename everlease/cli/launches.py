@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from everlease.domain.terms import Order
-from everlease.durable import fsync_directory
+from everlease.durable import fsync_directory, private_folder
 from everlease.locking import take
 from everlease.wire.base import Address, Hex32
 from everlease.wire.jobfile import JobFile
@@ -72,13 +72,20 @@ class Launches:
 
     def begin(self, launch: Launch) -> Held:
         """Note a launch, durably, before its order leaves this machine."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         path = self._folder / f"{launch.job_id}.json"
         part = path.with_name(f".{path.name}")
         descriptor = take(part)
-        os.write(descriptor, launch.model_dump_json().encode())
-        os.fsync(descriptor)
-        part.replace(path)
+        try:
+            content = memoryview(launch.model_dump_json().encode())
+            while content:
+                content = content[os.write(descriptor, content) :]
+            os.fsync(descriptor)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
         fsync_directory(self._folder)
         return Held(launch, path, descriptor)
 

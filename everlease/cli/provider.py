@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,15 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from everlease.chain.keys import Key, save_keystore
-from everlease.chain.typed_data import node_auth_digest
 from everlease.cli import payments, provider_host
-from everlease.cli.context import Context, Wallet, of
+from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
 from everlease.cli.output import ago, console, emit_json, facts, money, short, table
+from everlease.cli.staking import add_stake, authorise, stake_up_to
 from everlease.cli.unlock import ask_password, unlock
 from everlease.domain.money import from_units, to_units
-from everlease.domain.terms import NodeAuth
 from everlease.wire.http import NodeList, NodeOut
 from provider_agent.control import ask
 from provider_agent.installation.stop import CONTROL_SOCKET, unheard
@@ -30,37 +30,8 @@ NodeKey = Annotated[Path, typer.Option("--node", help="The node's keystore file 
 NodePassword = Annotated[
     Path | None, typer.Option("--node-password-file", help="The node keystore's password, if not asked for.")
 ]
-_CONSENT_S = 3600
 _AGENT_PASSWORD = "EVERLEASE_AGENT_KEYSTORE_PASSWORD"  # noqa: S105 - a variable's name
 provider_host.register(app)
-
-
-def authorise(wallet: Wallet, node: Key) -> str | None:
-    """Bind a node to the wallet, with the node's consent; returns the transaction's hash, None where it is bound."""
-    with wallet.turn():
-        intent = f"authorising node {node.address}"
-        wallet.settle(intent)
-        whose = wallet.views.provider_of(node.address)
-        if whose is not None and whose.lower() == wallet.address.lower():
-            return None
-        auth = NodeAuth(wallet.address, node.address, int(time.time()) + _CONSENT_S, time.time_ns())
-        signature = node.sign(node_auth_digest(wallet.deployment.staking_domain, auth))
-        return wallet.send(intent, wallet.staking.authorise_node(auth, signature)).tx_hash
-
-
-def add_stake(wallet: Wallet, units: int) -> str:
-    """Stake base units of the wallet; returns the transaction's hash."""
-    staking, intent = wallet.deployment.staking, f"stake of {from_units(units)}"
-    return wallet.pay(intent, staking, units, lambda permit: wallet.staking.stake(units, permit)).tx_hash
-
-
-def stake_up_to(wallet: Wallet, units: int) -> str | None:
-    """Stake what is missing to base units; returns the transaction's hash, None where nothing is."""
-    with wallet.turn():
-        wallet.settle()
-        held = wallet.views.stake(wallet.address)
-        missing = units - (held.staked - held.unbonding)
-        return add_stake(wallet, missing) if missing > 0 else None
 
 
 @app.command("new-key", epilog="Example: everlease provider new-key node.json")
@@ -212,6 +183,8 @@ def nodes_revoke(
     ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node's address.")], as_json: Json = False
 ) -> None:
     """Stop a node from opening new leases; those that run go on."""
+    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", node):
+        raise CliError(ExitCode.INVALID, f"{node!r} is no address: give 0x and 40 hexadecimal digits")
     wallet = of(ctx).wallet
     tx = wallet.send(f"revoking node {node.lower()}", wallet.staking.revoke_node(node.lower())).tx_hash
     _sent(as_json, tx, f"{node} is revoked")

@@ -54,6 +54,8 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("provider", "run", "--provider", "0xab", "--data-dir", "d"), 2, "--key (the node's keystore), --rpc, --dep"),
         (("--key", "none.json", "--password-file", "none", "provider", "status"), 3, "none: No such file"),
         (("job", "list"), 5, "name its keystore with --key"),
+        (("provider", "nodes", "revoke", "0xabc"), 3, "'0xabc' is no address: give 0x and 40 hexadecimal digits"),
+        (("job", "extend", "train", "--max-leases", "5000000000"), 2, "--max-leases': Input should be less"),
         (("--market", "http://127.0.0.1:9", "explorer", "leases"), 6, "can't be reached"),
         (("--key", "none.json", "job", "list"), 5, "there is no key file none.json"),
         (("store", "ls", "--root", "none"), 4, "there is no block store in none"),

@@ -1,5 +1,6 @@
 """What is kept of launches that are under way, and who may go on with one."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -71,6 +72,18 @@ def test_a_damaged_one_is_no_launch(tmp_path: Path, content: bytes) -> None:
     (tmp_path / f"{launch(2).job_id}.json").write_bytes(content)
     assert launches.noted(ESCROW) == [launch(1)]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("everlease.cli.launches.os.write", full)
+        with pytest.raises(OSError, match="No space left"):
+            Launches(tmp_path).begin(launch(1))
+    assert list(tmp_path.iterdir()) == []
+    Launches(tmp_path).begin(launch(1)).done()
 
 
 RUNS = """
