@@ -45,6 +45,7 @@ from everlease.locking import take
 _ATTEMPTS = 5
 _LOOK_S = 0.1
 _TOLD_AFTER_S = 1.0
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 class SendInterrupted(KeyboardInterrupt):
@@ -295,12 +296,10 @@ class WalletQueue:
         except BlockingIOError:
             self._note("another command is sending for this wallet: waiting for it")
             return take(lock, wait=True)
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
-            raise WalletFolder(self._folder, error.strerror) from error
         except OSError as error:
-            if error.errno != errno.EROFS:
+            if error.errno not in _UNUSABLE:
                 raise
-            raise WalletFolder(self._folder, error.strerror) from error
+            raise WalletFolder(self._folder, os.strerror(error.errno)) from error
 
 
 def _begun(sent: SentTx) -> str:
