@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from everlease.chain import typed_data
 from everlease.db import Tx, auctions, nodes, queries, restores
 from everlease.db.auctions import OpenAuction
+from everlease.db.models.jobs import AuctionRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain import auction as rules
 from everlease.domain import jobspec
@@ -32,32 +33,57 @@ def calls(parts: Parts, auction_id: int | None = None) -> list[Calling]:
         return [_call(tx, item, list(connected), parts.clock()) for item in found]
 
 
-def take_bid(parts: Parts, node: str, provider: str, message: BidMessage) -> str | None:
-    """Verify and keep a bid; returns why it is refused, or None. A refused bid counts as a decline, unless the node
-    has bid before.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A bid that was looked at: why it is refused, or None. ``ask_chain``: no key signed it, a wallet may have.
+    ``auction``: None where that is closed.
     """
+
+    auction: AuctionRow | None
+    bid: Bid
+    refusal: str | None
+    ask_chain: bool = False
+
+
+def judge(parts: Parts, node: str, provider: str, message: BidMessage) -> Judged:
+    """A bid by everything that the database and the signature itself say."""
+    bid = _normalised(message.signed.bid.to_domain())
     with parts.db.transaction() as tx:
         found = auctions.open_auctions(tx, message.auction_id)
         authority = queries.node_authority(tx, node)
         free = queries.free_stakes(tx, [provider])[provider]
     if not found:
-        return "the auction is closed"
-    item = found[0]
-    signed = message.signed
-    bid = _normalised(signed.bid.to_domain())
+        return Judged(None, bid, "the auction is closed")
     reason = _wrong_party(bid, node, provider)
     if reason is None and authority is not None and not (authority.active and authority.provider == provider):
         reason = f"{provider} has revoked node {node}"
-    reason = reason or rules.refusal(Offer(bid, 1, 0, 1, free), _terms(item, int(parts.clock())))
-    if reason is None and not _signed(parts, bid, signed.signature):
-        reason = "the bid is signed neither by the node nor by its provider, for this chain and escrow"
+    reason = reason or rules.refusal(Offer(bid, 1, 0, 1, free), _terms(found[0], int(parts.clock())))
+    if reason is not None:
+        return Judged(found[0].auction, bid, reason)
+    digest, signature = typed_data.bid_digest(parts.deployment.escrow_domain, bid), message.signed.signature
+    by_key = any(typed_data.verify(digest, signer, signature) for signer in (bid.node, bid.provider))
+    return Judged(found[0].auction, bid, None, not by_key)
+
+
+def ask_chain(parts: Parts, node: str, message: BidMessage, judged: Judged) -> Judged:
+    """Whether the bid is signed by its provider's wallet (ERC-1271). Raises RpcUnavailable."""
+    digest = typed_data.bid_digest(parts.deployment.escrow_domain, judged.bid)
+    if typed_data.verify(digest, judged.bid.provider, message.signed.signature, parts.chain):
+        return replace(judged, ask_chain=False)
+    reason = "the bid is signed neither by the node nor by its provider, for this chain and escrow"
+    return replace(judged, refusal=reason, ask_chain=False)
+
+
+def keep(parts: Parts, node: str, provider: str, message: BidMessage, judged: Judged) -> None:
+    """Keep a bid that was judged. A refused one counts as a decline, unless the node has bid before."""
+    if judged.auction is None:
+        return
+    bid = BidModel.from_domain(judged.bid).model_dump()
     with parts.db.transaction() as tx:
-        if reason is not None:
-            auctions.add_decline(tx, item.auction, node, f"its bid was refused: {reason}")
+        if judged.refusal is not None:
+            auctions.add_decline(tx, judged.auction, node, f"its bid was refused: {judged.refusal}")
         else:
-            kept = BidModel.from_domain(bid).model_dump()
-            auctions.add_bid(tx, item.auction, node, provider, kept, signed.signature, message.missing_bytes)
-    return reason
+            auctions.add_bid(tx, judged.auction, node, provider, bid, message.signed.signature, message.missing_bytes)
 
 
 def take_decline(parts: Parts, node: str, message: Decline) -> None:
@@ -135,13 +161,6 @@ def _terms(item: OpenAuction, now: int) -> AuctionTerms:
         bids_until=max(int(item.auction.bids_until.timestamp()), now),
         excluded=item.auction.excluded,
     )
-
-
-def _signed(parts: Parts, bid: Bid, signature: str) -> bool:
-    digest = typed_data.bid_digest(parts.deployment.escrow_domain, bid)
-    if typed_data.verify(digest, bid.node, signature):
-        return True
-    return typed_data.verify(digest, bid.provider, signature, parts.chain)
 
 
 def _normalised(bid: Bid) -> Bid:

@@ -35,6 +35,8 @@ from marketplace.parts import Parts
 
 MAX_COMMITS_WAITING = 64
 BEAT_THREADS, WORK_THREADS = 4, 16
+COMMIT_THREADS, CHAIN_THREADS = 8, 2
+"""What asks the block store or the chain waits for them in threads of its own: they may hang, and no log waits."""
 _log = structlog.get_logger("marketplace.gateway")
 
 
@@ -44,6 +46,8 @@ class Threads:
     def __init__(self) -> None:
         self.beats = CapacityLimiter(BEAT_THREADS)
         self.work = CapacityLimiter(WORK_THREADS)
+        self.commits = CapacityLimiter(COMMIT_THREADS)
+        self.chain = CapacityLimiter(CHAIN_THREADS)
 
 
 class Dispatcher:
@@ -65,6 +69,7 @@ class Dispatcher:
         self._catch_up = catch_up
         self._commits: asyncio.Queue[CommitCheckpoint] = asyncio.Queue(MAX_COMMITS_WAITING)
         self._bids: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Lock()
 
     async def handle(self, message: FromNode) -> None:
         """Handle one message; when this returns, it is safe. Raises SessionOver or DatabaseUnavailable."""
@@ -81,7 +86,7 @@ class Dispatcher:
             case BidMessage():
                 self._bid(message)
             case Decline():
-                if message.auction_id in self._session.asked_auctions:
+                if self._answers(message.auction_id):
                     await self._thread(bidding.take_decline, message)
             case ResultMessage():
                 refusal = await self._thread(commands.take_result, message.result)
@@ -109,7 +114,7 @@ class Dispatcher:
         while True:
             message = await self._commits.get()
             try:
-                answer = await self._thread(commits.take_commit, message)
+                answer = await self._thread(commits.take_commit, message, limiter=self._threads.commits)
             except DatabaseUnavailable as error:
                 raise SessionOver(RESTART, "the database is away: send it again") from error
             self._session.send(answer)
@@ -148,9 +153,16 @@ class Dispatcher:
         except asyncio.QueueFull:
             raise SessionOver(PROTOCOL, "too many commits wait for an answer") from None
 
+    def _answers(self, auction_id: int) -> bool:
+        """Whether this node was asked in an auction and has not answered there; from now on it has."""
+        if auction_id not in self._session.asked_auctions or auction_id in self._session.answered:
+            return False
+        self._session.answered.add(auction_id)
+        return True
+
     def _bid(self, message: BidMessage) -> None:
-        if message.auction_id not in self._session.asked_auctions or len(self._bids) >= MAX_COMMITS_WAITING:
-            self._refuse("bid", None, "this node was not asked in that auction")
+        if len(self._bids) >= MAX_COMMITS_WAITING or not self._answers(message.auction_id):
+            self._refuse("bid", None, "this node was not asked in that auction, or has answered")
             return
         task = asyncio.create_task(self._take_bid(message))
         self._bids.add(task)
@@ -159,10 +171,16 @@ class Dispatcher:
     async def _take_bid(self, message: BidMessage) -> None:
         session = self._session
         try:
-            refusal = await self._thread(bidding.take_bid, session.provider, message)
+            judged = await self._thread(bidding.judge, session.provider, message)
+            if judged.ask_chain:
+                async with self._asking:
+                    judged = await self._thread(bidding.ask_chain, message, judged, limiter=self._threads.chain)
+            await self._thread(bidding.keep, session.provider, message, judged)
+            refusal = judged.refusal
         except Exception as error:
             # Database or chain away: without an answer the auction simply ends by its window.
             _log.warning("bid not taken", node=session.node, reason=str(error))
+            session.answered.discard(message.auction_id)
             refusal = "the marketplace could not check the bid"
         self._refuse("bid", None, refusal)
 
@@ -176,9 +194,9 @@ class Dispatcher:
         if reason:
             self._session.send(Refusal(seq=0, of=of, job_id=job_id, reason=reason))
 
-    async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def _thread(self, work: Callable[..., Any], *arguments: Any, limiter: CapacityLimiter | None = None) -> Any:
         node = self._session.node
-        return await to_thread.run_sync(work, self._parts, node, *arguments, limiter=self._threads.work)
+        return await to_thread.run_sync(work, self._parts, node, *arguments, limiter=limiter or self._threads.work)
 
     async def _thread_for_session(self, work: Callable[..., Any]) -> Any:
         return await to_thread.run_sync(

@@ -62,6 +62,7 @@ class NodeSession:
         self.began = time.monotonic()
         self.sent_commands: set[int] = set()
         self.asked_auctions: set[int] = set()
+        self.answered: set[int] = set()
         self.dispatching = asyncio.Lock()
         self.catching_up = 0
         self.draining = False

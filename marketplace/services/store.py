@@ -20,6 +20,8 @@ from everlease.store.tokens import Scope, issue_token, verify_token
 from marketplace.settings import MarketplaceSettings
 
 _COMMIT_PIN_S = 900.0
+_ANSWER_S = 10.0
+"""A remote store that says nothing for so long counts as away: nodes wait for what it says of their commits."""
 _READ_WRITE = (Scope.READ, Scope.WRITE)
 
 
@@ -35,7 +37,7 @@ class StoreGate:
         self._service: BlockService | None = None
         self.app: Starlette | None = None
         if settings.store_is_remote:
-            self._remote = HttpBlockStore(settings.store, lambda: self._own_token("commit"))
+            self._remote = HttpBlockStore(settings.store, lambda: self._own_token("commit"), timeout_s=_ANSWER_S)
         else:
             folder = Path(settings.store)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
