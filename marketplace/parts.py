@@ -24,12 +24,15 @@ _log = structlog.get_logger("marketplace")
 
 @dataclass(frozen=True)
 class Parts:
-    """``beats_db`` is a pool for heartbeats alone, so that a flood of requests can't make nodes look silent."""
+    """``beats_db`` is a pool for heartbeats alone, so that a flood of requests can't make nodes look silent.
+    ``lookups`` gives up soon: nodes wait before the door for what it says.
+    """
 
     settings: MarketplaceSettings
     deployment: Deployment
     chain: RpcChain
     views: Views
+    lookups: RpcChain
     db: Database
     beats_db: Database
     store: StoreGate
@@ -45,6 +48,7 @@ class Parts:
     def close(self) -> None:
         """Release connections, files and the store's lock."""
         self.store.close()
+        self.lookups.close()
         self.chain.close()
         self.beats_db.close()
         self.db.close()
@@ -54,6 +58,7 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
     """Everything, connected to nothing yet (a local store is opened and locked)."""
     deployment = Deployment.load(settings.deployments)
     chain = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id, timeout=5.0)
+    lookups = RpcChain.connect(settings.rpc_urls, chain_id=deployment.chain_id, timeout=2.0, rounds=1)
     url = settings.database_url.get_secret_value()
     tasks = TaskSupervisor(_report)
     db = Database(url)
@@ -62,6 +67,7 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
         deployment=deployment,
         chain=chain,
         views=Views(chain, deployment),
+        lookups=lookups,
         db=db,
         beats_db=Database(url, pool_size=4),
         store=StoreGate(settings, clock),

@@ -65,11 +65,15 @@ class RpcChain:
         self._rpc = rpc
 
     @classmethod
-    def connect(cls, urls: Sequence[str], *, chain_id: int | None = None, timeout: float = 10.0) -> "RpcChain":
-        """The chain behind these URLs, with this id where one is expected; connects on first use."""
+    def connect(
+        cls, urls: Sequence[str], *, chain_id: int | None = None, timeout: float = 10.0, rounds: int = 3
+    ) -> "RpcChain":
+        """The chain behind these URLs, with this id where one is expected; connects on first use. ``timeout`` (seconds,
+        of one request) and ``rounds`` (tries of all URLs) say when RpcUnavailable is raised.
+        """
         from everlease.chain.jsonrpc import JsonRpc  # needs httpx, which ape's environment lacks
 
-        return cls(JsonRpc(urls, chain_id=chain_id, timeout=timeout))
+        return cls(JsonRpc(urls, chain_id=chain_id, timeout=timeout, rounds=rounds))
 
     def close(self) -> None:
         """Close every connection."""

@@ -5,8 +5,6 @@ In this order, so that a stranger costs little: a glance at the few fields that 
 """
 
 import secrets
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,18 +15,16 @@ from pydantic import ValidationError
 from everlease.chain import typed_data
 from everlease.chain.errors import ChainError
 from everlease.chain.typed_data import NodeHello
+from everlease.chain.views import Views
 from everlease.db import Tx, awards, nodes, queries
 from everlease.domain.liveness import Liveness
 from everlease.wire.node import Hello, Welcome
-from marketplace.gateway.session import PROTOCOL, REFUSED, RESTART, SLOW, SessionOver
-from marketplace.networks import Bucket
+from marketplace.gateway.session import PROTOCOL, REFUSED, RESTART, SessionOver
 from marketplace.parts import Parts
 from marketplace.services.keys import InvalidSealingKey, parse_sealing_key
 from marketplace.settings import MarketplaceSettings
 
 MAX_FACTS_BYTES = 64 * 1024
-_LOOKUPS_PER_SECOND, _MOST_LOOKUPS = 5.0, 20.0
-
 
 _Address = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
 
@@ -44,6 +40,16 @@ class Signed(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """Who a hello is proved to come from, and for whom it says it works. ``mirrored``: the mirror says so, too."""
+
+    node: str
+    provider: str
+    sealing_key: str
+    mirrored: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """An admitted node: its session's id and what to answer."""
 
@@ -54,57 +60,45 @@ class Admission:
     welcome: Welcome
 
 
-class Registrar:
-    """Admits nodes. Runs in threads, a few at a time."""
+def check(parts: Parts, text: str, nonce: str) -> Claim:
+    """Check a hello's signature against the challenge's nonce. Raises SessionOver, DatabaseUnavailable."""
+    signed = check_signature(parts, text, nonce)
+    node, provider = signed.node.lower(), signed.provider.lower()
+    with parts.db.transaction() as tx:
+        row = queries.node_authority(tx, node)
+    mirrored = row is not None and row.active and row.provider == provider
+    return Claim(node, provider, signed.sealing_key, mirrored)
 
-    def __init__(self, parts: Parts, clock: Callable[[], float] = time.monotonic) -> None:
-        self._parts = parts
-        self._clock = clock
-        self._lookups = Bucket(_LOOKUPS_PER_SECOND, _MOST_LOOKUPS, clock())
 
-    def admit(self, text: str, nonce: str, network: str) -> Admission:
-        """Check a hello against the challenge's nonce and open a session in the database.
+def ask_chain(parts: Parts, claim: Claim) -> None:
+    """Whom the node works for by the chain itself: the mirror may lag a block behind. Raises SessionOver."""
+    try:
+        found = Views(parts.lookups, parts.deployment).provider_of(claim.node)
+    except ChainError as error:
+        raise SessionOver(RESTART, "the chain can't be asked who answers for this node: try again") from error
+    if found is None or found.lower() != claim.provider:
+        raise SessionOver(REFUSED, f"{claim.provider} has not authorised node {claim.node} on chain")
 
-        Raises SessionOver, DatabaseUnavailable.
-        """
-        parts = self._parts
-        signed = check_signature(parts, text, nonce)
-        node, provider = signed.node.lower(), signed.provider.lower()
-        self._check_authority(node, provider)
-        hello = _read_whole(text)
-        if (hello.node, hello.provider, hello.sealing_key) != (node, provider, signed.sealing_key):
-            raise SessionOver(PROTOCOL, "the hello says something twice")
-        session = secrets.token_hex(16)
-        with parts.db.transaction() as tx:
-            before = nodes.get(tx, node)
-            was_lost = before is not None and before.liveness == Liveness.LOST
-            row = nodes.admit(
-                tx, node, provider, session, hello.sealing_key, hello.version, hello.facts, network=network
-            )
-            wait = backoff(parts.settings, row.losses) if was_lost else 0.0
-            if wait:
-                nodes.shun(tx, node, wait)
-            confirmed, dropped = _sort_containers(tx, node, hello)
-        welcome = Welcome(session=session, confirmed=confirmed, dropped=dropped, resume_after_s=wait)
-        return Admission(node, provider, session, hello.sealing_key, welcome)
 
-    def _check_authority(self, node: str, provider: str) -> None:
-        """By the mirror, and by the chain itself where the mirror says no: it may lag a block behind.
+def admit(parts: Parts, text: str, claim: Claim, network: str) -> Admission:
+    """Read the whole hello of a node that may come in, and open a session in the database.
 
-        The chain is asked a few times a second at most: keys that nobody authorised cost nothing to make.
-        """
-        with self._parts.db.transaction() as tx:
-            row = queries.node_authority(tx, node)
-        if row is not None and row.active and row.provider == provider:
-            return
-        if not self._lookups.take(self._clock()):
-            raise SessionOver(SLOW, "many unknown nodes are asking: try again")
-        try:
-            found = self._parts.views.provider_of(node)
-        except ChainError as error:
-            raise SessionOver(RESTART, "the chain can't be asked who answers for this node: try again") from error
-        if found is None or found.lower() != provider:
-            raise SessionOver(REFUSED, f"{provider} has not authorised node {node} on chain")
+    Raises SessionOver, DatabaseUnavailable.
+    """
+    hello = _read_whole(text)
+    if (hello.node, hello.provider, hello.sealing_key) != (claim.node, claim.provider, claim.sealing_key):
+        raise SessionOver(PROTOCOL, "the hello says something twice")
+    node, provider, session = claim.node, claim.provider, secrets.token_hex(16)
+    with parts.db.transaction() as tx:
+        before = nodes.get(tx, node)
+        was_lost = before is not None and before.liveness == Liveness.LOST
+        row = nodes.admit(tx, node, provider, session, hello.sealing_key, hello.version, hello.facts, network=network)
+        wait = backoff(parts.settings, row.losses) if was_lost else 0.0
+        if wait:
+            nodes.shun(tx, node, wait)
+        confirmed, dropped = _sort_containers(tx, node, hello)
+    welcome = Welcome(session=session, confirmed=confirmed, dropped=dropped, resume_after_s=wait)
+    return Admission(node, provider, session, hello.sealing_key, welcome)
 
 
 def check_signature(parts: Parts, text: str, nonce: str) -> Signed:

@@ -40,6 +40,11 @@ class NodeSocketProtocol(WebSocketsSansIOProtocol):
         self._admitted = False
         self._bucket = Bucket(0.0, _FRAMES_BEFORE_HELLO, 0.0)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the other side left, or is being left."""
+        return bool(self.disconnected or self.transport.is_closing())
+
     def admit(self) -> None:
         """Its sender is known: it may send large messages, and ping now and then."""
         self._admitted = True

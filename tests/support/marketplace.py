@@ -280,6 +280,12 @@ class FakeNode:
 
     def connect(self, containers: tuple[dict[str, Any], ...] = (), **spoil: Any) -> Welcome:
         """Dial, answer the challenge, read the welcome."""
+        self.say_hello(containers, **spoil)
+        self.welcome = Welcome.model_validate_json(self.socket.recv(10))
+        return self.welcome
+
+    def say_hello(self, containers: tuple[dict[str, Any], ...] = (), **spoil: Any) -> None:
+        """Dial and answer the challenge."""
         self.socket: ClientConnection = connect(
             self.service.node_url, max_size=MAX_FRAME_BYTES, proxy=None, ping_interval=None, close_timeout=1
         )
@@ -299,8 +305,6 @@ class FakeNode:
             **spoil,
         }
         self.socket.send(Hello.model_validate(fields).model_dump_json())
-        self.welcome = Welcome.model_validate_json(self.socket.recv(10))
-        return self.welcome
 
     def send(self, type_: str, /, **fields: Any) -> int:
         """Number, check and send a message."""

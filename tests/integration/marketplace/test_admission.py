@@ -1,5 +1,6 @@
 """Who may connect, and what a reconnect confirms."""
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from everlease.chain.keys import Key
+from everlease.chain.views import Views
 from everlease.db import nodes
 from everlease.db.models.mirror import NodeAuthRow
-from marketplace.gateway import admission
-from marketplace.gateway.session import SLOW, SessionOver
+from marketplace.gateway import admission, greeting
+from marketplace.gateway.session import REFUSED, SLOW
 from marketplace.networks import Bucket
 from tests.support.deployed import Market, key
 from tests.support.gateway import award, topics
 from tests.support.marketplace import FakeNode, Service, make_award, mirror_stake
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.anvil
 
@@ -126,15 +130,81 @@ def test_the_networks_of_staked_nodes_are_known(service: Service, market: Market
         assert nodes.known_networks(tx, days=7) == frozenset()
 
 
+def mirror_authority(service: Service, market: Market) -> None:
+    with service.db.transaction() as tx:
+        tx.merge(NodeAuthRow(node=market.node.address, provider=market.provider.address, active=True, block=1))
+
+
 def test_keys_that_nobody_authorised_wait_their_turn_for_the_chain(
     service: Service, market: Market, node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bucket, "take", lambda self, now: False)
-    registrar = admission.Registrar(service.parts)
-    with pytest.raises(SessionOver) as refused:
-        registrar._check_authority(key(6).address, market.provider.address)
-    assert refused.value.code == SLOW
+    monkeypatch.setattr(Bucket, "take", lambda self, now: self._most != greeting._MOST_LOOKS)
+    with pytest.raises(ConnectionClosed) as ended:
+        FakeNode(service, market, key(6), market.provider).connect()
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == SLOW
+    mirror_authority(service, market)
+    node.connect()
+
+
+def test_a_chain_that_hangs_keeps_out_only_nodes_that_the_mirror_does_not_know(
+    service: Service, market: Market, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror_authority(service, market)
+    go_on, refused = threading.Event(), []
+
+    def hangs(*_: object) -> None:
+        go_on.wait(20)
+
+    def come(number: int) -> None:
+        with pytest.raises(ConnectionClosed) as ended:
+            FakeNode(service, market, Key.of(bytes([number]) * 32), market.provider).connect()
+        assert ended.value.rcvd is not None
+        refused.append(ended.value.rcvd.code)
+
+    monkeypatch.setattr(Views, "provider_of", hangs)
+    strangers = [threading.Thread(target=come, args=(number,)) for number in (6, 7, 8, 9)]
+    try:
+        for stranger in strangers:
+            stranger.start()
+        time.sleep(1)
+        began = time.monotonic()
+        node.connect()
+        assert time.monotonic() - began < 2
+    finally:
+        go_on.set()
+        for stranger in strangers:
+            stranger.join()
+    assert sorted(refused) == [SLOW, SLOW, REFUSED, REFUSED]
+
+
+def test_a_hello_whose_sender_left_admits_nobody(
+    service: Service, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[object] = []
+    go_on = threading.Event()
+    really = admission.check_signature
+
+    def slow(*arguments: Any) -> Any:
+        checked.append(arguments)
+        go_on.wait(20)
+        return really(*arguments)
+
+    monkeypatch.setattr(admission, "check_signature", slow)
+    nodes_ = [FakeNode(service, node.market, node.key, node.provider) for _ in range(4)]
+    try:
+        for it in nodes_:
+            it.say_hello()
+        time.sleep(0.5)
+        assert len(checked) == 2, "strangers have two turns"
+        for it in nodes_:
+            it.socket.close()
+        time.sleep(0.5)
+    finally:
+        go_on.set()
+    wait_for(lambda: service.parts.metrics.greeting._value.get() == 0)
+    time.sleep(0.5)
+    assert len(checked) == 2
     with service.db.transaction() as tx:
-        row = NodeAuthRow(node=market.node.address, provider=market.provider.address, active=True, block=1)
-        tx.merge(row)
-    registrar._check_authority(market.node.address, market.provider.address)
+        row = nodes.get(tx, node.key.address)
+        assert row is None or row.disconnected_at is not None

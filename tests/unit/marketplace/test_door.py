@@ -2,10 +2,10 @@
 
 import pytest
 
-from marketplace.gateway.door import Door, DoorLimits, Place, TooMany
+from marketplace.gateway.door import FRESH_S, Door, DoorLimits, Place, TooMany
 from marketplace.networks import Bucket, Buckets, network_of
 
-LIMITS = DoorLimits(places=8, reserved=3, of_stranger=3, of_known=5, per_second=1, burst=2)
+LIMITS = DoorLimits(places=8, reserved=3, of_nobody=1, of_stranger=3, of_known=5, per_second=1, burst=2)
 
 
 class Visitors:
@@ -60,6 +60,7 @@ def test_places_of_known_networks_are_never_taken_by_strangers() -> None:
     visitors = Visitors(frozenset({known}))
     mine = [visitors.come(known, "known") for _ in range(3)]
     for number in range(50):
+        visitors.now += 1
         visitors.come(f"10.0.{number}.1", "stranger")
     assert set(visitors.driven_out) == {"stranger"}
     assert not any(place.evicted for place in mine)
@@ -67,6 +68,55 @@ def test_places_of_known_networks_are_never_taken_by_strangers() -> None:
         visitors.come(known, "known")
     assert len(visitors.door) == LIMITS.places
     assert set(visitors.driven_out) == {"stranger"}, "a known one takes a stranger's place"
+
+
+def test_when_all_known_nodes_come_at_once_nobody_loses_the_place_where_its_hello_waits() -> None:
+    addresses = [f"10.1.{number // 250}.{number % 250}" for number in range(300)]
+    visitors = Visitors(frozenset(addresses), DoorLimits())
+    refused = 0
+    for address in addresses:
+        visitors.now += 0.001
+        try:
+            visitors.come(address).spoke = True
+        except TooMany:
+            refused += 1
+    assert (visitors.driven_out, refused, len(visitors.door)) == ([], 44, 256)
+
+
+def test_a_socket_that_stays_silent_gives_way_to_another_network() -> None:
+    visitors = Visitors()
+    places = [visitors.come(f"10.0.{number}.1") for number in range(5)]
+    with pytest.raises(TooMany):
+        visitors.come("10.0.9.1")
+    visitors.now = FRESH_S
+    for place in places[:2]:
+        place.spoke = True
+    visitors.come("10.0.9.1")
+    assert visitors.driven_out == ["10.0.2.1"], "the oldest of the silent"
+
+
+def test_of_a_crowd_whose_hellos_wait_the_last_goes() -> None:
+    visitors = Visitors()
+    for number in range(3):
+        visitors.come("10.0.0.1", f"crowd {number}").spoke = True
+    for number in range(1, 4):
+        visitors.come(f"10.0.{number}.1").spoke = True
+    assert visitors.driven_out == ["crowd 2"]
+    visitors.come("10.0.0.1", "newest").spoke = True
+    assert visitors.driven_out == ["crowd 2", "crowd 1"]
+
+
+def test_a_few_known_networks_leave_places_to_strangers() -> None:
+    known = [f"192.0.2.{number}" for number in range(4)]
+    visitors = Visitors(frozenset(known), DoorLimits())
+    for number in range(256):
+        visitors.come(known[number % 4], "known")
+    mine = [visitors.come(f"10.0.{number}.1", "stranger") for number in range(16)]
+    for number in range(512):
+        visitors.come(known[number % 4], "known")
+    assert set(visitors.driven_out) == {"known"}
+    assert len(visitors.door) == 256
+    assert not any(place.evicted for place in mine)
 
 
 def test_a_known_network_has_a_limit_too() -> None:

@@ -1,5 +1,6 @@
 """What somebody who has proved nothing can cost the gateway: served for real, with no database behind it."""
 
+import asyncio
 import json
 import threading
 import time
@@ -195,3 +196,26 @@ def test_a_hello_that_does_not_come_ends_the_connection(monkeypatch: pytest.Monk
             socket.recv(5)
         assert ended.value.rcvd is not None
         assert "no hello" in ended.value.rcvd.reason
+
+
+def test_a_database_that_was_away_at_the_start_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it answers, every known node counts as a stranger."""
+    answers = iter([DatabaseUnavailable("not yet"), frozenset({"192.0.2.1"})])
+
+    def networks(_: object) -> frozenset[str]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(greeting.Greeter, "_known_networks", networks)
+
+    async def scene() -> None:
+        greeter = greeting.Greeter(cast(Parts, SimpleNamespace(settings=settings())))
+        looking = asyncio.create_task(greeter.keep_known(lambda: None))
+        async with asyncio.timeout(5):
+            while not greeter.door._known:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        looking.cancel()
+
+    asyncio.run(scene())
