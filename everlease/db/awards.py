@@ -105,6 +105,11 @@ def held_by(tx: Tx, node: str) -> Sequence[AwardRow]:
     ).all()
 
 
+def ever_given(tx: Tx, node: str) -> bool:
+    """Whether a node was given a job at any time."""
+    return tx.scalar(select(AwardRow.id).where(AwardRow.node == node).limit(1)) is not None
+
+
 def unreported(tx: Tx, before: datetime) -> Sequence[AwardRow]:
     """Awards that started, whose nodes are connected since before then, were heard since, and did not mention them."""
     return tx.scalars(

@@ -14,20 +14,22 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.websockets import WebSocket
 
-from everlease.db import nodes
+from everlease.db import awards, nodes
 from everlease.db.engine import DatabaseUnavailable
 from everlease.wire.node import FromNode, from_node
 from marketplace.gateway.admission import first_problem
 from marketplace.gateway.dispatch import Dispatcher, Threads
 from marketplace.gateway.greeting import LOOK_EVERY_S, Greeter, NotReceived
 from marketplace.gateway.hub import Hub
-from marketplace.gateway.session import GONE, PROTOCOL, RESTART, NodeSession, SessionOver, close_socket
+from marketplace.gateway.session import GONE, PROTOCOL, RESTART, TOO_LARGE, NodeSession, SessionOver, close_socket
 from marketplace.parts import Parts
 
 IDLE_S = 30.0
 """A connection over which nothing comes is cut: the node's side of it may be gone without a word."""
-LIGHT_CHARACTERS = 16 * 1024
-"""A longer message is read in a thread, one at a time, so that heartbeats come between."""
+LIGHT_CHARACTERS = 128 * 1024
+"""A longer message is read in a thread, one at a time, so that heartbeats come between. An agent's output isn't."""
+OTHERS_CHARACTERS = 4 * 1024
+"""The same for nodes that never had a job: theirs wait for each other only, and have LIGHT_CHARACTERS at most."""
 _log = structlog.get_logger("marketplace.gateway")
 
 router = APIRouter()
@@ -48,7 +50,7 @@ class Gateway:
         self._threads = Threads()
         self.hub = Hub(parts, self._threads.work)
         self._greeter = Greeter(parts)
-        self._heavy = CapacityLimiter(1)
+        self._heavy, self._others = CapacityLimiter(1), CapacityLimiter(1)
         self._closing = False
 
     def start(self) -> None:
@@ -118,9 +120,11 @@ class Gateway:
                     text = await session.receive()
             except TimeoutError:
                 raise SessionOver(PROTOCOL, f"nothing came for {IDLE_S:.0f} s") from None
-            if (delay := session.pace.delay(len(text), time.monotonic())) > 0:
-                await asyncio.sleep(delay)
-            message = await self._parse(text)
+            try:
+                await self._wait_for_pace(session, len(text))
+            except DatabaseUnavailable as error:
+                raise SessionOver(RESTART, "the database is away: send it again") from error
+            message = await self._parse(session, text)
             session.check_number(message.seq)
             self._parts.metrics.messages.labels(message.type).inc()
             try:
@@ -129,13 +133,28 @@ class Gateway:
                 # Not closing would let the next heartbeat's answer acknowledge a message that was lost.
                 raise SessionOver(RESTART, "the database is away: send it again") from error
 
-    async def _parse(self, text: str) -> FromNode:
+    async def _wait_for_pace(self, session: NodeSession, size: int) -> None:
+        delay = session.pace.delay(size, time.monotonic())
+        unsure = not session.proven and (delay > 0 or size > OTHERS_CHARACTERS)
+        if unsure and await to_thread.run_sync(self._had_a_job, session, limiter=self._threads.work):
+            session.prove()
+        elif delay > 0:
+            await asyncio.sleep(delay)
+
+    async def _parse(self, session: NodeSession, text: str) -> FromNode:
+        if not session.proven and len(text) > LIGHT_CHARACTERS:
+            raise SessionOver(TOO_LARGE, f"a node that never had a job says at most {LIGHT_CHARACTERS} at once")
         try:
-            if len(text) <= LIGHT_CHARACTERS:
+            if len(text) <= (LIGHT_CHARACTERS if session.proven else OTHERS_CHARACTERS):
                 return from_node.validate_json(text)
-            return await to_thread.run_sync(from_node.validate_json, text, limiter=self._heavy)
+            limiter = self._heavy if session.proven else self._others
+            return await to_thread.run_sync(from_node.validate_json, text, limiter=limiter)
         except ValidationError as error:
             raise SessionOver(PROTOCOL, f"a message is malformed: {first_problem(error)}") from error
+
+    def _had_a_job(self, session: NodeSession) -> bool:
+        with self._parts.db.transaction() as tx:
+            return awards.ever_given(tx, session.node)
 
     def _note_gone(self, session: NodeSession) -> None:
         with self._parts.db.transaction() as tx:

@@ -1,13 +1,22 @@
 """Logs, notices, probes, tokens, drain."""
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
+from websockets.exceptions import ConnectionClosed
 
 from everlease.db.models.jobs import AwardRow
-from tests.support.deployed import key
+from everlease.db.models.mirror import NodeAuthRow
+from everlease.wire.node import from_node
+from marketplace.gateway import endpoint
+from marketplace.gateway.endpoint import LIGHT_CHARACTERS
+from provider_agent.logs import CHUNK_BYTES
+from tests.support.deployed import Market, key
 from tests.support.gateway import award, open_auction, topics
 from tests.support.marketplace import FakeNode, Service, make_award
 
@@ -90,3 +99,63 @@ def end(service: Service, held: AwardRow, seconds_ago: float) -> None:
         row = tx.get_one(AwardRow, held.id)
         row.ended_at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
         row.outcome = row.outcome or "migrated"
+
+
+def test_a_node_that_never_had_a_job_says_nothing_long(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    node.send("log", job_id=job_id, fence=1, stream="stdout", offset=0, text="x" * (LIGHT_CHARACTERS - 1000))
+    assert node.expect("refusal").of == "log"
+    node.send("log", job_id=job_id, fence=1, stream="stdout", offset=0, text="x" * LIGHT_CHARACTERS)
+    with pytest.raises(ConnectionClosed) as ended:
+        node.socket.recv(10)
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == 1009
+
+
+def test_a_node_may_say_much_as_soon_as_it_has_a_job_and_afterwards(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    """The first commit comes right after Start; the last may wait at the node until it is connected again."""
+    node.connect()
+    held = award(service, node, job_id)
+    node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=0, text="x" * 2 * LIGHT_CHARACTERS)
+    node.beat()
+    end(service, held, seconds_ago=3600)
+    node.close()
+    node.connect()
+    node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=0, text="x" * 2 * LIGHT_CHARACTERS)
+    assert node.expect("refusal").of == "log"
+    node.beat()
+
+
+def test_nodes_that_never_had_a_job_do_not_hold_up_those_that_have(
+    service: Service, market: Market, node: FakeNode, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one's message takes long to read, another's output goes on."""
+    other = FakeNode(service, market, key(7), market.provider)
+    with service.db.transaction() as tx:
+        tx.add(NodeAuthRow(node=other.key.address, provider=market.provider.address, active=True, block=1))
+    other.connect()
+    node.connect()
+    held = award(service, node, job_id)
+    go_on, reading = threading.Event(), threading.Event()
+
+    class Slow:
+        def validate_json(self, said: str) -> Any:
+            if "costly" in said:
+                reading.set()
+                go_on.wait(20)
+            return from_node.validate_json(said)
+
+    monkeypatch.setattr(endpoint, "from_node", Slow())
+    try:
+        other.send("facts", facts={"costly": "x" * 30_000})
+        assert reading.wait(10)
+        began = time.monotonic()
+        node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=0, text="x" * CHUNK_BYTES)
+        node.send("log", job_id=job_id, fence=held.fence, stream="stdout", offset=CHUNK_BYTES, text="x" * 200_000)
+        node.beat()
+        assert time.monotonic() - began < 4
+    finally:
+        go_on.set()
+        other.close()
