@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.frames import CloseCode
 
 from everlease.chain.typed_data import Domain
 from everlease.wire.node import (
@@ -127,6 +128,11 @@ class Session:
             self._waiting.pop(sent)()
 
 
+def _is_refusal(closed: ConnectionClosed) -> bool:
+    """Whether the marketplace will say the same again soon. It is busy or restarts, or the line broke, otherwise."""
+    return closed.rcvd is not None and (closed.rcvd.code >= 4000 or closed.rcvd.code == CloseCode.MESSAGE_TOO_BIG)
+
+
 class Link:
     """Keeps a session open. `run` lasts until it is cancelled; `send` and `deliver` may be called at any time."""
 
@@ -194,6 +200,7 @@ class Link:
                     wait = FIRST_WAIT_S
                 log.warning("link to the marketplace: %s; trying again", error)
                 longest = REFUSED_WAIT_S if isinstance(error, HandshakeRefused) else LONGEST_WAIT_S
+                wait = min(wait, longest)
             finally:
                 await self._become(None)
             await asyncio.sleep(max(pause, wait * random.uniform(0.5, 1.0)))  # noqa: S311  (jitter, no secret)
@@ -225,7 +232,7 @@ class Link:
         return 0.0
 
     async def _greet(self, socket: ClientConnection, listener: Listener) -> Session:
-        """Challenge, hello, welcome. Raises HandshakeRefused."""
+        """Challenge, hello, welcome. Raises HandshakeRefused, and LinkDown where the marketplace only can't now."""
         async with asyncio.timeout(GREETING_S):
             challenge = Challenge.model_validate_json(await socket.recv())
         if Domain(challenge.chain_id, challenge.escrow.lower()) != self._deployment:
@@ -244,8 +251,11 @@ class Link:
         try:
             async with asyncio.timeout(GREETING_S):
                 welcome = Welcome.model_validate_json(await socket.recv())
-        except (WebSocketException, ValidationError) as error:
-            raise HandshakeRefused(f"the marketplace did not admit this node ({str(error)[:200]})") from error
+        except ConnectionClosed as error:
+            told = f"the marketplace did not admit this node ({str(error)[:200]})"
+            raise (HandshakeRefused if _is_refusal(error) else LinkDown)(told) from error
+        except ValidationError as error:
+            raise HandshakeRefused(f"the marketplace welcomed this node strangely ({str(error)[:200]})") from error
         return Session(socket, challenge, welcome)
 
     async def _become(self, session: Session | None) -> None:

@@ -259,6 +259,62 @@ def test_another_escrow_gets_no_signature(journal: Journal) -> None:
     assert asyncio.run(meet(server, journal, work)).sessions == []
 
 
+class Closer(Server):
+    """Ends each connection after the hello, with the next of these codes; the last one repeats. None: aborted."""
+
+    def __init__(self, *codes: int | None) -> None:
+        super().__init__()
+        self.codes = list(codes)
+
+    async def serve(self, socket: ServerConnection) -> None:
+        code = self.codes[min(self.connections, len(self.codes) - 1)]
+        self.connections += 1
+        terms = {"chain_id": DOMAIN.chain_id, "escrow": DOMAIN.contract}
+        challenge = Challenge(nonce="0x" + "42" * 32, **terms, fence_after=4, heartbeat_every=1)
+        await socket.send(challenge.model_dump_json())
+        await socket.recv()
+        if code is None:
+            socket.transport.abort()
+        else:
+            await socket.close(code, "busy")
+
+
+async def waits(journal: Journal, monkeypatch: pytest.MonkeyPatch, server: Server, times: int) -> list[float]:
+    """The longest that a link may sleep after each of so many ends of its connection, if chance wants it so."""
+    slept: list[float] = []
+    really = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if 0.1 <= seconds < 20:  # 20: the server's own, until its next ping
+            slept.append(seconds)
+            seconds = 0.01
+        await really(seconds)
+
+    async def work(link: Link, _: Ears) -> None:
+        while len(slept) < times:
+            await really(0.01)
+
+    monkeypatch.setattr("provider_agent.link.random.uniform", lambda low, high: high)
+    monkeypatch.setattr("provider_agent.link.asyncio.sleep", sleep)
+    await meet(server, journal, work)
+    return slept[:times]
+
+
+@pytest.mark.parametrize("code", [1013, 1012, 1001, None])
+def test_a_marketplace_that_is_busy_is_asked_again_soon(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    found = asyncio.run(waits(journal, monkeypatch, Closer(code), 8))
+    assert found == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0]
+
+
+def test_a_refusal_is_asked_about_less_and_less_until_it_is_none(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = asyncio.run(waits(journal, monkeypatch, Closer(*[4001] * 8, 1013), 10))
+    assert found[4:] == [3.2, 6.4, 12.8, 15.0, 2.0, 2.0]
+
+
 def test_a_message_that_comes_together_with_a_cancellation_does_not_swallow_it() -> None:
     class Socket:
         def __init__(self) -> None:
