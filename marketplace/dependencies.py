@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from marketplace.networks import network_of
+from marketplace.networks import network_of, site_of
 from marketplace.parts import Parts
 from marketplace.problems import ProblemError
 
@@ -48,8 +48,10 @@ def caller_of(parts: PartsDep, token: Annotated[str, Depends(presented_token)]) 
 
 
 def limited_client(request: Request, parts: PartsDep) -> None:
-    """Count an attempt to sign in by the caller's network; raises ProblemError (429)."""
-    parts.auth_limit.admit(network_of(request.client.host if request.client else "unknown"))
+    """Count an attempt to sign in by the caller's network, and by its site; raises ProblemError (429)."""
+    network = network_of(request.client.host if request.client else "unknown")
+    parts.auth_limit.admit(network)
+    parts.auth_site_limit.admit(site_of(network))
 
 
 CallerDep = Annotated[str, Depends(caller_of)]

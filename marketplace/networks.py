@@ -1,4 +1,6 @@
-"""Limits by network: an IPv4 address, or the /64 that a single IPv6 subscriber has at least."""
+"""Limits by network: an IPv4 address, or the /64 that a single IPv6 subscriber has at least; and by site, as one
+subscriber may have up to a /48.
+"""
 
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -17,6 +19,15 @@ def network_of(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def site_of(network: str) -> str:
+    """The widest network that may be one subscriber's: the /48 of an IPv6 network, anything else itself."""
+    try:
+        parsed = ip_network(network)
+    except ValueError:
+        return network
+    return str(parsed.supernet(new_prefix=48)) if parsed.prefixlen == 64 else network
 
 
 class Bucket:

@@ -40,6 +40,7 @@ class Parts:
     sign_in: SignIn
     orders: OrderDesk
     auth_limit: RateLimit
+    auth_site_limit: RateLimit
     followers: Followers
     metrics: Metrics
     tasks: TaskSupervisor
@@ -75,6 +76,7 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
         sign_in=SignIn(settings, deployment.chain_id, db, chain),
         orders=OrderDesk(deployment, chain, settings.watcher),
         auth_limit=RateLimit(settings.auth_attempts_per_minute),
+        auth_site_limit=RateLimit(settings.auth_attempts_per_minute * 4),
         followers=Followers(),
         metrics=Metrics(tasks.roster),
         tasks=tasks,

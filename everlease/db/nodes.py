@@ -157,12 +157,18 @@ def connected(tx: Tx) -> Sequence[NodeRow]:
     ).all()
 
 
-def known_networks(tx: Tx, days: float) -> frozenset[str]:
-    """The networks from which nodes of providers with a stake were heard in the last ``days``."""
+def known_networks(tx: Tx, days: float, least: int) -> frozenset[str]:
+    """The networks from which nodes were heard in the last ``days`` whose providers have ``least`` staked (base units),
+    and something.
+    """
     query = (
         select(NodeRow.network)
         .join(ProviderRow, ProviderRow.provider == NodeRow.provider)
-        .where(ProviderRow.staked > 0, NodeRow.network != "", NodeRow.last_seen > _now() - timedelta(days=days))
+        .where(
+            ProviderRow.staked >= max(least, 1),
+            NodeRow.network != "",
+            NodeRow.last_seen > _now() - timedelta(days=days),
+        )
     )
     return frozenset(tx.scalars(query.distinct()))
 

@@ -7,10 +7,10 @@ has one, nobody is driven out whose hello waits or who just came: the newcomer h
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from marketplace.networks import Buckets, network_of
+from marketplace.networks import Buckets, network_of, site_of
 
 
 class TooMany(Exception):
@@ -23,7 +23,7 @@ class TooMany(Exception):
 class DoorLimits:
     """``places`` in all, ``reserved`` of them for known networks, ``of_nobody`` for strangers; of one network at most
     ``of_stranger`` or ``of_known``, and new ones at most ``per_second`` and ``burst`` (known networks: eight times
-    that).
+    that). A site, where that is wider than a network, has twice the places and four times the knocks.
     """
 
     places: int = 256
@@ -36,8 +36,20 @@ class DoorLimits:
 
 
 _KNOWN_FASTER = 8
+_SITE_WIDER, _SITE_FASTER = 2, 4
 FRESH_S = 1.0
 """So long a socket may stay silent before one of a network that has no other place takes its own."""
+
+
+class _Knocks:
+    """How often networks, and their sites, may come."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._networks = Buckets(per_second, burst)
+        self._sites = Buckets(per_second * _SITE_FASTER, burst * _SITE_FASTER)
+
+    def take(self, network: str, now: float) -> bool:
+        return self._networks.take(network, now) and self._sites.take(site_of(network), now)
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +59,7 @@ class Place:
     """
 
     network: str
+    site: str
     known: bool
     since: float
     evict: Callable[[], object]
@@ -59,9 +72,9 @@ class Door:
 
     def __init__(self, limits: DoorLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
-        self._strangers = Buckets(limits.per_second, limits.burst)
-        self._friends = Buckets(limits.per_second * _KNOWN_FASTER, limits.burst * _KNOWN_FASTER)
-        self._waiting: dict[str, list[Place]] = {}
+        faster = limits.per_second * _KNOWN_FASTER, limits.burst * _KNOWN_FASTER
+        self._strangers, self._friends = _Knocks(limits.per_second, limits.burst), _Knocks(*faster)
+        self._waiting: list[Place] = []
         self._known: frozenset[str] = frozenset()
 
     def know(self, networks: frozenset[str]) -> None:
@@ -71,59 +84,60 @@ class Door:
     def check(self, address: str) -> None:
         """Count a knock. Raises TooMany."""
         network = network_of(address)
-        buckets = self._friends if network in self._known else self._strangers
-        if not buckets.take(network, self._clock()):
+        knocks = self._friends if network in self._known else self._strangers
+        if not knocks.take(network, self._clock()):
             raise TooMany
 
     def enter(self, address: str, evict: Callable[[], object]) -> Place:
         """Take a place, if need be somebody else's. Raises TooMany."""
         network = network_of(address)
-        place = Place(network, network in self._known, self._clock(), evict)
-        if (crowded := self._crowd(place)) is not None:
-            self._evict(self._victim(crowded, place))
-        self._waiting.setdefault(network, []).append(place)
+        place = Place(network, site_of(network), network in self._known, self._clock(), evict)
+        if (crowd := self._crowd(place)) is not None:
+            self._evict(self._victim(crowd, place))
+        self._waiting.append(place)
         return place
 
     def _crowd(self, place: Place) -> list[Place] | None:
         """Those of whom one has to go before this one may come; None where there is a place."""
-        limits, mine = self._limits, self._waiting.get(place.network, [])
-        if len(mine) >= (limits.of_known if place.known else limits.of_stranger):
+        limits = self._limits
+        of_one = limits.of_known if place.known else limits.of_stranger
+        mine = [other for other in self._waiting if other.network == place.network]
+        if len(mine) >= of_one:
             return mine
-        everybody = [other for places in self._waiting.values() for other in places]
-        strangers = [other for other in everybody if not other.known]
+        alike = [other for other in self._waiting if other.site == place.site and other.known == place.known]
+        if len(alike) >= of_one * _SITE_WIDER:
+            return alike
+        strangers = [other for other in self._waiting if not other.known]
         if not place.known and len(strangers) >= limits.places - limits.reserved:
             return strangers
-        if len(everybody) < limits.places:
+        if len(self._waiting) < limits.places:
             return None
         theirs = len(strangers) > limits.of_nobody if place.known else len(strangers) >= limits.of_nobody
-        return strangers if theirs else [other for other in everybody if other.known]
+        return strangers if theirs else [other for other in self._waiting if other.known]
 
     def _victim(self, crowd: list[Place], newcomer: Place) -> Place:
-        silent = _largest(other for other in crowd if not other.spoke)
         # Strangers make room for known networks at once: those have this place only while nobody they know wants it.
         at_once = newcomer.known and not crowd[0].known
-        if silent and (len(silent) > 1 or at_once or self._clock() - silent[0].since >= FRESH_S):
+        silent, alone = _largest([other for other in crowd if not other.spoke])
+        if silent and (not alone or at_once or self._clock() - silent[0].since >= FRESH_S):
             return silent[0]
-        most = _largest(crowd)
-        if len(most) > 1 or at_once:
-            return next((other for other in most if not other.spoke), most[-1])
-        raise TooMany
+        most, alone = _largest(crowd)
+        if alone and not at_once:
+            raise TooMany
+        return next((other for other in most if not other.spoke), most[-1])
 
     def leave(self, place: Place) -> None:
         """Give a place back; again is fine."""
-        of_network = self._waiting.get(place.network, [])
-        if place in of_network:
-            of_network.remove(place)
-            if not of_network:
-                del self._waiting[place.network]
+        if place in self._waiting:
+            self._waiting.remove(place)
 
     def clear(self) -> None:
         """Drive everybody out."""
-        for place in [place for places in self._waiting.values() for place in places]:
+        for place in list(self._waiting):
             self._evict(place)
 
     def __len__(self) -> int:
-        return sum(len(places) for places in self._waiting.values())
+        return len(self._waiting)
 
     def _evict(self, place: Place) -> None:
         self.leave(place)
@@ -131,9 +145,16 @@ class Door:
         place.evict()
 
 
-def _largest(places: Iterable[Place]) -> list[Place]:
-    """The places of the network that has most of them, in the order in which they were taken."""
-    networks: dict[str, list[Place]] = {}
+def _largest(places: list[Place]) -> tuple[list[Place], bool]:
+    """Of the site that has most places those of its largest network, in the order in which they were taken; and whether
+    that is all the site has, and one.
+    """
+    site = _most(places, lambda place: place.site)
+    return _most(site, lambda place: place.network), len(site) == 1
+
+
+def _most(places: list[Place], key: Callable[[Place], str]) -> list[Place]:
+    groups: dict[str, list[Place]] = {}
     for place in places:
-        networks.setdefault(place.network, []).append(place)
-    return max(networks.values(), key=len, default=[])
+        groups.setdefault(key(place), []).append(place)
+    return max(groups.values(), key=len, default=[])

@@ -196,7 +196,7 @@ class Greeter:
 
     def _known_networks(self) -> frozenset[str]:
         with self._parts.db.transaction() as tx:
-            return nodes.known_networks(tx, KNOWN_FOR_DAYS)
+            return nodes.known_networks(tx, KNOWN_FOR_DAYS, self._parts.settings.suggested_min_collateral)
 
 
 def _stay(socket: WebSocket) -> None:

@@ -114,20 +114,23 @@ def test_a_node_that_was_lost_waits_before_it_is_asked_again(service: Service, n
 
 
 def test_the_networks_of_staked_nodes_are_known(service: Service, market: Market, node: FakeNode) -> None:
-    """Places are kept for them; the network of a node without a stake is anybody's."""
+    """Places are kept for them; the network of a node with next to no stake is anybody's."""
+
+    def known() -> frozenset[str]:
+        return greeting.Greeter(service.parts)._known_networks()
+
     node.connect()
-    with service.db.transaction() as tx:
-        assert nodes.known_networks(tx, days=7) == {"127.0.0.1"}
-    mirror_stake(service.db, market.provider, staked=0)
-    with service.db.transaction() as tx:
-        assert nodes.known_networks(tx, days=7) == frozenset()
-    mirror_stake(service.db, market.provider)
+    assert known() == {"127.0.0.1"}
+    for staked in (0, 1, service.settings.suggested_min_collateral - 1):
+        mirror_stake(service.db, market.provider, staked=staked)
+        assert known() == frozenset()
+    mirror_stake(service.db, market.provider, staked=service.settings.suggested_min_collateral)
+    assert known() == {"127.0.0.1"}
     with service.db.transaction() as tx:
         row = nodes.get(tx, node.key.address)
         assert row is not None
         row.last_seen = datetime.now(UTC) - timedelta(days=8)
-    with service.db.transaction() as tx:
-        assert nodes.known_networks(tx, days=7) == frozenset()
+    assert known() == frozenset()
 
 
 def mirror_authority(service: Service, market: Market) -> None:

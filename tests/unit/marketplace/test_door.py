@@ -3,7 +3,7 @@
 import pytest
 
 from marketplace.gateway.door import FRESH_S, Door, DoorLimits, Place, TooMany
-from marketplace.networks import Bucket, Buckets, network_of
+from marketplace.networks import Bucket, Buckets, network_of, site_of
 
 LIMITS = DoorLimits(places=8, reserved=3, of_nobody=1, of_stranger=3, of_known=5, per_second=1, burst=2)
 
@@ -117,6 +117,41 @@ def test_a_few_known_networks_leave_places_to_strangers() -> None:
     assert set(visitors.driven_out) == {"known"}
     assert len(visitors.door) == 256
     assert not any(place.evicted for place in mine)
+
+
+@pytest.mark.parametrize(
+    ("network", "site"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::/64", "2001:db8:1::/48"), ("any/64", "any/64"), ("", "")],
+)
+def test_a_line_with_many_ipv6_networks_is_one_site(network: str, site: str) -> None:
+    assert site_of(network) == site
+
+
+def test_a_line_with_many_ipv6_networks_drives_out_itself_and_nobody_else() -> None:
+    visitors = Visitors(limits=DoorLimits())
+    alone = [visitors.come(f"10.0.{number}.1", "alone") for number in range(100)]
+    pair = [visitors.come("10.1.0.1", "pair") for _ in range(2)]
+    for number in range(300):
+        visitors.come(f"2001:db8:1:{number:x}::1", "line")
+    assert not any(place.evicted for place in (*alone, *pair))
+    assert set(visitors.driven_out) == {"line"}
+
+
+def test_a_line_with_many_ipv6_networks_has_twice_the_places_of_one() -> None:
+    visitors = Visitors(limits=DoorLimits())
+    for number in range(100):
+        visitors.come(f"2001:db8:1:{number:x}::1", str(number))
+    assert len(visitors.door) == 64
+    assert visitors.driven_out[:2] == ["0", "1"]
+
+
+def test_a_line_with_many_ipv6_networks_knocks_four_times_as_often_as_one() -> None:
+    visitors = Visitors()
+    for number in range(8):
+        visitors.door.check(f"2001:db8:1:{number}::1")
+    with pytest.raises(TooMany):
+        visitors.door.check("2001:db8:1:ffff::1")
+    visitors.door.check("2001:db8:2::1")
 
 
 def test_a_known_network_has_a_limit_too() -> None:
