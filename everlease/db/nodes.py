@@ -148,13 +148,14 @@ def get(tx: Tx, node: str) -> NodeRow | None:
     return tx.get(NodeRow, node)
 
 
-def connected(tx: Tx) -> Sequence[NodeRow]:
-    """Nodes with an open session, LOST ones left out."""
-    return tx.scalars(
-        select(NodeRow)
-        .where(NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST")
-        .order_by(NodeRow.address)
-    ).all()
+def connected(tx: Tx, only: str | None = None) -> Sequence[NodeRow]:
+    """Nodes with an open session, LOST ones left out; or ``only`` this one, if it is one of them."""
+    wanted = select(NodeRow).where(
+        NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST"
+    )
+    if only is not None:
+        wanted = wanted.where(NodeRow.address == only)
+    return tx.scalars(wanted.order_by(NodeRow.address)).all()
 
 
 def known_networks(tx: Tx, days: float, least: int) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Calls for bids, and the bids that come back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from everlease.chain import typed_data
@@ -25,12 +26,21 @@ class Calling:
     nodes: frozenset[str]
 
 
-def calls(parts: Parts, auction_id: int | None = None) -> list[Calling]:
-    """The calls of all open auctions, or of one; who was asked and who was unfit is written down."""
+def calls(parts: Parts, auction_id: int | None = None, only: str | None = None) -> list[Calling]:
+    """The calls of all open auctions, or of one; who was asked and who was unfit is written down.
+
+    With ``only`` that node alone is looked at, but for auctions with which nobody was looked at yet.
+    """
     with parts.db.transaction() as tx:
         found = auctions.open_auctions(tx, auction_id)
-        connected = nodes.connected(tx) if found else ()
-        return [_call(tx, item, list(connected), parts.clock()) for item in found]
+        alone = {item.auction.id for item in found if only is not None and (item.auction.asked or item.auction.unfit)}
+        rows = nodes.connected(tx, only if len(alone) == len(found) else None) if found else ()
+        free = queries.free_stakes(tx, {row.provider for row in rows})
+        called = []
+        for item in found:
+            looked_at = [row for row in rows if row.address == only or item.auction.id not in alone]
+            called.append(_call(tx, item, looked_at, free, parts.clock()))
+        return called
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +103,14 @@ def take_decline(parts: Parts, node: str, message: Decline) -> None:
             auctions.add_decline(tx, item.auction, node, message.reason)
 
 
-def _call(tx: Tx, item: OpenAuction, connected: list[NodeRow], now: float) -> Calling:
+def _call(tx: Tx, item: OpenAuction, rows: list[NodeRow], free: Mapping[str, int], now: float) -> Calling:
     auction, job, head = item.auction, item.job, item.checkpoint
     spec = jobspec.from_dict(job.spec)
     requirements = restores.requirements(tx, job, auction.plan, auction.mode)
     wanted = max(int(job.order["min_collateral"]), 1)
-    free = queries.free_stakes(tx, {row.provider for row in connected})
     reasons: dict[str, str] = {}
     fit: set[str] = set()
-    for row in connected:
+    for row in rows:
         reason = _not_now(row, auction.excluded, now) or _too_poor(free[row.provider], wanted)
         reason = reason or unfit(row.facts, spec, auction.mode, requirements)
         if reason is None:

@@ -146,7 +146,7 @@ class Hub:
 
     async def _call_for_bids(self, auction_id: int | None, only: NodeSession | None) -> None:
         """Send open calls to the fitting nodes that are connected here, each once per connection."""
-        for call in await self._thread(bidding.calls, auction_id):
+        for call in await self._thread(bidding.calls, auction_id, only.node if only is not None else None):
             for session in [only] if only is not None else list(self._sessions.values()):
                 if session.node in call.nodes and call.message.auction_id not in session.asked_auctions:
                     session.asked_auctions.add(call.message.auction_id)

@@ -10,6 +10,7 @@ from everlease.db import nodes
 from everlease.db.models.jobs import BidRow
 from everlease.db.models.mirror import NodeAuthRow
 from everlease.db.models.nodes import NodeRow
+from marketplace.gateway import bidding
 from tests.support.deployed import DOLLAR, Market, key
 from tests.support.gateway import auction_row, open_auction, topics
 from tests.support.marketplace import FakeNode, Service, mirror_stake
@@ -141,6 +142,31 @@ def test_a_node_that_connects_during_an_auction_is_asked(service: Service, node:
     auction_id = open_auction(service, job_id)
     node.connect()
     assert node.expect("call_for_bids").auction_id == auction_id
+
+
+def test_a_node_that_connects_later_is_looked_at_alone(
+    service: Service, market: Market, node: FakeNode, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    really = bidding.unfit
+
+    def unfit(facts: dict[str, Any], *more: Any) -> str | None:
+        looked.append(facts["cpu_model"])
+        return really(facts, *more)
+
+    monkeypatch.setattr(bidding, "unfit", unfit)
+    late = FakeNode(service, market, key(7), market.provider, facts={**node.facts, "cpu_model": "late"})
+    with service.db.transaction() as tx:
+        tx.add(NodeAuthRow(node=late.key.address, provider=market.provider.address, active=True, block=1))
+    node.connect()
+    auction_id = open_auction(service, job_id)
+    node.expect("call_for_bids")
+    assert looked == ["test"]
+    late.connect()
+    assert late.expect("call_for_bids").auction_id == auction_id
+    assert looked == ["test", "late"]
+    assert auction_row(service, auction_id).asked == [node.key.address], "and not waited for"
+    late.close()
 
 
 def test_facts_that_are_said_anew_count_at_once(service: Service, node: FakeNode, job_id: str) -> None:
