@@ -66,6 +66,16 @@ def store(tx: Tx, changes: Iterable[Change]) -> None:
     totals.add(tx, moved)
 
 
+def free_stakes(changes: Iterable[Change]) -> dict[str, int]:
+    """By provider, the stake that no lease has locked (base units), of those that these changes are about."""
+    found: dict[str, int] = {}
+    for change in changes:
+        if change.table == ProviderRow.__tablename__:
+            key, staked, locked = map(change.columns.index, ("provider", "staked", "locked"))
+            found.update({row[key]: row[staked] - row[locked] for row in change.rows})
+    return found
+
+
 def put_back(tx: Tx, rows: Mapping[tuple[str, str], Row | None]) -> None:
     """Give (table, key) the row that it had before; None takes the row away."""
     by_table: dict[str, dict[str, Row | None]] = {}

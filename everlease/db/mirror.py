@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from everlease.db import derived
+from everlease.db import derived, nodes
 from everlease.db.copy import NULL, copy_lines, copy_rows, json_text
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
@@ -84,6 +84,8 @@ def apply(
     copy_rows(tx, BlockRow, ("number", "hash", "parent_hash", "timestamp", "events"), headers)
     copy_lines(tx, EventRow, MirroredEvent._fields, event_lines)
     copy_rows(tx, UndoRow, ("block_number", "table", "key", "before"), images)
+    changes = list(changes)
+    nodes.can_lock_more(tx, derived.free_stakes(changes))
     derived.store(tx, changes)
     emit_all(tx, [("chain.changed", told) for told in by_job(events)])
 

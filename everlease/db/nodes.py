@@ -1,6 +1,6 @@
 """Nodes: admission, sightings and liveness. ``last_seen`` is the database's clock at the gateway's write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,15 +62,41 @@ def restate(tx: Tx, node: str, session: str, facts: dict[str, Any]) -> bool:
     Jobs that wait for capacity are woken, but not for a disk that has more or less room: every checkpoint does that.
     What comes too soon after the last such news counts a little later.
     """
-    row, now = _locked(tx, node, session, NodeRow.facts != facts)
+    row, _ = _locked(tx, node, session, NodeRow.facts != facts)
     if row is None:
         return False
     news = _but_room(row.facts) != _but_room(facts)
     row.facts = facts
-    if news and (row.facts_at is None or row.facts_at <= now):
-        row.facts_at = now if row.facts_at is None else max(now, row.facts_at + NEWS_EVERY)
-        emit(tx, "node.restated", {"node": node})
+    if news:
+        _tell(tx, row)
     return True
+
+
+def can_lock_more(tx: Tx, free: Mapping[str, int]) -> None:
+    """These providers' stakes that no lease has locked (base units) are about to be mirrored. Where there is more than
+    before, that is news of one of the provider's connected nodes, as if its facts were others: waiting jobs are woken.
+    """
+    if not free:
+        return
+    firsts = (
+        select(func.min(NodeRow.address), NodeRow.provider, ProviderRow.staked - ProviderRow.locked)
+        .outerjoin(ProviderRow, ProviderRow.provider == NodeRow.provider)
+        .where(NodeRow.provider.in_(free), NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None))
+        .group_by(NodeRow.provider, ProviderRow.staked, ProviderRow.locked)
+        .order_by(func.min(NodeRow.address))
+    )
+    for address, provider, before in tx.execute(firsts).all():
+        if free[provider] > max(before or 0, 0):
+            _tell(tx, tx.get_one(NodeRow, address, with_for_update=True, populate_existing=True))
+
+
+def _tell(tx: Tx, row: NodeRow) -> None:
+    """News of a locked node. What comes too soon after the last counts a little later."""
+    now = tx.scalar(select(_now()))
+    assert isinstance(now, datetime)
+    if row.facts_at is None or row.facts_at <= now:
+        row.facts_at = now if row.facts_at is None else max(now, row.facts_at + NEWS_EVERY)
+        emit(tx, "node.restated", {"node": row.address})
 
 
 def _but_room(facts: dict[str, Any]) -> dict[str, Any]:

@@ -123,9 +123,11 @@ def node_authority(tx: Tx, node: str) -> NodeAuthRow | None:
 
 
 def free_stakes(tx: Tx, providers: Collection[str]) -> dict[str, int]:
-    """By provider, the stake that a lease could lock now (base units), as mirrored; 0 for one that never staked."""
+    """By provider, the stake that a lease could lock now (base units), as mirrored; without those whom the mirror
+    doesn't know: they never staked, or a moment ago.
+    """
     rows = tx.scalars(select(ProviderRow).where(ProviderRow.provider.in_(providers)))
-    return dict.fromkeys(providers, 0) | {row.provider: max(row.staked - row.locked, 0) for row in rows}
+    return {row.provider: max(row.staked - row.locked, 0) for row in rows}
 
 
 def node_page(tx: Tx, after: str | None, limit: int) -> Sequence[NodeRow]:

@@ -209,7 +209,9 @@ def _auction(row: AuctionRow) -> Auction:
 
 
 def _offers(tx: Tx, auction: AuctionRow) -> tuple[SignedOffer, ...]:
-    """Bids with what is known of their nodes; a node that is not connected any more has none."""
+    """Bids with what is known of their nodes. A node that is not connected any more has none, nor has one of whose
+    provider the mirror doesn't know yet.
+    """
     served = (
         select(func.coalesce(func.sum(AwardRow.earned_s), 0.0))
         .where(AwardRow.node == BidRow.node)
@@ -219,7 +221,7 @@ def _offers(tx: Tx, auction: AuctionRow) -> tuple[SignedOffer, ...]:
     rows = tx.execute(
         select(BidRow, NodeRow, ProviderRow, served)
         .join(NodeRow, NodeRow.address == BidRow.node)
-        .outerjoin(ProviderRow, ProviderRow.provider == BidRow.provider)
+        .join(ProviderRow, ProviderRow.provider == BidRow.provider)
         .where(BidRow.auction_id == auction.id, NodeRow.disconnected_at.is_(None), NodeRow.liveness == "ALIVE")
         .order_by(BidRow.id)
         .execution_options(populate_existing=True)
@@ -227,14 +229,14 @@ def _offers(tx: Tx, auction: AuctionRow) -> tuple[SignedOffer, ...]:
     return tuple(_offer(bid, node, provider, served_s) for bid, node, provider, served_s in rows)
 
 
-def _offer(bid: BidRow, node: NodeRow, provider: ProviderRow | None, served_s: float) -> SignedOffer:
+def _offer(bid: BidRow, node: NodeRow, provider: ProviderRow, served_s: float) -> SignedOffer:
     bandwidth = node.facts.get("bandwidth_bps")
     offer = Offer(
         bid=Bid(**bid.bid),
         mtbf_s=int(mean_time_between_losses(served_s, node.losses)),
         missing_bytes=bid.missing_bytes,
         bandwidth_bps=int(bandwidth) if isinstance(bandwidth, int | float) and bandwidth > 0 else _DEFAULT_BANDWIDTH,
-        available_collateral=max(provider.staked - provider.locked, 0) if provider is not None else 0,
+        available_collateral=max(provider.staked - provider.locked, 0),
     )
     return SignedOffer(offer, bid.signature)
 

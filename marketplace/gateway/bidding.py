@@ -61,7 +61,8 @@ def judge(parts: Parts, node: str, provider: str, message: BidMessage) -> Judged
     with parts.db.transaction() as tx:
         found = auctions.open_auctions(tx, message.auction_id)
         authority = queries.node_authority(tx, node)
-        free = queries.free_stakes(tx, [provider])[provider]
+        # What the mirror doesn't know yet it may know when the auction is decided.
+        free = queries.free_stakes(tx, [provider]).get(provider, bid.collateral)
     if not found:
         return Judged(None, bid, "the auction is closed")
     reason = _wrong_party(bid, node, provider)
@@ -111,13 +112,14 @@ def _call(tx: Tx, item: OpenAuction, rows: list[NodeRow], free: Mapping[str, int
     reasons: dict[str, str] = {}
     fit: set[str] = set()
     for row in rows:
-        reason = _not_now(row, auction.excluded, now) or _too_poor(free[row.provider], wanted)
+        reason = _not_now(row, auction.excluded, now) or _too_poor(free.get(row.provider, wanted), wanted)
         reason = reason or unfit(row.facts, spec, auction.mode, requirements)
         if reason is None:
             fit.add(row.address)
         else:
             reasons[row.address] = reason
-    auctions.note_asked(tx, auction.id, fit, reasons)
+    waited_for = {row.address for row in rows if row.address in fit and row.provider in free}
+    auctions.note_asked(tx, auction.id, waited_for, reasons)
     message = CallForBids(
         seq=0,
         auction_id=auction.id,

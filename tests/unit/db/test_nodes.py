@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from everlease.db import Database, Tx, nodes
+from everlease.db import Database, Tx, derived, mirror, nodes
 from everlease.db.models.nodes import NodeRow
 from everlease.db.models.outbox import OutboxRow
+from everlease.domain.mirrored import MirroredBlock
+from indexer.records import Provider
+from indexer.workspace import Workspace
 
 NODE, OTHER = "0x" + "01" * 20, "0x" + "02" * 20
 
@@ -71,3 +74,32 @@ def test_news_yet_to_count_hide_no_other_node(database: Database) -> None:
         later = tx.get_one(NodeRow, NODE).facts_at
         assert nodes.news_at(tx, began) == later
         assert nodes.news_at(tx, began + timedelta(hours=1)) is None
+
+
+def test_a_stake_that_arrives_or_is_freed_wakes_jobs_that_wait(database: Database) -> None:
+    began, blocks = datetime.now(UTC), [MirroredBlock(number, f"0x{number:064x}", "0x", number) for number in range(9)]
+
+    def mirrored(number: int, staked: int, locked: int) -> int:
+        """How often jobs were woken once this is the stake."""
+        with database.transaction() as tx:
+            cursor = mirror.lock(tx, number - 1, blocks[number - 1].hash)
+            rows = Workspace(lambda table, keys: derived.load(tx, table, keys))
+            rows.expect("provider", (NODE, OTHER))
+            rows.put(Provider(NODE, number, staked, locked))
+            rows.put(Provider(OTHER, number, staked, locked))
+            mirror.apply(tx, [blocks[number]], [], [], rows.changes, rows.images)
+            mirror.advance(tx, cursor, blocks[number], head=number, final=number)
+            return wakes(tx)
+
+    with database.transaction() as tx:
+        mirror.start(tx, 1, "0x", "0x", "0x", blocks[0])
+    assert mirrored(1, 0, 0) == 0
+    assert mirrored(2, 10, 0) == 1
+    with database.transaction() as tx:
+        first = nodes.news_at(tx, began)
+    assert mirrored(3, 10, 10) == 1, "less is no news"
+    assert mirrored(4, 10, 0) == 2, "a little later"
+    assert mirrored(5, 30, 10) == 2, "not without bound"
+    with database.transaction() as tx:
+        assert first is not None
+        assert nodes.news_at(tx, first) == first + nodes.NEWS_EVERY
