@@ -51,15 +51,23 @@ class TaskSupervisor:
 
 
 async def _one_run(record: Record, work: Callable[[Alive], Awaitable[None]]) -> tuple[str, BaseException | None]:
-    """Run until it ends or stalls; returns what became of it."""
-    run = asyncio.ensure_future(work(record.alive))
+    """Run until it ends or stalls; returns what became of it. What a run says that was given up counts no more."""
+    given_up = False
+
+    def alive() -> None:
+        if not given_up:
+            record.alive()
+
+    run = asyncio.ensure_future(work(alive))
     try:
         while not run.done():
-            left = record.silent_at_most_s - record.silent_s
-            await asyncio.wait([run], timeout=max(left, 0.0) + GRACE_S)
-            if not run.done() and record.silent_s > record.silent_at_most_s + GRACE_S / 2:
-                return f"said nothing for {record.silent_s:.0f} s", None
+            await asyncio.wait([run], timeout=max(record.silent_at_most_s - record.silent_s, 0.0))
+            if not run.done() and record.silent_s > record.silent_at_most_s:
+                await asyncio.wait([run], timeout=GRACE_S)
+                if not run.done() and record.silent_s > record.silent_at_most_s:
+                    return f"said nothing for {record.silent_s:.0f} s", None
     finally:
+        given_up = True
         if not run.done():
             run.cancel()
             await asyncio.wait([run], timeout=ENDING_S)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -93,13 +94,16 @@ def test_a_task_that_stalls_is_cancelled_and_started_again() -> None:
     assert [what for _, what, _ in told] == ["said nothing for 0 s"]
 
 
-def test_a_loop_that_stood_still_makes_nobody_look_stalled() -> None:
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_loop_that_stood_still_makes_nobody_look_stalled(steps: int) -> None:
+    """Nor does it where the work has a few things to do before it says again that it goes on."""
     told: Told = []
 
     async def work(alive: Alive) -> None:
         while True:
             alive()
-            await asyncio.sleep(0.01)
+            for _ in range(steps):
+                await asyncio.sleep(0.01)
 
     async def scene() -> None:
         supervisor = TaskSupervisor(teller(told))
@@ -111,6 +115,34 @@ def test_a_loop_that_stood_still_makes_nobody_look_stalled() -> None:
 
     asyncio.run(scene())
     assert told == []
+
+
+def test_a_run_that_was_given_up_speaks_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It doesn't end though it was cancelled, and goes on to say that it is alive; the next one says nothing."""
+    monkeypatch.setattr(tasks, "ENDING_S", 0.05)
+    told: Told = []
+    runs: list[int] = []
+    over = asyncio.Event()
+
+    async def work(alive: Alive) -> None:
+        runs.append(1)
+        first = len(runs) == 1
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while first and not over.is_set():
+            alive()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.02)
+
+    async def scene() -> None:
+        supervisor = TaskSupervisor(teller(told))
+        supervisor.start("work", work, silent_at_most_s=0.1)
+        await asyncio.sleep(1)
+        over.set()
+        await supervisor.close()
+
+    asyncio.run(scene())
+    assert len(told) > 1, "the second run was seen to say nothing"
 
 
 def test_a_thread_that_fails_exits_or_ends_is_started_again() -> None:
