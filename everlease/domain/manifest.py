@@ -12,8 +12,11 @@ CID = NewType("CID", str)
 
 MANIFEST_VERSION = 1
 MAX_PAYLOAD_BYTES = 1 << 20
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 1 << 16
+MAX_REFS = 1 << 19
+"""Block references of a checkpoint, zeros included: 64 GiB in blocks of 128 KiB."""
 MAX_PATH_BYTES = 4096
+MAX_DEPTH = 64
 
 EntryKind = Literal["file", "directory", "symlink"]
 Layout = Literal["offset", "aligned"]
@@ -104,7 +107,10 @@ def check_path(path: str) -> None:
     """Raise ManifestError unless `path` is relative and names something strictly below its root."""
     if not path or len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         raise ManifestError(f"path is empty or longer than {MAX_PATH_BYTES} bytes")
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+    parts = path.split("/")
+    if len(parts) > MAX_DEPTH:
+        raise ManifestError(f"a path has {len(parts)} parts, {MAX_DEPTH} are allowed")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise ManifestError(f"path {path!r} is not a plain relative path")
 
 
@@ -118,6 +124,8 @@ def check_manifest(manifest: Manifest) -> None:
         raise ManifestError("the first manifest, and only the first, has no predecessor")
     if len(manifest.entries) > MAX_ENTRIES:
         raise ManifestError(f"more than {MAX_ENTRIES} entries")
+    if sum(len(entry.blocks) for entry in manifest.entries) > MAX_REFS:
+        raise ManifestError(f"more than {MAX_REFS} block references")
     kinds: dict[str, str] = {}
     for entry in manifest.entries:
         check_path(entry.path)
@@ -125,9 +133,11 @@ def check_manifest(manifest: Manifest) -> None:
             raise ManifestError(f"path {entry.path!r} appears twice")
         kinds[entry.path] = entry.kind
         check_entry(entry)
+    seen: set[str] = set()
     for path in kinds:
         parent = path.rpartition("/")[0]
-        while parent:
+        while parent and parent not in seen:
+            seen.add(parent)
             if kinds.get(parent, "directory") != "directory":
                 raise ManifestError(f"path {path!r} lies below {parent!r}, which is not a directory")
             parent = parent.rpartition("/")[0]

@@ -20,6 +20,8 @@ from eth_utils.crypto import keccak
 from everlease.domain.manifest import (
     CID,
     MANIFEST_VERSION,
+    MAX_ENTRIES,
+    MAX_REFS,
     BlockRef,
     FileEntry,
     Manifest,
@@ -34,10 +36,12 @@ from everlease.store.sealing import JobKeys
 
 MAGIC = b"EVLM"
 SIGNATURE_BYTES = 65
-MAX_MANIFEST_BYTES = 4 * MAX_BLOCK_BYTES
+MAX_MANIFEST_BYTES = MAX_BLOCK_BYTES
 _HEAD_BYTES = len(MAGIC) + 1 + SIGNATURE_BYTES
 _SIGNED_PREFIX = b"everlease/manifest/1\x00"
 _ZERO_BLOCK = 0xFFFFFFFF
+_MAX_VALUES = 16 * MAX_ENTRIES
+"""An entry has 14 values."""
 _ENTRY_FIELDS = ("path", "kind", "size", "mode", "uid", "gid", "mtime_ns", "target", "layout", "space")
 _HEADER_FIELDS = (
     "version",
@@ -80,8 +84,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def decode_manifest(body: bytes) -> Manifest:
     """The manifest in a canonical body. Raises ManifestInvalid for what `encode_manifest` would not have written."""
+    # Few bytes can stand for many objects: all are counted before any is made.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MAX_VALUES:
+        raise ManifestInvalid(f"the manifest has more than {_MAX_VALUES} values")
     try:
         fields = json.loads(body.decode("ascii"))
+        if sum(map(_refs_in, fields["entries"])) > MAX_REFS:
+            raise ManifestInvalid(f"the manifest has more than {MAX_REFS} block references")
         entries = tuple(_decode_entry(entry) for entry in fields["entries"])
         header = {name: fields[name] for name in _HEADER_FIELDS}
         if header["predecessor"] is not None:
@@ -105,6 +114,8 @@ def sign_manifest(manifest: Manifest, node_key: bytes | str) -> bytes:
     account = Account.from_key(node_key)
     if account.address.lower() != manifest.node.lower():
         raise ManifestInvalid(f"the manifest names node {manifest.node}, the key is {account.address}'s")
+    if _HEAD_BYTES + len(body) > MAX_MANIFEST_BYTES:
+        raise ManifestInvalid(f"the manifest has {len(body)} bytes, {MAX_MANIFEST_BYTES} are allowed")
     signature = bytes(account.sign_message(_signable(body)).signature)
     return MAGIC + bytes([MANIFEST_VERSION]) + signature + body
 
@@ -207,6 +218,12 @@ def _encode_entry(entry: FileEntry) -> dict[str, Any]:
     fields["lengths"] = _column("I", [ref.length for ref in refs])
     fields["generations"] = _column("I", [_ZERO_BLOCK if ref.cid is None else ref.generation for ref in refs])
     return fields
+
+
+def _refs_in(fields: dict[str, Any]) -> int:
+    """Rows of the longest column of an entry's block table, by the length of its base64."""
+    sizes = {"positions": 8, "lengths": 4, "generations": 4}
+    return max(len(fields[name]) * 3 // 4 // size for name, size in sizes.items())
 
 
 def _decode_entry(fields: dict[str, Any]) -> FileEntry:

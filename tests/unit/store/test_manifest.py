@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -81,6 +82,35 @@ def test_encoding_does_not_depend_on_the_order_of_mappings(make_manifest: Make) 
 def test_unsafe_entries_are_refused(make_manifest: Make, entries: tuple[FileEntry, ...]) -> None:
     with pytest.raises(ManifestInvalid):
         encode_manifest(make_manifest(entries))
+
+
+def test_a_deep_tree_is_refused_and_a_parent_is_looked_at_once(make_manifest: Make) -> None:
+    """Few bytes would cost minutes."""
+    with pytest.raises(ManifestInvalid, match="parts"):
+        encode_manifest(make_manifest((FileEntry("/".join("d" * 65), "file"),)))
+    deep = "/".join("d" * 63)
+    encode_manifest(make_manifest(tuple(FileEntry(f"{deep}/{number}", "file") for number in range(1000))))
+
+
+def test_block_tables_are_counted_before_they_are_read(make_manifest: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few KiB, compressed, name a million blocks of zeros."""
+    fields = json.loads(encode_manifest(make_manifest((FileEntry("z", "file"),))))
+    count = 1 << 20
+    table = {
+        "size": count,
+        "positions": b64encode(b"".join(place.to_bytes(8, "big") for place in range(count))).decode(),
+        "lengths": b64encode(b"\0\0\0\1" * count).decode(),
+        "generations": b64encode(b"\xff" * 4 * count).decode(),
+    }
+    monkeypatch.setattr("everlease.store.manifest.BlockRef", None)
+    for names in (table, ["lengths"], ["positions"], ["generations"]):
+        entry = {**fields["entries"][0], **{name: table[name] for name in names}}
+        body = json.dumps({**fields, "entries": [entry]}, sort_keys=True, separators=(",", ":")).encode()
+        with pytest.raises(ManifestInvalid, match="references"):
+            decode_manifest(body)
+    for many in ("[],", "{},", "1.5,"):
+        with pytest.raises(ManifestInvalid, match="values"):
+            decode_manifest(b'{"entries":[' + many.encode() * (1 << 20) + b"0]}")
 
 
 def test_bodies_that_are_not_canonical_are_refused(make_manifest: Make) -> None:
