@@ -1,9 +1,11 @@
 """What the checkpoint that a host is going to restore needs of it, as far as it is known before it is taken."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import defer
 
 from everlease.db import nodes
 from everlease.db.engine import Tx
@@ -28,7 +30,7 @@ def requirements(tx: Tx, job: JobRow, plan: str, mode: str) -> dict[str, Any] | 
 
 def of_checkpoint(tx: Tx, job_id: str, manifest: str | None) -> dict[str, Any] | None:
     """Of a committed checkpoint; None for one of files, or for none at all."""
-    row = _committed(tx, job_id, manifest)
+    row = committed(tx, job_id, manifest)
     return dict(row.requirements) if row is not None and row.mode == "process" else None
 
 
@@ -76,23 +78,10 @@ _LOOKED_AT = 16
 
 def fallback(tx: Tx, job: JobRow) -> Fallback | None:
     """Where a job could go back to if nobody takes its head, a process checkpoint; None where there is nothing."""
-    head = _committed(tx, job.id, job.head_manifest)
+    head = committed(tx, job.id, job.head_manifest)
     if head is None or head.mode != "process":
         return None
-    author = _author(tx, head)
-    earlier = tx.scalars(
-        select(CheckpointRow)
-        .join(AwardRow, (AwardRow.job_id == CheckpointRow.job_id) & (AwardRow.fence == CheckpointRow.fence))
-        .where(
-            CheckpointRow.job_id == job.id,
-            CheckpointRow.seq < head.seq,
-            CheckpointRow.damaged == "",
-            CheckpointRow.condemned_at.is_(None),
-            AwardRow.provider != author,
-        )
-        .order_by(CheckpointRow.seq.desc())
-        .limit(_LOOKED_AT)
-    ).all()
+    author, earlier = _author(tx, head), of_others(tx, head, _LOOKED_AT)
     if not earlier:
         return None
     spec, hosts = jobspec.from_dict(job.spec), nodes.connected(tx)
@@ -101,6 +90,26 @@ def fallback(tx: Tx, job: JobRow) -> Fallback | None:
             met = any(_could_restore(head, node, spec) for node in hosts if node.provider != author)
             return Fallback(head, before, met)
     return None
+
+
+def of_others(tx: Tx, head: CheckpointRow, most: int) -> Sequence[CheckpointRow]:
+    """The newest sound checkpoints before the head of other providers than the head's; their block lists, which are
+    long, are read only where they are asked for.
+    """
+    return tx.scalars(
+        select(CheckpointRow)
+        .join(AwardRow, (AwardRow.job_id == CheckpointRow.job_id) & (AwardRow.fence == CheckpointRow.fence))
+        .where(
+            CheckpointRow.job_id == head.job_id,
+            CheckpointRow.seq < head.seq,
+            CheckpointRow.damaged == "",
+            CheckpointRow.condemned_at.is_(None),
+            AwardRow.provider != _author(tx, head),
+        )
+        .order_by(CheckpointRow.seq.desc())
+        .limit(most)
+        .options(defer(CheckpointRow.block_cids))
+    ).all()
 
 
 def _author(tx: Tx, checkpoint: CheckpointRow) -> str | None:
@@ -118,7 +127,8 @@ def _could_restore(checkpoint: CheckpointRow, node: NodeRow, spec: JobSpec) -> b
         return False
 
 
-def _committed(tx: Tx, job_id: str, manifest: str | None) -> CheckpointRow | None:
+def committed(tx: Tx, job_id: str, manifest: str | None) -> CheckpointRow | None:
+    """The job's checkpoint of this name."""
     if manifest is None:
         return None
     return tx.scalar(select(CheckpointRow).where(CheckpointRow.job_id == job_id, CheckpointRow.manifest == manifest))

@@ -74,6 +74,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         gone_nodes=frozenset(gone),
         news_at=unix(nodes.news_at(tx, since)) if since is not None else None,
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
+        other=_other(tx, job) if job.state == JobState.AUCTIONING else None,
         reach=_reach(tx, job) if job.state == JobState.AUCTIONING else None,
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
@@ -286,10 +287,10 @@ def _checkpoints(tx: Tx, job: JobRow) -> tuple[Checkpoint, ...]:
         .limit(4)
         .execution_options(populate_existing=True)
     ).all()
-    return tuple(_checkpoint(row) for row in reversed(rows))
+    return tuple(_checkpoint(row, row.block_cids) for row in reversed(rows))
 
 
-def _checkpoint(row: CheckpointRow) -> Checkpoint:
+def _checkpoint(row: CheckpointRow, block_cids: Sequence[str] = ()) -> Checkpoint:
     return Checkpoint(
         seq=row.seq,
         fence=row.fence,
@@ -298,8 +299,14 @@ def _checkpoint(row: CheckpointRow) -> Checkpoint:
         mode=row.mode,
         final=row.final,
         damaged=row.damaged,
-        block_cids=tuple(row.block_cids),
+        block_cids=tuple(block_cids),
     )
+
+
+def _other(tx: Tx, job: JobRow) -> Checkpoint | None:
+    head = restores.committed(tx, job.id, job.head_manifest)
+    found = restores.of_others(tx, head, 1) if head is not None else ()
+    return _checkpoint(found[0]) if found else None
 
 
 def _reach(tx: Tx, job: JobRow) -> Reach | None:

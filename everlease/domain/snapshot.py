@@ -251,6 +251,8 @@ class Snapshot:
     newest of a long history: nothing may be counted in them that has no bound.
 
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
+    ``other``: while the job is at auction, the newest checkpoint before the head of another provider than the head's,
+    without its blocks.
     ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
@@ -270,6 +272,7 @@ class Snapshot:
     gone_nodes: frozenset[str] = frozenset()
     news_at: float | None = None
     winner_unfit: str = ""
+    other: Checkpoint | None = None
     reach: Reach | None = None
     unread: bool = False
 

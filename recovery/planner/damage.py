@@ -10,8 +10,8 @@ from recovery.planner.hosts import UNREADY, let_in_at
 
 
 def damaged(draft: Draft) -> bool:
-    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then FAILED. Before that
-    everybody else has been asked.
+    """A head that hosts of two providers failed to restore gives way to its predecessor, once; then to the newest of
+    another provider than its author, again and again; then FAILED. Before that everybody else has been asked.
 
     One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
     included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
@@ -34,10 +34,14 @@ def damaged(draft: Draft) -> bool:
     head = snapshot.head
     seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
     before = seqs.get(head.predecessor or "") if head is not None else None
+    error = _last_error(snapshot, of_head[0])
     if head is not None and before is not None and len(of_head) == len(failed):
-        draft.add(MarkDamaged(head.seq, _last_error(snapshot, of_head[0]), before.seq, before.manifest))
+        draft.add(MarkDamaged(head.seq, error, before.seq, before.manifest))
+    elif head is not None and snapshot.other is not None and several:
+        draft.add(MarkDamaged(head.seq, error, snapshot.other.seq, snapshot.other.manifest))
+        begin_anew(draft)
     elif several:
-        draft.give_up(f"the checkpoint can't be restored: {_last_error(snapshot, of_head[0])}")
+        draft.give_up(f"the checkpoint can't be restored: {error}")
     return bool(draft.moves)
 
 

@@ -110,6 +110,7 @@ class World:
         """Plan and apply until nothing is left to do; raises where that never comes."""
         done: list[m.Move] = []
         for _ in range(40):
+            self._set(other=self._other())
             found = plan(self.snapshot, self.now, self.policy)
             if not found:
                 return done
@@ -118,6 +119,13 @@ class World:
                 self._apply(move)
             done += found
         raise AssertionError(f"the planner never rests: {done[-4:]}")
+
+    def _other(self) -> Checkpoint | None:
+        head, makers = self.snapshot.head, {award.fence: award.provider for award in self.snapshot.awards}
+        if head is None:
+            return None
+        sound = [point for point in self.snapshot.checkpoints if point.seq < head.seq and not point.damaged]
+        return next((p for p in reversed(sound) if makers.get(p.fence) != makers.get(head.fence)), None)
 
     @property
     def job(self) -> Job:

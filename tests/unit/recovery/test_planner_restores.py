@@ -40,6 +40,41 @@ def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_the
     assert "criu said no" in world.job.reason
 
 
+def test_junk_of_one_host_does_not_end_a_job_that_another_left_a_checkpoint_of() -> None:
+    """However many heads it committed: the second that can't be restored gives way to those of the host before."""
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B)
+    for _ in range(3):
+        world.commit()
+    world.lose()
+    for seq in (5, 4):
+        assert world.job.head_seq == seq
+        recover(world, C, ok=False)
+        recover(world, D, ok=False)
+        nobody_comes(world)
+    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
+    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True, True, True]
+    recover(world, C)
+    assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
+
+
+def test_a_job_none_of_whose_checkpoints_can_be_restored_fails_in_the_end() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B)
+    world.commit()
+    world.lose()
+    for seq in (3, 2):
+        assert world.job.head_seq == seq
+        recover(world, C, ok=False)
+        recover(world, D, ok=False)
+        nobody_comes(world)
+    assert world.job.state == "FAILED"
+
+
 def nobody_comes(world: World) -> None:
     """An auction that finds nobody, and the wait for capacity after it."""
     world.settle()
