@@ -125,9 +125,13 @@ def _bidders(tx: Tx, row: AuctionRow) -> frozenset[str]:
 
 
 def dry_since(tx: Tx, job_id: str) -> datetime | None:
-    """When the first of the latest auctions closed in which nobody took the job; None where somebody took it last."""
+    """When the first of the latest auctions closed in which nobody took the job; None where somebody took it last.
+
+    One that no gateway held, or no node heard of, says nothing of the nodes: the row begins anew after it.
+    """
     of_job = AuctionRow.job_id == job_id
-    dry = AuctionRow.outcome.startswith("nobody") & (AuctionRow.plan != "migration")
+    heard = (AuctionRow.asked != []) | (AuctionRow.unfit != {})
+    dry = AuctionRow.outcome.startswith("nobody") & (AuctionRow.plan != "migration") & heard
     before = select(func.coalesce(func.max(AuctionRow.id), 0)).where(of_job, ~dry).scalar_subquery()
     return tx.scalar(select(func.min(AuctionRow.closed_at)).where(of_job, AuctionRow.id > before))
 

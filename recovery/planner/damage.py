@@ -5,7 +5,7 @@ from collections.abc import Collection
 from everlease.domain.snapshot import Award, Snapshot
 from recovery.moves import MarkDamaged
 from recovery.planner.draft import Draft
-from recovery.planner.history import begin_anew, dry_auctions, for_good, often, since_started
+from recovery.planner.history import begin_anew, for_good, heard_auctions, often, since_started
 from recovery.planner.hosts import UNREADY, let_in_at
 
 
@@ -73,7 +73,7 @@ def _others_left(draft: Draft, failed: Collection[str]) -> bool:
     Nobody keeps a checkpoint waiting for ever: a provider that had it ``max_restore_tries`` times has had its chance.
     """
     snapshot = draft.snapshot
-    dry = dry_auctions(snapshot)
+    dry = heard_auctions(snapshot)
     if not dry:
         return True
     owners = {award.node: award.provider for award in snapshot.awards}
@@ -90,7 +90,7 @@ def _restored(award: Award) -> bool:
 
 def _found_nobody(draft: Draft, provider: str) -> bool:
     """Whether the last auction was dry though it asked this provider, too."""
-    dry = dry_auctions(draft.snapshot)
+    dry = heard_auctions(draft.snapshot)
     return len(dry) > 1 and dry[0].opened_at >= let_in_at(draft).get(provider, 0.0)
 
 

@@ -49,6 +49,13 @@ def dry_auctions(snapshot: Snapshot) -> list[Auction]:
     return list(takewhile(_dry, reversed(snapshot.auctions)))
 
 
+def heard_auctions(snapshot: Snapshot) -> list[Auction]:
+    """The dry auctions as far as a gateway asked nodes in each, or told why not: while the marketplace is away, or no
+    node is there, the nodes have refused nothing.
+    """
+    return list(takewhile(lambda auction: auction.asked or auction.unfit, dry_auctions(snapshot)))
+
+
 def begin_anew(draft: Draft) -> None:
     """The job comes back from elsewhere than a wait for capacity: what was dry before says nothing of the hosts now."""
     for auction in dry_auctions(draft.snapshot)[:1]:

@@ -27,6 +27,8 @@ from recovery.planner import Policy, plan
 
 JOB = "0x" + "0a" * 32
 NODES = tuple("0x" + f"{n:02x}" * 20 for n in range(1, 6))
+SILENT = "0x" + "ee" * 20
+"""A node that every auction asks, and that never answers."""
 POLICY = Policy(min_runtime_s=60, bond=1000)
 RATE = 3_600_000
 START = 1_000_000.0
@@ -197,6 +199,7 @@ class World:
             closes_at=self.now + move.window_s,
             bids_until=move.bids_until,
             excluded=move.excluded,
+            asked=frozenset({SILENT}),
         )
         self._set(auctions=(*self.snapshot.auctions, auction), offers=())
 

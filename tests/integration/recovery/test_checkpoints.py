@@ -76,12 +76,18 @@ def test_a_head_that_no_host_can_restore_gives_way_to_that_of_the_provider_befor
     stage.node(7)
     with stage.database.transaction() as tx:
         tx.get_one(NodeRow, Key.of(bytes([7]) * 32).address).facts = FACTS
-    stage.reach(job, "WAITING_CAPACITY")
+    for heard in ({}, {Key.of(bytes([7]) * 32).address: "another kernel"}):
+        stage.until(job, lambda stage: stage.has_open_auction(job))
+        with stage.database.transaction() as tx:
+            (auction,) = auctions.open_auctions(tx)
+            auctions.note_asked(tx, auction.auction.id, (), heard)
+        stage.reach(job, "WAITING_CAPACITY")
+        with stage.database.transaction() as tx:
+            assert bool(auctions.dry_since(tx, job)) is bool(heard), "an auction that no gateway held says nothing"
     with stage.database.transaction() as tx:
         found = restores.fallback(tx, stage.job(job))
         assert found is not None
         assert (found.head.seq, found.before.seq, found.met) == (3, 1, False)
-        assert auctions.dry_since(tx, job) is not None
     stage.desk = replace(stage.desk, clock=lambda: time.time() + stage.desk.policy.unmet_wait_s + 60)
     stage.until(job, lambda stage: stage.job(job).head_seq == 1)
     with stage.database.transaction() as tx:

@@ -75,6 +75,29 @@ def test_a_job_none_of_whose_checkpoints_can_be_restored_fails_in_the_end() -> N
     assert world.job.state == "FAILED"
 
 
+def test_the_marketplaces_own_absence_says_nothing_of_a_checkpoint() -> None:
+    """Two hosts failed to restore it; then no gateway held the auctions, however many there were."""
+    world = running()
+    world.commit()
+    world.lose()
+    recover(world, B, ok=False)
+    recover(world, C, ok=False)
+    for _ in range(3):
+        world.settle()
+        (*rest, last) = world.snapshot.auctions
+        world.snapshot = replace(world.snapshot, auctions=(*rest, replace(last, asked=frozenset())))
+        world.now += POLICY.recovery_window_s + POLICY.patience_s
+        world.settle()
+        assert world.job.state == "WAITING_CAPACITY"
+        world.now += POLICY.capacity_wait_max_s
+    world.settle()
+    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
+    nobody_comes(world)
+    world.now += POLICY.capacity_wait_max_s
+    world.settle()
+    assert world.job.head_seq == 1
+
+
 def nobody_comes(world: World) -> None:
     """An auction that finds nobody, and the wait for capacity after it."""
     world.settle()
