@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import defer
 
 from everlease.db import nodes
@@ -62,7 +62,8 @@ def unfit(tx: Tx, job: JobRow, address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A head, and the newest checkpoint of another provider before it that a connected node could restore.
+    """A head, and the newest checkpoint of another provider before it that a connected node could restore which can't
+    restore the head.
 
     ``met``: whether one of another provider than the head's could restore the head.
     """
@@ -84,11 +85,12 @@ def fallback(tx: Tx, job: JobRow) -> Fallback | None:
     author, earlier = _author(tx, head), of_others(tx, head, _LOOKED_AT)
     if not earlier:
         return None
-    spec, hosts = jobspec.from_dict(job.spec), nodes.connected(tx)
+    spec, hosts = jobspec.from_dict(job.spec), [node for node in nodes.connected(tx) if not node.draining]
+    able = [node for node in hosts if _could_restore(head, node, spec)]
+    others = [node for node in hosts if node not in able]
     for before in earlier:
-        if any(_could_restore(before, node, spec) for node in hosts):
-            met = any(_could_restore(head, node, spec) for node in hosts if node.provider != author)
-            return Fallback(head, before, met)
+        if any(_could_restore(before, node, spec) for node in others):
+            return Fallback(head, before, any(node.provider != author for node in able))
     return None
 
 
@@ -116,6 +118,20 @@ def _author(tx: Tx, checkpoint: CheckpointRow) -> str | None:
     return tx.scalar(
         select(AwardRow.provider).where(AwardRow.job_id == checkpoint.job_id, AwardRow.fence == checkpoint.fence)
     )
+
+
+def worked_s(tx: Tx, before: CheckpointRow, head: CheckpointRow) -> float:
+    """At most how many seconds of work lie between two checkpoints: less than by the calendar where the job waited."""
+    of_job = AwardRow.job_id == head.job_id
+    served = select(func.coalesce(func.sum(AwardRow.earned_s), 0.0)).where(
+        of_job, AwardRow.fence > before.fence, AwardRow.fence <= head.fence
+    )
+    last = select(func.max(CheckpointRow.committed_at)).where(
+        CheckpointRow.job_id == head.job_id, CheckpointRow.fence == before.fence, CheckpointRow.seq < head.seq
+    )
+    there = ((tx.scalar(last) or before.committed_at) - before.committed_at).total_seconds()
+    passed = (head.committed_at - before.committed_at).total_seconds()
+    return min(passed, (tx.scalar(served) or 0.0) + there)
 
 
 def _could_restore(checkpoint: CheckpointRow, node: NodeRow, spec: JobSpec) -> bool:

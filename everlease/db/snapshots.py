@@ -279,10 +279,14 @@ def _escrow(row: EscrowRow) -> Escrow:
 
 
 def _checkpoints(tx: Tx, job: JobRow) -> tuple[Checkpoint, ...]:
-    """The head and the few before it; block lists of the head alone, they are long."""
+    """The head and the few before it."""
     rows: Sequence[CheckpointRow] = tx.scalars(
         select(CheckpointRow)
-        .where(CheckpointRow.job_id == job.id, CheckpointRow.condemned_at.is_(None))
+        .where(
+            CheckpointRow.job_id == job.id,
+            CheckpointRow.seq <= job.head_seq,
+            CheckpointRow.condemned_at.is_(None),
+        )
         .order_by(CheckpointRow.seq.desc())
         .limit(4)
         .execution_options(populate_existing=True)
@@ -314,5 +318,5 @@ def _reach(tx: Tx, job: JobRow) -> Reach | None:
     fallback = restores.fallback(tx, job) if since is not None else None
     if since is None or fallback is None:
         return None
-    lost_s = (fallback.head.committed_at - fallback.before.committed_at).total_seconds()
+    lost_s = restores.worked_s(tx, fallback.before, fallback.head)
     return Reach(since.timestamp(), fallback.met, _checkpoint(fallback.before), lost_s)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import exists, select, update
+from sqlalchemy import Select, exists, func, select, tuple_, update
 from sqlalchemy.orm import aliased
 
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
@@ -104,41 +104,67 @@ def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[Refunda
 
 PROVED_S = 86_400.0
 """Seconds that another provider has to serve from later checkpoints before an earlier restore point may go."""
+RESTORE_POINTS = 3
+"""How many restore points of a job are kept at most, each of another provider."""
 
 
 def condemn_old(tx: Tx, keep: int, ended_before: datetime, now: datetime) -> int:
     """Condemn checkpoints that no restore can want: all but the last ``keep`` and the head of a job that goes on,
     and every one of a job that ended before ``ended_before``. Returns how many; gc deletes their blocks later.
 
-    A restore point that an award started from is kept, however many checkpoints follow, until an award of another
-    provider has served ``PROVED_S`` from a later one: the host that has the job now can't make it go.
+    A checkpoint that an award of another provider than its author's started from is kept, however many follow, until a
+    provider other than that has served ``PROVED_S`` from later ones: the host that has the job now can't make it go.
+    Of each author that is the newest such point, and of all the newest ``RESTORE_POINTS``. Damaged ones go.
     """
-    used, later = aliased(AwardRow), aliased(AwardRow)
-    proved = exists().where(
-        later.job_id == used.job_id,
-        later.provider != used.provider,
-        later.started_at.is_not(None),
-        later.restore_seq > CheckpointRow.seq,
-        later.earned_s >= PROVED_S,
-    )
-    needed = exists().where(
-        used.job_id == CheckpointRow.job_id,
-        used.restore_manifest == CheckpointRow.manifest,
-        used.started_at.is_not(None),
-        ~proved,
-    )
+    place = tuple_(CheckpointRow.job_id, CheckpointRow.seq)
     condemned = tx.execute(
         update(CheckpointRow)
         .where(
             CheckpointRow.condemned_at.is_(None),
             CheckpointRow.job_id == JobRow.id,
-            ((CheckpointRow.seq <= JobRow.head_seq - keep) & ~needed) | (JobRow.ended_at < ended_before),
+            ((CheckpointRow.seq <= JobRow.head_seq - keep) & place.not_in(_restore_points()))
+            | (CheckpointRow.damaged != "")
+            | (JobRow.ended_at < ended_before),
         )
         .values(condemned_at=now)
         .returning(CheckpointRow.seq)
         .execution_options(synchronize_session=False)
     ).all()
     return len(condemned)
+
+
+def _restore_points() -> Select[tuple[str, int]]:
+    """The checkpoints that are kept because a host of another provider started from them."""
+    point, author, used, later = CheckpointRow, aliased(AwardRow), aliased(AwardRow), aliased(AwardRow)
+    proved = exists(
+        select(later.provider)
+        .where(
+            later.job_id == used.job_id,
+            later.provider != used.provider,
+            later.started_at.is_not(None),
+            later.restore_seq > used.restore_seq,
+        )
+        .group_by(later.provider)
+        .having(func.sum(later.earned_s) >= PROVED_S)
+    )
+    newest = (
+        select(point.job_id, func.max(point.seq).label("seq"))
+        .join(JobRow, (JobRow.id == point.job_id) & JobRow.ended_at.is_(None))
+        .join(author, (author.job_id == point.job_id) & (author.fence == point.fence))
+        .join(used, (used.job_id == point.job_id) & (used.restore_manifest == point.manifest))
+        .where(
+            point.condemned_at.is_(None),
+            point.damaged == "",
+            used.started_at.is_not(None),
+            used.provider != author.provider,
+            ~proved,
+        )
+        .group_by(point.job_id, author.provider)
+        .subquery()
+    )
+    place = func.row_number().over(partition_by=newest.c.job_id, order_by=newest.c.seq.desc())
+    ranked = select(newest.c.job_id, newest.c.seq, place.label("place")).subquery()
+    return select(ranked.c.job_id, ranked.c.seq).where(ranked.c.place <= RESTORE_POINTS)
 
 
 def chain_time(tx: Tx) -> int | None:

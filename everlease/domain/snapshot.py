@@ -235,8 +235,8 @@ class Reach:
     """Who could go on from the head while nobody takes the job, by what connected hosts say of themselves.
 
     ``since``: unix seconds since when every auction was dry. ``met``: whether a host of another provider than the
-    head's could restore it. ``before``: the newest checkpoint of the provider before that some host could restore;
-    ``lost_s``: the seconds between the two commits.
+    head's could restore it. ``before``: the newest checkpoint of another provider that a host could restore which can't
+    restore the head; ``lost_s``: the seconds of work between the two.
     """
 
     since: float

@@ -2,17 +2,19 @@
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from everlease.chain.keys import Key
-from everlease.db import auctions, restores
+from everlease.db import auctions, jobs, nodes, restores, snapshots, timers
 from everlease.db.models.jobs import AwardRow, CheckpointRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.outbox import NOTICE, OutboxEvent
 from everlease.domain import compat
 from recovery import facts, sweeps
+from tests.support.deployed import key
 from tests.support.marketplace import FACTS
 from tests.support.recovery import Stage
 
@@ -88,6 +90,11 @@ def test_a_head_that_no_host_can_restore_gives_way_to_that_of_the_provider_befor
         found = restores.fallback(tx, stage.job(job))
         assert found is not None
         assert (found.head.seq, found.before.seq, found.met) == (3, 1, False)
+        # By the calendar they are a week apart, in which the job waited for capacity.
+        found.before.committed_at -= timedelta(days=7)
+        stage.award(job).earned_s = 20.0
+        lost = restores.worked_s(tx, found.before, found.head)
+        assert lost < 600
     stage.desk = replace(stage.desk, clock=lambda: time.time() + stage.desk.policy.unmet_wait_s + 60)
     stage.until(job, lambda stage: stage.job(job).head_seq == 1)
     with stage.database.transaction() as tx:
@@ -97,6 +104,94 @@ def test_a_head_that_no_host_can_restore_gives_way_to_that_of_the_provider_befor
     stage.bid(job, 7)
     stage.until(job, lambda stage: stage.has_command(job, "prepare"))
     assert stage.award(job).restore_seq == 1
+
+
+def test_a_job_goes_back_only_where_another_host_could_go_on(stage: Stage) -> None:
+    """Not in a plain shortage, in which all hosts that could restore the one could restore the other."""
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    stage.checkpoint(job)
+    again(stage, job, 6)
+    stage.checkpoint(job)
+    stage.lose(job)
+    stage.node(7)
+    with stage.database.transaction() as tx:
+        tx.get_one(NodeRow, Key.of(bytes([7]) * 32).address).facts = FACTS
+        for row in tx.scalars(select(CheckpointRow)):
+            row.requirements = compat.needs_of(FACTS, 0)
+    with stage.database.transaction() as tx:
+        assert restores.fallback(tx, stage.job(job)) is None
+        head = tx.get_one(CheckpointRow, (job, 2))
+        head.requirements = compat.needs_of({**FACTS, "kernel": "99.1"}, 0)
+    with stage.database.transaction() as tx:
+        assert restores.fallback(tx, stage.job(job)) is not None
+        tx.get_one(NodeRow, Key.of(bytes([7]) * 32).address).draining = True
+    with stage.database.transaction() as tx:
+        assert restores.fallback(tx, stage.job(job)) is None, "one that is drained takes nothing"
+
+
+def test_after_a_long_way_back_the_head_is_still_seen(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    first = stage.checkpoint(job)
+    again(stage, job, 6)
+    for _ in range(6):
+        stage.checkpoint(job)
+    stage.lose(job)
+    stage.reach(job, "AUCTIONING")
+    with stage.database.transaction() as tx:
+        before = snapshots.load(tx, jobs.lock(tx, job))
+        assert (before.job.head_seq, before.other and before.other.manifest) == (7, first)
+        jobs.rewind_head(tx, jobs.lock(tx, job), 7, "junk", 1, first)
+    with stage.database.transaction() as tx:
+        found = snapshots.load(tx, jobs.lock(tx, job))
+    assert found.head is not None
+    assert (found.head.seq, found.other) == (1, None)
+    assert kept(stage, job) == [1], "what is damaged takes no room"
+
+
+def test_one_restore_point_of_each_of_a_few_providers_is_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often hosts hand a job to and fro."""
+    for index in (5, 6, 7):
+        stage.node(index)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    for index in (5, 6, 7, 6, 7):
+        stage.checkpoint(job)
+        stage.checkpoint(job)
+        stage.lose(job)
+        with stage.database.transaction() as tx:
+            nodes.admit(tx, Key.of(bytes([index]) * 32).address, key(index).address, f"again-{index}", "", "1", {})
+        stage.run_on(job, index)
+    for _ in range(4):
+        stage.checkpoint(job)
+    # Its author alone started from 2. 4 is that provider's last, 10 and 8 are the last of the others.
+    assert kept(stage, job) == [4, 8, 10, 12, 13, 14]
+    monkeypatch.setattr(timers, "RESTORE_POINTS", 2)
+    assert kept(stage, job) == [8, 10, 12, 13, 14]
+
+
+def test_service_proves_a_checkpoint_over_all_leases_of_its_provider(stage: Stage) -> None:
+    for index in (5, 6, 7):
+        stage.node(index)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    for index in (6, 7, 7):
+        stage.checkpoint(job)
+        with stage.database.transaction() as tx:
+            tx.get_one(AwardRow, stage.award(job).id).earned_s = 50_000.0
+        stage.lose(job)
+        with stage.database.transaction() as tx:
+            nodes.admit(tx, Key.of(bytes([index]) * 32).address, key(index).address, f"again-{index}", "", "1", {})
+        stage.run_on(job, index)
+    for _ in range(4):
+        stage.checkpoint(job)
+    assert kept(stage, job) == [1, 2, 5, 6, 7]
+    with stage.database.transaction() as tx:
+        tx.get_one(AwardRow, stage.award(job).id).earned_s = 40_000.0
+    assert kept(stage, job) == [2, 5, 6, 7]
 
 
 def test_outputs_that_were_stored_before_the_job_started_end_nothing(stage: Stage) -> None:
