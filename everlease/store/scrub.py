@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from everlease.domain.manifest import CID
@@ -35,12 +35,22 @@ def scrub_store(store: BlockStore, *, drop_corrupt: bool = False) -> ScrubReport
     """Read every block and check it against its CID. Needs no keys.
 
     With `drop_corrupt` damaged blocks are removed: as long as a probe finds them, hosts that have the content will
-    not store it again.
+    not store it again. Each is read again just before: a walk takes long, and it may have been stored anew meanwhile.
     """
     report = _scrub(store, ((cid, 0, 0) for cid in store.cids()), None)
-    if drop_corrupt and report.corrupt:
-        store.delete(report.corrupt)
-    return report
+    return replace(report, corrupt=tuple(_drop(store, report.corrupt))) if drop_corrupt else report
+
+
+def _drop(store: BlockStore, found: Iterable[CID]) -> Iterator[CID]:
+    """Delete those that are damaged still; names them."""
+    for cid in found:
+        try:
+            get_block(store, cid)
+        except BlockNotFound:
+            continue
+        except BlockCorrupt:
+            store.delete([cid])
+            yield cid
 
 
 def scrub_checkpoint(store: BlockStore, head: CID, keys: JobKeys) -> ScrubReport:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from everlease.domain.manifest import Manifest
+from everlease.domain.manifest import CID, Manifest
 from everlease.store.car import CarReader
+from everlease.store.cid import cid_of
 from everlease.store.errors import BlockCorrupt, BlockNotFound
 from everlease.store.local import LocalBlockStore
 from everlease.store.manifest import write_manifest
+from everlease.store.memory import MemoryBlockStore
 from everlease.store.pipeline import SnapshotOptions, Source, snapshot
 from everlease.store.scrub import export_checkpoint, scrub_checkpoint, scrub_store
 from everlease.store.sealing import JobKeys
@@ -53,3 +55,25 @@ def test_scrub_names_damaged_and_absent_blocks_and_export_holds_all(
         export_checkpoint(store, head, keys, tmp_path / "other.car")
     assert not list(tmp_path.glob("other*"))
     store.close()
+
+
+class Healing(MemoryBlockStore):
+    """A block is damaged when it is first read, and stored anew before it is read again."""
+
+    def __init__(self, rotten: CID) -> None:
+        super().__init__()
+        self._rotten = {rotten}
+
+    def get_many(self, cids: Iterable[CID]) -> Iterator[tuple[CID, bytes]]:
+        for cid in cids:
+            if cid in self._rotten:
+                self._rotten.remove(cid)
+                raise BlockCorrupt(cid, "its bytes do not hash to its name")
+            yield from super().get_many([cid])
+
+
+def test_a_block_that_was_stored_anew_since_it_was_read_stays() -> None:
+    store = Healing(cid_of(b"a"))
+    store.put_many([(cid_of(data), data) for data in (b"a", b"b")])
+    assert scrub_store(store, drop_corrupt=True).corrupt == ()
+    assert store.has([cid_of(b"a"), cid_of(b"b")]) == {cid_of(b"a"), cid_of(b"b")}
