@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-import psycopg
 from sqlalchemy import func, select
 
-from everlease.db.engine import Database, DatabaseUnavailable, Tx
+from everlease.db.engine import Database, Tx
+from everlease.db.locks import try_lock
 from everlease.db.models.jobs import CheckpointRow, JobRow
 from everlease.db.models.mirror import EscrowRow
 
@@ -21,13 +21,8 @@ def hold_turn(database: Database) -> Iterator[bool]:
 
     Raises DatabaseUnavailable.
     """
-    try:
-        connection = psycopg.connect(database.libpq_url, autocommit=True, connect_timeout=5)
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(str(error).split("\n")[0]) from error
-    with connection:
-        found = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (_LOCK,)).fetchone()
-        yield bool(found and found[0])
+    with try_lock(database, _LOCK) as held:
+        yield held is not None
 
 
 def checkpoint_blocks(tx: Tx) -> Iterator[str]:

@@ -11,6 +11,7 @@ from sqlalchemy import Select, exists, func, select, tuple_, update
 from sqlalchemy.orm import aliased
 
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
+from everlease.db.locks import try_lock
 from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
 from everlease.db.terms import order_of, params_of
@@ -190,11 +191,9 @@ class Watch:
 
 @contextmanager
 def hold_watch(database: Database, key: int) -> Iterator[Watch | None]:
-    """Become the one active monitor until the block ends; yields None where another one is."""
-    try:
-        connection = psycopg.connect(database.libpq_url, autocommit=True, connect_timeout=5)
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(str(error).split("\n")[0]) from error
-    with connection:
-        found = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
-        yield Watch(connection) if found and found[0] else None
+    """Become the one active monitor until the block ends; yields None where another one is.
+
+    Raises DatabaseUnavailable.
+    """
+    with try_lock(database, key) as held:
+        yield Watch(held) if held is not None else None

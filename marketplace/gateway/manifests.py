@@ -82,9 +82,9 @@ def needs(place: Place, manifest: Manifest) -> dict[str, Any]:
     """
     if manifest.mode != "process":
         return {}
-    gpus = list(place.facts.get("gpus") or [])
-    gpus.sort(key=lambda gpu: gpu.get("model") != manifest.requirements.get("gpu_model"))
+    model = manifest.requirements.get("gpu_model")
     try:
+        gpus = sorted(place.facts.get("gpus") or [], key=lambda gpu: bool(gpu.get("model") != model))
         return dict(compat.needs_of({**place.facts, "gpus": gpus}, place.spec.resources.gpus))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestInvalid(f"the node's facts lack or garble {error}") from error

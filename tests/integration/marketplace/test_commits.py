@@ -7,6 +7,7 @@ import pytest
 
 from everlease.db import awards, checkpoints, jobs
 from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db.models.nodes import NodeRow
 from everlease.domain import compat
 from everlease.domain.manifest import BlockRef, FileEntry
 from tests.support.deployed import Market
@@ -148,6 +149,20 @@ def test_what_a_checkpoint_needs_and_weighs_is_not_its_hosts_word(
     row = head_of(service, job_id)
     assert row is not None
     assert (row.logical_bytes, row.requirements) == (len(b"sealed"), compat.needs_of(FACTS, 0))
+
+
+@pytest.mark.parametrize("gpus", [[1], 1, [[]], {"model": "H200"}])
+def test_garbled_facts_of_its_host_are_an_answer_and_not_the_end_of_the_session(
+    service: Service, node: FakeNode, job_id: str, gpus: object
+) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    with service.db.transaction() as tx:
+        tx.get_one(NodeRow, node.key.address).facts = {**FACTS, "gpus": gpus}
+    node.send("commit_checkpoint", **commit_fields(service, node, held))
+    answer = node.expect("commit_answer")
+    assert not answer.ok
+    assert "facts" in answer.error
 
 
 def test_files_are_taken_of_a_process_award_only_after_a_failed_trial_and_if_the_order_allows_it(
