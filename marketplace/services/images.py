@@ -7,7 +7,10 @@ from marketplace.services.store import StoreGate
 
 
 def check_image(store: StoreGate, cid: CID, size: int) -> None:
-    """Raises ProblemError unless ``cid`` names an image of ``size`` bytes whose blocks the store has; StoreError."""
+    """Raises ProblemError unless ``cid`` names an image of ``size`` bytes whose blocks the store has; StoreError.
+
+    What was seen stays for as long as an upload's blocks do: time to fund the order, whenever the upload was.
+    """
     try:
         plain = store.plain(cid)
     except BlockNotFound:
@@ -16,5 +19,5 @@ def check_image(store: StoreGate, cid: CID, size: int) -> None:
         raise ProblemError(422, "image-invalid", f"image_manifest names no image: {error}") from error
     if plain.size != size:
         raise ProblemError(422, "image-invalid", f"image_bytes is {size}, image {cid} has {plain.size}")
-    if not store.holds(block for block, _ in plain.blocks):
+    if not store.hold([cid, *(block for block, _ in plain.blocks)]):
         raise ProblemError(422, "image-not-stored", f"blocks of image {cid} are not in the store: upload it again")

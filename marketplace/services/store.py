@@ -34,10 +34,14 @@ class StoreGate:
         self._lifetime = settings.store_token_lifetime_s
         self._clock = clock
         self._remote: HttpBlockStore | None = None
+        self._holding: HttpBlockStore | None = None
         self._service: BlockService | None = None
         self.app: Starlette | None = None
         if settings.store_is_remote:
-            self._remote = HttpBlockStore(settings.store, lambda: self._own_token("commit"), timeout_s=_ANSWER_S)
+            def remote(purpose: str, pin_s: float) -> HttpBlockStore:
+                return HttpBlockStore(settings.store, lambda: self._own_token(purpose, pin_s), timeout_s=_ANSWER_S)
+
+            self._remote, self._holding = remote("commit", _COMMIT_PIN_S), remote("image", self._lifetime)
         else:
             folder = Path(settings.store)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,10 +102,16 @@ class StoreGate:
         """A plain file's list (an image's). Raises StoreError."""
         return read_plain(self._remote if self._remote is not None else self._local, cid)
 
-    def holds(self, cids: Iterable[CID]) -> bool:
-        """Whether all these blocks are in the store; nothing is pinned. Raises StoreUnavailable."""
+    def hold(self, cids: Iterable[CID]) -> bool:
+        """Whether all these blocks are in the store; they stay for as long as an upload's do.
+
+        Raises StoreUnavailable.
+        """
         wanted = set(cids)
-        return (self._remote if self._remote is not None else self._local).has(wanted) == wanted
+        if self._service is not None:
+            return not self._service.missing(wanted, Session("image", self._clock() + self._lifetime))
+        assert self._holding is not None
+        return self._holding.has(wanted) == wanted
 
     def ping(self) -> None:
         """Raise StoreError unless the store answers."""
@@ -113,18 +123,19 @@ class StoreGate:
 
     def close(self) -> None:
         """Release files, the lock and connections."""
-        if self._remote is not None:
+        if self._remote is not None and self._holding is not None:
             self._remote.close()
+            self._holding.close()
             return
         self._local.close()
         self._ledger.close()
 
-    def _own_token(self, session: str) -> str:
+    def _own_token(self, session: str, ttl_s: float) -> str:
         return issue_token(
             self._secret,
             subject="marketplace",
             scopes=(*_READ_WRITE, Scope.GC),
             session=session,
             now=self._clock(),
-            ttl_s=_COMMIT_PIN_S,
+            ttl_s=ttl_s,
         )

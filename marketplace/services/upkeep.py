@@ -2,7 +2,7 @@
 
 Recovery condemns checkpoints (retention); here their blocks become garbage. What is being uploaded is pinned by its
 session, what was condemned a moment ago waits out the service's grace, so a collection never races a commit. An image
-is kept for its job once the job's escrow is funded; before that its upload's session alone holds it.
+is kept for its job once the job's escrow is funded; before that its upload's session and the posting of its order do.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ from everlease.store.block_service import GcReport, Session
 from everlease.store.cid import cid_of
 from everlease.store.plain import upload_plain
 from marketplace.parts import Parts, build_parts
+from marketplace.services.images import check_image
 from marketplace.services.store import StoreGate
 from marketplace.services.upkeep import collect_garbage
 from tests.support.deployed import Market
@@ -148,4 +149,24 @@ def test_one_replica_collects_until_it_has_collected(market: Market, postgres_ur
     assert collect_garbage(replace(parts, store=cast(StoreGate, Slow()))) is not None
     assert seen == [None]
     assert collect_garbage(parts) is not None
+    parts.close()
+
+
+def test_the_image_of_an_order_stays_from_when_the_order_was_posted(
+    market: Market, postgres_url: str, tmp_path: Path
+) -> None:
+    """It was uploaded long before, and its upload's session is over."""
+    clock = Clock()
+    parts = build_parts(make_settings(market, postgres_url, tmp_path), clock)
+    file = tmp_path / "image.tar"
+    file.write_bytes(os.urandom(3000))
+    image = upload_plain(parts.store._local, file)
+    check_image(parts.store, image.cid, 3000)
+    assert collect_garbage(parts) is not None
+    clock.now += 7.5 * 3600
+    assert collect_garbage(parts) is not None
+    assert present(parts, image.cid, image.blocks[0][0]) == [True, True], "condemned no sooner than six hours later"
+    clock.now += 7.5 * 3600
+    assert collect_garbage(parts) is not None
+    assert present(parts, image.cid, image.blocks[0][0]) == [False, False]
     parts.close()
