@@ -38,6 +38,7 @@ class StoreGate:
         self._service: BlockService | None = None
         self.app: Starlette | None = None
         if settings.store_is_remote:
+
             def remote(purpose: str, pin_s: float) -> HttpBlockStore:
                 return HttpBlockStore(settings.store, lambda: self._own_token(purpose, pin_s), timeout_s=_ANSWER_S)
 
