@@ -21,7 +21,8 @@ from tests.support.deployed import DOLLAR, Market, key
 from tests.support.marketplace import SPEC, Service, job_body, mirror_escrow
 
 pytestmark = pytest.mark.anvil
-TASKS = [f"task {name}" for name in ("listener", "command sweep", "known networks", "loop lag", "store upkeep")]
+WORK = ("listener", "command sweep", "known networks", "loop lag", "collection of garbage", "scrubbing")
+TASKS = [f"task {name}" for name in WORK]
 
 
 def test_an_order_becomes_a_job_once(tenant: httpx.Client, market: Market) -> None:
