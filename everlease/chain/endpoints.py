@@ -81,10 +81,11 @@ class Endpoints:
             self._health[url].checked = True
 
     def close(self) -> None:
-        """No more probes."""
-        self._next_probe = math.inf
+        """No more probes; waits for those under way, which would connect once more."""
+        with self._lock:
+            self._next_probe = math.inf
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _probe_if_due(self) -> None:
         with self._lock:

@@ -112,6 +112,21 @@ def test_one_that_lags_is_asked_last_and_one_that_is_well_again_first() -> None:
     endpoints.close()
 
 
+def test_no_probe_goes_on_after_close() -> None:
+    ended: list[str] = []
+
+    def probe(url: str) -> int:
+        time.sleep(0.3)
+        ended.append(url)
+        return 1
+
+    endpoints = Endpoints(["a", "b"], probe, every=10.0)
+    endpoints.in_order()
+    time.sleep(0.1)
+    endpoints.close()
+    assert sorted(ended) == ["a", "b"]
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what a background thread does."""
     deadline = time.monotonic() + 10
