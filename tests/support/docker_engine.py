@@ -4,14 +4,13 @@ import hashlib
 import io
 import json
 import re
-import socketserver
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.support.unix_http import UnixAnswers, UnixServer, serving
 
 REFERENCE = "trainer:local"
 
@@ -37,7 +36,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(UnixAnswers):
     def do_GET(self) -> None:
         engine: Any = self.server
         path = re.sub(r"^/v[\d.]+", "", self.path)
@@ -47,34 +46,18 @@ class _Answers(BaseHTTPRequestHandler):
             self._answer({"Id": engine.image_id, "RepoTags": [REFERENCE]})
         elif "/get" in path:
             engine.saved += 1
-            self._send(engine.archive, "application/x-tar")
+            self.send(engine.archive, "application/x-tar")
 
     def _answer(self, body: dict[str, Any]) -> None:
-        self._send(json.dumps(body).encode(), "application/json")
-
-    def _send(self, raw: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, *args: object) -> None:
-        return
+        self.send(json.dumps(body).encode())
 
 
-class Engine(socketserver.ThreadingUnixStreamServer):
+class Engine(UnixServer):
     """``saved``: how often the image was asked for, which a launch does to upload it."""
 
-    daemon_threads = True
-    request_queue_size = 64
-
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), _Answers)
-        self.path, self.saved = path, 0
+        super().__init__(path, _Answers)
+        self.saved = 0
         self.build(b"weights")
 
     def build(self, content: bytes) -> None:
@@ -85,9 +68,5 @@ class Engine(socketserver.ThreadingUnixStreamServer):
 @contextmanager
 def running_engine(path: Path) -> Iterator[Engine]:
     """Serve at this socket until the block ends."""
-    with Engine(path) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving(Engine(path)) as engine:
+        yield engine

@@ -6,10 +6,7 @@ request with a version outside the range gets a 400. No answer was recorded from
 
 import json
 import re
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,13 @@ from everlease.cli.errors import CliError
 from everlease.cli.images import LocalImages
 from provider_agent.runtime import daemon
 from provider_agent.runtime.errors import DaemonUnsupported
+from tests.support.unix_http import UnixAnswers, UnixServer, serving
 
 ENGINE_20 = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
 ENGINE_29 = {"Version": "29.0.1", "ApiVersion": "1.52", "MinAPIVersion": "1.44"}
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(UnixAnswers):
     """Those of an engine with the server's range of versions; notes the versions that were asked for."""
 
     def do_GET(self) -> None:
@@ -51,37 +49,20 @@ class Answers(BaseHTTPRequestHandler):
         self.do_GET()
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, *args: object) -> None:
-        return
+        self.send(json.dumps(body).encode(), status=status)
 
 
-class Engine(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-
+class Engine(UnixServer):
     def __init__(self, path: Path, version: dict[str, str]) -> None:
-        super().__init__(str(path), Answers)
-        self.path, self.version, self.asked = path, version, set[str]()
+        super().__init__(path, Answers)
+        self.version, self.asked = version, set[str]()
         self.bodies: list[bytes] = []
 
 
 @pytest.fixture
 def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with Engine(tmp_path / "docker.sock", request.param) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving(Engine(tmp_path / "docker.sock", request.param)) as made:
+        yield made
 
 
 @pytest.mark.parametrize("engine", [ENGINE_29], indirect=True)

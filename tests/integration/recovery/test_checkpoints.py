@@ -21,6 +21,12 @@ from tests.support.recovery import Stage
 pytestmark = pytest.mark.anvil
 
 
+def earn(stage: Stage, job: str, seconds: float) -> None:
+    """The present award has served so long."""
+    with stage.database.transaction() as tx:
+        tx.get_one(AwardRow, stage.award(job).id).earned_s = seconds
+
+
 def kept(stage: Stage, job: str) -> list[int]:
     """The checkpoints that storage's sweep leaves of this job."""
     sweeps.tidy(stage.database, time.time(), 3, 7 * 86_400)
@@ -48,15 +54,13 @@ def test_a_restore_point_stays_until_another_provider_ran_for_a_day_from_a_later
     for _ in range(6):
         stage.checkpoint(job)
     assert kept(stage, job) == [1, 5, 6, 7]
-    with stage.database.transaction() as tx:
-        tx.get_one(AwardRow, stage.award(job).id).earned_s = 90_000.0
+    earn(stage, job, 90_000.0)
     assert kept(stage, job) == [1, 5, 6, 7], "its own service proves nothing"
     again(stage, job, 7)
     for _ in range(4):
         stage.checkpoint(job)
     assert kept(stage, job) == [1, 7, 9, 10, 11]
-    with stage.database.transaction() as tx:
-        tx.get_one(AwardRow, stage.award(job).id).earned_s = 86_400.0
+    earn(stage, job, 86_400.0)
     assert kept(stage, job) == [7, 9, 10, 11]
 
 
@@ -178,8 +182,7 @@ def test_service_proves_a_checkpoint_over_all_leases_of_its_provider(stage: Stag
     stage.run_on(job, 5)
     for index in (6, 7, 7):
         stage.checkpoint(job)
-        with stage.database.transaction() as tx:
-            tx.get_one(AwardRow, stage.award(job).id).earned_s = 50_000.0
+        earn(stage, job, 50_000.0)
         stage.lose(job)
         with stage.database.transaction() as tx:
             nodes.admit(tx, Key.of(bytes([index]) * 32).address, key(index).address, f"again-{index}", "", "1", {})
@@ -187,8 +190,7 @@ def test_service_proves_a_checkpoint_over_all_leases_of_its_provider(stage: Stag
     for _ in range(4):
         stage.checkpoint(job)
     assert kept(stage, job) == [1, 2, 5, 6, 7]
-    with stage.database.transaction() as tx:
-        tx.get_one(AwardRow, stage.award(job).id).earned_s = 40_000.0
+    earn(stage, job, 40_000.0)
     assert kept(stage, job) == [2, 5, 6, 7]
 
 
