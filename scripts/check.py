@@ -1,20 +1,26 @@
-"""Every check of the repository: linters, type checker, generated code, contract and unit tests two at a time, and at
-the end the tests that take the machine for themselves.
+"""Every check of the repository, two at a time.
 
 Usage: python3 scripts/check.py [--lint] [PYTEST ARGUMENTS…]
 
-A check is quiet unless it fails; its log is in .build/logs.
+First what keeps the processor busy: linters, type checker, generated code, contract and unit tests. Then the tests on
+real servers, which mostly wait, in two columns: processes side by side that share no server. They come last and alone,
+since hosts and nodes are judged by seconds. With arguments, pytest runs once, in the foreground, with those.
+
+A check is quiet unless it fails; its log is in .build/logs. One that fails stops none that runs beside it.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from steps import ROOT, Log, Step, StepFailed, run_steps
+from steps import BUILD, CHILDREN, ROOT, Log, Step, StepFailed, run_steps
 
 BIN = ROOT / ".venv" / "bin"
 UNIT = "tests/unit"
+HOSTS = ("tests/integration/agent", "tests/integration/runtime", "tests/e2e")
+"""Tests with Docker daemons, network namespaces, cgroups and CRIU of their own. All of them are in one column: they
+share the image and the tools that are built on demand, and only they look at the machine's processes and mounts.
+"""
 FORGE = ROOT / "node_modules/@foundry-rs/forge-linux-amd64/bin/forge"
 
 
@@ -42,24 +48,53 @@ TESTS = [
 ]
 
 
-def main(arguments: list[str]) -> int:
-    """Run the checks, then pytest in the foreground so that its summary is the last line.
+def column(name: str, title: str, *which: str, pytest: Path = BIN / "pytest") -> Step:
+    """A pytest process with its own log and cache. Its last line, which counts the skipped, stands behind its time."""
+    cache = f"cache_dir={BUILD / 'pytest' / name}"
+    words = [str(pytest), "-q", "--durations=20", "-o", cache, *which]
 
-    Pytest's own arguments choose among all tests; without any, the unit tests are a check.
+    def run(log: Log) -> str:
+        log.command(words, timeout=None)
+        return log.tail(1).strip("= ")
+
+    return Step(f"check-{name}", title, run, tail=150)
+
+
+COLUMNS = [
+    column("hosts", "tests with hosts", *HOSTS),
+    column("servers", "all other tests", "tests", *(f"--ignore={folder}" for folder in (UNIT, *HOSTS))),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the checks, then the columns or the chosen tests; the exit code."""
+    if "--lint" in arguments:
+        return run_rounds(LINTS)
+    if not arguments:
+        return run_rounds(LINTS + TESTS, COLUMNS)
+    code = run_rounds(LINTS + [step for step in TESTS if step.name != "check-unit"])
+    if code == 0:
+        os.chdir(ROOT)
+        os.execv(BIN / "pytest", ["pytest", "-q", *arguments])
+    return code
+
+
+def run_rounds(*rounds: list[Step]) -> int:
+    """One round of steps after the other, each to its end; the exit code: 128 and its number after a signal.
+
+    A signal ends what runs: a column stops its servers first.
     """
-    lint_only = "--lint" in arguments
-    chosen = [word for word in arguments if word != "--lint"]
-    tests = [step for step in TESTS if not (chosen and step.name == "check-unit")]
-    try:
-        run_steps([always(step) for step in (LINTS if lint_only else LINTS + tests)])
-    except StepFailed as error:
-        print(f"A check failed. {error}", file=sys.stderr)
-        return 1
-    if lint_only:
-        return 0
-    os.chdir(ROOT)
-    rest = chosen or [f"--ignore={UNIT}"]
-    return subprocess.run([str(BIN / "pytest"), "-q", *rest], check=False).returncode
+    CHILDREN.obey()
+    for steps in rounds:
+        try:
+            run_steps([always(step) for step in steps])
+        except StepFailed as error:
+            if CHILDREN.told:
+                print("Interrupted; what ran has ended.", file=sys.stderr)
+                return 128 + CHILDREN.told
+            print(f"A check failed. {error}", file=sys.stderr)
+            return 1
+    return 0
 
 
 def always(step: Step) -> Step:

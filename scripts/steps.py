@@ -11,11 +11,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from children import Children, Interrupted
+
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build"
 LOGS = BUILD / "logs"
 STAMPS = BUILD / "stamps"
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+CHILDREN = Children()
+"""Every command of every step."""
 
 
 class StepFailed(Exception):
@@ -27,17 +31,19 @@ class Step:
     """One piece of work. It is skipped while `inputs` hash as they did when it last succeeded and `outputs` exist.
 
     `needs` names steps that come first. An `optional` step that fails is reported by `hint` and the rest goes on;
-    for any other step the run ends, and `hint` (or the log's last lines) says why.
+    for any other step the run ends, and `hint` (or the last `tail` lines of the log) says why. What `run` returns is
+    shown behind the step's time.
     """
 
     name: str
     title: str
-    run: Callable[["Log"], None]
+    run: Callable[["Log"], str | None]
     needs: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
     outputs: tuple[Path, ...] = ()
     optional: bool = False
     hint: str = ""
+    tail: int = 25
     salt: str = ""
 
     def digest(self) -> str:
@@ -70,14 +76,14 @@ class Log:
     path: Path
 
     def command(
-        self, argv: list[str], *, env: dict[str, str] | None = None, timeout: float = 1800, cwd: Path = ROOT
+        self, argv: list[str], *, env: dict[str, str] | None = None, timeout: float | None = 1800, cwd: Path = ROOT
     ) -> None:
         """Run to the end with all output in the log; raises StepFailed when it fails or isn't there."""
         with self.path.open("ab") as log:
             log.write(f"$ {' '.join(argv)}\n".encode())
             log.flush()
             try:
-                done = subprocess.run(
+                code = CHILDREN.run(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -85,16 +91,17 @@ class Log:
                     cwd=cwd,
                     env={**os.environ, **(env or {})},
                     timeout=timeout,
-                    check=False,
                 )
+            except Interrupted:
+                raise StepFailed("interrupted") from None
             except FileNotFoundError:
                 raise StepFailed(f"{argv[0]} is not installed") from None
             except subprocess.TimeoutExpired:
                 raise StepFailed(f"{argv[0]} did not end within {timeout:.0f} s") from None
-        if done.returncode:
-            raise StepFailed(f"{Path(argv[0]).name} ended with code {done.returncode}")
+        if code:
+            raise StepFailed(f"{Path(argv[0]).name} ended with code {code}")
 
-    def tail(self, lines: int = 25) -> str:
+    def tail(self, lines: int) -> str:
         """The last lines of the log."""
         if not self.path.exists():
             return ""
@@ -151,26 +158,26 @@ class Progress:
 def run_steps(steps: list[Step], *, workers: int = 2) -> list[str]:
     """Do all that isn't done, up to `workers` at a time; returns the hints of optional steps that failed.
 
-    Raises StepFailed at the first other failure, once what runs beside it has ended.
+    After another failure nothing more is begun. Once what runs beside it has ended, StepFailed names all that failed.
     """
     for folder in (LOGS, STAMPS):
         folder.mkdir(parents=True, exist_ok=True)
     left = {step.name: step for step in steps}
     done: set[str] = set()
     hints: list[str] = []
-    failure: StepFailed | None = None
+    failures: list[str] = []
     with Progress() as progress, ThreadPoolExecutor(workers) as pool:
         running: dict[Future[str], Step] = {}
         while left or running:
             ready = [step for step in left.values() if set(step.needs) <= done]
-            for step in ready if failure is None else []:
+            for step in [] if failures else ready:
                 del left[step.name]
                 if step.done_before():
                     done.add(step.name)
                 else:
                     running[pool.submit(_attempt, step, progress)] = step
             if not running:
-                if failure is not None:
+                if failures:
                     break
                 continue
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -180,9 +187,9 @@ def run_steps(steps: list[Step], *, workers: int = 2) -> list[str]:
                 if problem and step.optional:
                     hints.append(step.hint)
                 elif problem:
-                    failure = StepFailed(problem)
-    if failure is not None:
-        raise failure
+                    failures.append(problem)
+    if failures:
+        raise StepFailed("\n\n".join(failures))
     return hints
 
 
@@ -193,10 +200,10 @@ def _attempt(step: Step, progress: Progress) -> str:
     step.stamp.unlink(missing_ok=True)
     progress.started(step.title)
     try:
-        step.run(log)
+        note = step.run(log) or ""
     except StepFailed as error:
         progress.finished(step.title, "!" if step.optional else "✗", str(error))
-        return step.hint or f"{step.title}: {error}; see {log.path.relative_to(ROOT)}\n{log.tail()}"
+        return step.hint or f"{step.title}: {error}; see {log.path.relative_to(ROOT)}\n{log.tail(step.tail)}"
     step.stamp.write_text(step.digest(), encoding="ascii")
-    progress.finished(step.title, "✓")
+    progress.finished(step.title, "✓", note)
     return ""
