@@ -8,8 +8,8 @@ from everlease.chain.base import ChainWriter, TxReceipt
 from everlease.chain.deployment import Deployment, Terms
 from everlease.chain.errors import CallReverted, NotMined
 from everlease.chain.keys import Key
+from everlease.chain.offers import market_offer
 from everlease.chain.signing import sign_transaction
-from everlease.domain.transactions import FeeOffer
 
 
 def deploy_escrow(chain: ChainWriter, key: Key, terms: Terms, asset: str | None = None) -> Deployment:
@@ -43,8 +43,7 @@ def _create(chain: ChainWriter, key: Key, code: bytes) -> tuple[str, int]:
 def _send(
     chain: ChainWriter, key: Key, to: str | None, data: bytes, value: int, gas: int, timeout_s: float
 ) -> TxReceipt:
-    fees = chain.fees()
-    offer = FeeOffer(2 * fees.base_fee + fees.priority_fee, fees.priority_fee)
+    offer = market_offer(chain.fees())
     raw, _ = sign_transaction(
         key, chain.chain_id(), chain.nonce(key.address), to, data, gas * 5 // 4, offer, value=value
     )

@@ -9,6 +9,8 @@ from everlease.chain.base import ChainWriter, Fees
 from everlease.chain.bytecode import created_address, staking_address
 from everlease.chain.deployment import Terms
 from everlease.chain.errors import BadAnswer, CallReverted, ChainError
+from everlease.chain.offers import market_offer
+from everlease.domain.transactions import FeeOffer
 
 _GAS_RESERVE = 115
 """Gas limit in percent of the estimate; a constructor's gas hardly depends on the state."""
@@ -67,9 +69,9 @@ class Plan:
         return staking_address(self.escrow)
 
     @property
-    def max_fee(self) -> int:
-        """Wei per gas that the transactions offer at most: they outlast a doubling of the base fee."""
-        return 2 * self.fees.base_fee + self.fees.priority_fee
+    def offer(self) -> FeeOffer:
+        """What each transaction offers."""
+        return market_offer(self.fees)
 
     @property
     def gas(self) -> int:
@@ -89,8 +91,8 @@ def make_plan(chain: ChainWriter, deployer: str, terms: Terms, asset: str | None
     code = encode_constructor("LeaseEscrow", found.address, astuple(terms))
     steps.append(_step(chain, deployer, "LeaseEscrow", nonce + len(steps), code))
     plan = Plan(chain.chain_id(), deployer, chain.balance(deployer), found, terms, tuple(steps), chain.fees())
-    if plan.balance < plan.gas * plan.max_fee:
-        most = ether(plan.gas * plan.max_fee)
+    if plan.balance < plan.gas * plan.offer.max_fee:
+        most = ether(plan.gas * plan.offer.max_fee)
         raise Unsuitable(f"{deployer} has {ether(plan.balance)} ETH, and the deployment may cost {most} ETH")
     return plan
 
@@ -158,7 +160,7 @@ def describe(plan: Plan, network: str) -> Iterator[str]:
     now = plan.gas * (fees.base_fee + fees.priority_fee)
     yield (
         f"cost       at most {plan.gas:,} gas: {ether(now)} ETH at present ({_gwei(fees.base_fee)} gwei and "
-        f"{_gwei(fees.priority_fee)} for the proposer), never more than {ether(plan.gas * plan.max_fee)} ETH"
+        f"{_gwei(fees.priority_fee)} for the proposer), never more than {ether(plan.gas * plan.offer.max_fee)} ETH"
     )
 
 

@@ -19,7 +19,9 @@ from everlease.chain.bytecode import code_hash, is_committed, staking_address
 from everlease.chain.deploy_plan import Plan, Step
 from everlease.chain.deployment import write_json
 from everlease.chain.errors import AlreadyKnown, ChainError, NonceTooLow, Underpriced
+from everlease.chain.offers import MAX_FEE, dearer, market_offer
 from everlease.chain.rpc import RpcChain
+from everlease.domain.transactions import FeeOffer
 
 _AGAIN_AFTER_S = 60.0
 _LOOKS = 5
@@ -66,8 +68,8 @@ class Pending:
             "deployer": plan.deployer,
             "asset": plan.asset.address,
             "config": plan.terms.as_config(),
-            "maxFee": plan.max_fee,
-            "tip": plan.fees.priority_fee,
+            "maxFee": plan.offer.max_fee,
+            "tip": plan.offer.priority_fee,
             "steps": [_entry(step) for step in plan.steps],
         }
 
@@ -176,8 +178,13 @@ class Run:
             fees, last = self._chain.fees(), versions[-1]
             if fees.base_fee <= last["maxFee"]:
                 return
-            content["maxFee"] = max(2 * fees.base_fee + fees.priority_fee, last["maxFee"] * 5 // 4 + 1)
-            content["tip"] = max(fees.priority_fee, last["tip"] * 5 // 4 + 1)
+            more = dearer(FeeOffer(last["maxFee"], last["tip"]), market_offer(fees))
+            if more is None or more.max_fee < fees.base_fee:
+                raise DeploymentFailed(
+                    f"a block asks {fees.base_fee} wei per gas, and {MAX_FEE} is the most that is ever offered: "
+                    "run the same command again when it asks less"
+                )
+            content["maxFee"], content["tip"] = more.max_fee, more.priority_fee
         offer = {"maxFee": content["maxFee"], "tip": content["tip"]}
         raw = self._signer.sign(
             {

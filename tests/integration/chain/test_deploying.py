@@ -120,6 +120,11 @@ def test_a_pending_one_is_sent_again_and_dearer_only_in_another_run(
     anvil.rpc("evm_setAutomine", True)
     anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**12))
     anvil.mine()
+    with pytest.raises(DeploymentFailed, match="is the most that is ever offered"):
+        run(chain, signer, out)
+    assert len(signer.signed) == 1
+    anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**11))
+    anvil.mine()
     run(chain, signer, out)
     assert len(signer.signed) == 3
     assert chain.nonce(OWNER.address) == 2
