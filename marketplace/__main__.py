@@ -2,11 +2,13 @@
 
 import signal
 import sys
+from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
 
 from everlease.chain.errors import ChainError
+from everlease.db.engine import DatabaseUnavailable
 from everlease.store.errors import StoreError
 from marketplace.app import create_app
 from marketplace.gateway.endpoint import Gateway
@@ -37,6 +39,8 @@ def main() -> int:
         app = create_app(settings)
         parts: Parts = app.state.parts
         parts.deployment.check_if_reachable(parts.chain)
+        with suppress(DatabaseUnavailable):  # /readyz says so, and the key is checked again before it wraps anything
+            parts.check_master_key()
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         print(f"marketplace: settings (EVERLEASE_MARKETPLACE_…): {fields}", file=sys.stderr)  # noqa: T201

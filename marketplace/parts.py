@@ -9,7 +9,7 @@ import structlog
 from everlease.chain.deployment import Deployment
 from everlease.chain.rpc import RpcChain
 from everlease.chain.views import Views
-from everlease.db import Database
+from everlease.db import Database, gateways
 from everlease.supervision import TaskSupervisor
 from marketplace.followers import Followers
 from marketplace.metrics import Metrics
@@ -25,7 +25,7 @@ _log = structlog.get_logger("marketplace")
 @dataclass(frozen=True)
 class Parts:
     """``beats_db`` is a pool for heartbeats alone, so that a flood of requests can't make nodes look silent.
-    ``lookups`` gives up soon: nodes wait before the door for what it says.
+    ``lookups`` gives up soon: nodes wait before the door for what it says. ``gateway_id``: this process among replicas.
     """
 
     settings: MarketplaceSettings
@@ -44,7 +44,13 @@ class Parts:
     followers: Followers
     metrics: Metrics
     tasks: TaskSupervisor
+    gateway_id: int
     clock: Callable[[], float]
+
+    def check_master_key(self) -> None:
+        """Raise OtherMasterKey unless this process has the database's master key, or DatabaseUnavailable."""
+        with self.db.transaction() as tx:
+            self.keys.check(tx)
 
     def close(self) -> None:
         """Release connections, files and the store's lock."""
@@ -80,6 +86,7 @@ def build_parts(settings: MarketplaceSettings, clock: Callable[[], float] = time
         followers=Followers(),
         metrics=Metrics(tasks.roster),
         tasks=tasks,
+        gateway_id=gateways.new_id(),
         clock=clock,
     )
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from everlease.db import Database, outbox
+from everlease.db import Database, gateways, outbox
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import listen
 from everlease.db.timers import Watch, hold_watch
@@ -70,6 +70,8 @@ class Monitor:
         since = self._attention.tick(now, self._monotonic())
         policy = self._desk.policy.liveness
         with self._desk.database.transaction() as tx:
+            if severed := gateways.sever_orphans(tx):
+                log.warning("monitor.gateway_gone", nodes=severed)
             if watch.deaf(tx, now, policy):
                 self._look_away()
                 return 0

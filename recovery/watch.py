@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from everlease.db import Tx, awards, jobs, nodes
+from everlease.db import Tx, awards, gateways, jobs, nodes
 from everlease.db.models.nodes import NodeRow
 from everlease.domain.liveness import Liveness, LivenessPolicy, Sighting, liveness, restarts_count
 from recovery.apply import Desk, lose
@@ -91,7 +91,7 @@ def declare_absent(desk: Desk, missing: Iterable[Absent]) -> int:
 
 def deaf(tx: Tx, now: float, policy: LivenessPolicy) -> bool:
     """Whether it is the gateway that is away and not the hosts: none is up, or none of several nodes is heard."""
-    if not nodes.gateway_present(tx):
+    if not gateways.present(tx):
         return True
     count, last = nodes.heard(tx)
     silence = now - last.timestamp() if last is not None else 0.0
@@ -114,7 +114,8 @@ def declare(desk: Desk, lost: Iterable[Lost]) -> int:
 def _sighting(node: NodeRow, watching_since: float, now: float, policy: LivenessPolicy) -> Sighting:
     gone, probe = _unix(node.disconnected_at), _unix(node.probe_sent_at)
     return Sighting(
-        last_seen=max(_unix(node.last_seen) or 0.0, watching_since),
+        # A node that lost its gateway has the whole time again to find another.
+        last_seen=max(_unix(node.last_seen) or 0.0, _unix(node.severed_at) or 0.0, watching_since),
         disconnected_at=None if gone is None else max(gone, watching_since),
         probe_sent_at=probe if probe is not None and probe > watching_since else None,
         restarting_at=_unix(node.restarting_at) if restarts_count(node.restarts, now, policy) else None,

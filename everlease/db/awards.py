@@ -121,7 +121,7 @@ def unreported(tx: Tx, before: datetime) -> Sequence[AwardRow]:
             NodeRow.last_seen > before,
             func.coalesce(AwardRow.last_beat_at, AwardRow.started_at) < before,
             ~AwardRow.facts.has_key("goodbye"),
-            NodeRow.disconnected_at.is_(None),
+            NodeRow.connected,
             NodeRow.connected_at < before,
         )
     ).all()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from everlease.db.engine import Tx
@@ -29,8 +29,12 @@ def admit(
     facts: dict[str, Any],
     *,
     network: str = "",
+    gateway: int | None = None,
 ) -> NodeRow:
-    """Record a new session of a node that proved its key; an older session of the same node is thereby over."""
+    """Record a new session of a node that proved its key; an older session of the same node is thereby over.
+
+    ``gateway``: the id of the one that holds its socket.
+    """
     values = {
         "provider": provider,
         "network": network,
@@ -41,6 +45,8 @@ def admit(
         "connected_at": _now(),
         "last_seen": _now(),
         "disconnected_at": None,
+        "gateway": gateway,
+        "severed_at": None,
         "probe_sent_at": None,
         "liveness": "ALIVE",
         "draining": False,
@@ -81,7 +87,7 @@ def can_lock_more(tx: Tx, free: Mapping[str, int]) -> None:
     firsts = (
         select(func.min(NodeRow.address), NodeRow.provider, ProviderRow.staked - ProviderRow.locked)
         .outerjoin(ProviderRow, ProviderRow.provider == NodeRow.provider)
-        .where(NodeRow.provider.in_(free), NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None))
+        .where(NodeRow.provider.in_(free), NodeRow.connected)
         .group_by(NodeRow.provider, ProviderRow.staked, ProviderRow.locked)
         .order_by(func.min(NodeRow.address))
     )
@@ -122,7 +128,7 @@ def news_at(tx: Tx, since: datetime) -> datetime | None:
     The first: a node whose next news is yet to count must not hide another's.
     """
     times = (NodeRow.connected_at, NodeRow.facts_at)
-    firsts = select(*(func.min(at).filter(at > since) for at in times)).where(NodeRow.disconnected_at.is_(None))
+    firsts = select(*(func.min(at).filter(at > since) for at in times)).where(NodeRow.connected)
     return min((at for at in tx.execute(firsts).one() if at is not None), default=None)
 
 
@@ -131,7 +137,7 @@ def seen(tx: Tx, node: str, session: str) -> bool:
     found = tx.execute(
         update(NodeRow)
         .where(NodeRow.address == node, NodeRow.session == session)
-        .values(last_seen=_now(), probe_sent_at=None, liveness="ALIVE")
+        .values(last_seen=_now(), probe_sent_at=None, liveness="ALIVE", severed_at=None)
         .returning(NodeRow.address)
     ).one_or_none()
     return found is not None
@@ -176,9 +182,7 @@ def get(tx: Tx, node: str) -> NodeRow | None:
 
 def connected(tx: Tx, only: str | None = None) -> Sequence[NodeRow]:
     """Nodes with an open session, LOST ones left out; or ``only`` this one, if it is one of them."""
-    wanted = select(NodeRow).where(
-        NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST"
-    )
+    wanted = select(NodeRow).where(NodeRow.connected, NodeRow.liveness != "LOST")
     if only is not None:
         wanted = wanted.where(NodeRow.address == only)
     return tx.scalars(wanted.order_by(NodeRow.address)).all()
@@ -278,22 +282,8 @@ def mark_lost(tx: Tx, node: str, last_seen: datetime | None) -> bool:
     return found is not None
 
 
-GATEWAY_KEY = 0x6761_7465_7761_7973
-"""PostgreSQL advisory lock that each gateway shares while it takes connections ("gateways")."""
-_PRESENT = text(
-    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND classid::bigint = :high AND objid::bigint = :low)"
-)
-
-
-def gateway_present(tx: Tx) -> bool:
-    """Whether any gateway is up: without one no node can be heard, whatever became of its host."""
-    return bool(tx.scalar(_PRESENT, {"high": GATEWAY_KEY >> 32, "low": GATEWAY_KEY & 0xFFFF_FFFF}))
-
-
 def heard(tx: Tx) -> tuple[int, datetime | None]:
-    """How many nodes have an open session, and when any of them was last heard."""
+    """How many nodes have a session that they did not end, and when any of them was last heard."""
     count, last = tx.execute(
         select(func.count(), func.max(NodeRow.last_seen)).where(
             NodeRow.session.is_not(None), NodeRow.disconnected_at.is_(None), NodeRow.liveness != "LOST"

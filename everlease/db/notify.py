@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import func, select
 
 from everlease.db.engine import Tx
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
+_KEEPALIVES = {"idle": 3, "interval": 1, "count": 2}
+"""Over TCP: an end that vanished is missed by the other after some 5 s (seconds, and how many)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +62,22 @@ def listen(libpq_url: str, channels: Sequence[str], *, tick_s: float = 5.0) -> I
 
 
 async def listen_async(
-    libpq_url: str, channels: Sequence[str], *, tick_s: float = 5.0, presence: int | None = None
+    libpq_url: str, channels: Sequence[str], *, presence: tuple[int, int], tick_s: float = 5.0
 ) -> AsyncIterator[Notification]:
     """``listen`` for an event loop. ``presence``: an advisory lock that is shared for as long as one listens; it goes
-    with the connection, so others can tell whether anybody is there (see nodes.gateway_present).
+    with the connection, so others can tell who is there (see gateways.present).
     """
+    conninfo = make_conninfo(libpq_url, **{f"keepalives_{name}": value for name, value in _KEEPALIVES.items()})
     wait = _FIRST_WAIT_S
     while True:
         try:
-            connection = await psycopg.AsyncConnection.connect(libpq_url, autocommit=True, connect_timeout=5)
+            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=5)
             async with connection:
                 for channel in channels:
                     await connection.execute(_listen(channel))
-                if presence is not None:
-                    await connection.execute("SELECT pg_advisory_lock_shared(%s)", [presence])
+                for name, value in _KEEPALIVES.items():
+                    await connection.execute(_set(f"tcp_keepalives_{name}", value))
+                await connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", presence)
                 wait = _FIRST_WAIT_S
                 yield EVERYTHING
                 while True:
@@ -86,6 +91,10 @@ async def listen_async(
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT_S)
             yield EVERYTHING
+
+
+def _set(name: str, value: int) -> sql.Composed:
+    return sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
 
 
 def _listen(channel: str) -> sql.Composed:

@@ -151,7 +151,7 @@ def cursor(tx: Tx) -> CursorRow | None:
 
 def market_facts(tx: Tx) -> MarketFacts:
     """Counts of nodes and jobs."""
-    alive = select(func.count()).where(NodeRow.liveness == "ALIVE", NodeRow.disconnected_at.is_(None))
+    alive = select(func.count()).where(NodeRow.liveness == "ALIVE", NodeRow.connected)
     running = select(func.count()).where(JobRow.state == "RUNNING")
     total = select(func.count()).select_from(JobRow)
     return MarketFacts(tx.scalar(alive) or 0, tx.scalar(running) or 0, tx.scalar(total) or 0)

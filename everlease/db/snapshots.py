@@ -223,7 +223,7 @@ def _offers(tx: Tx, auction: AuctionRow) -> tuple[SignedOffer, ...]:
         select(BidRow, NodeRow, ProviderRow, served)
         .join(NodeRow, NodeRow.address == BidRow.node)
         .join(ProviderRow, ProviderRow.provider == BidRow.provider)
-        .where(BidRow.auction_id == auction.id, NodeRow.disconnected_at.is_(None), NodeRow.liveness == "ALIVE")
+        .where(BidRow.auction_id == auction.id, NodeRow.connected, NodeRow.liveness == "ALIVE")
         .order_by(BidRow.id)
         .execution_options(populate_existing=True)
     )

@@ -92,7 +92,17 @@ def admit(parts: Parts, text: str, claim: Claim, network: str) -> Admission:
     with parts.db.transaction() as tx:
         before = nodes.get(tx, node)
         was_lost = before is not None and before.liveness == Liveness.LOST
-        row = nodes.admit(tx, node, provider, session, hello.sealing_key, hello.version, hello.facts, network=network)
+        row = nodes.admit(
+            tx,
+            node,
+            provider,
+            session,
+            hello.sealing_key,
+            hello.version,
+            hello.facts,
+            network=network,
+            gateway=parts.gateway_id,
+        )
         wait = backoff(parts.settings, row.losses) if was_lost else 0.0
         if wait:
             nodes.shun(tx, node, wait)

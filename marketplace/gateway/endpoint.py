@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.websockets import WebSocket
 
-from everlease.db import awards, nodes
+from everlease.db import awards, gateways, nodes
 from everlease.db.engine import DatabaseUnavailable
 from everlease.wire.node import FromNode, from_node
 from marketplace.gateway.admission import first_problem
@@ -82,11 +82,10 @@ class Gateway:
         over = await self._run(session)
         await close_socket(socket, over.code, over.reason)
         _log.info("node left", node=session.node, code=over.code, reason=over.reason)
-        if over.sent_away or self._closing:
-            # Its silence counts from its last heartbeat, not as a closed socket.
-            return
+        # One that we sent away did not close its socket: it has as long to come back as one that falls silent.
+        note = self._note_severed if over.sent_away or self._closing else self._note_gone
         with suppress(DatabaseUnavailable):
-            await to_thread.run_sync(self._note_gone, session, limiter=self._threads.work)
+            await to_thread.run_sync(note, session, limiter=self._threads.work)
 
     async def _run(self, session: NodeSession) -> SessionOver:
         """Serve until the socket, the node or the hub ends it; returns why."""
@@ -155,6 +154,10 @@ class Gateway:
     def _had_a_job(self, session: NodeSession) -> bool:
         with self._parts.db.transaction() as tx:
             return awards.ever_given(tx, session.node)
+
+    def _note_severed(self, session: NodeSession) -> None:
+        with self._parts.db.transaction() as tx:
+            gateways.sever(tx, session.id)
 
     def _note_gone(self, session: NodeSession) -> None:
         with self._parts.db.transaction() as tx:

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from everlease.db import auctions, commands, jobs, nodes, receipts
+from everlease.db import auctions, commands, gateways, jobs, nodes, receipts
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import EVERYTHING, listen_async
 from everlease.supervision import Alive
@@ -88,7 +88,8 @@ class Hub:
     async def _listen(self, alive: Alive) -> None:
         """Turn PostgreSQL's notifications into work, until cancelled."""
         channels = list(self.channels)
-        async for note in listen_async(self._parts.db.libpq_url, channels, presence=nodes.GATEWAY_KEY):
+        presence = (gateways.LOCK, self._parts.gateway_id)
+        async for note in listen_async(self._parts.db.libpq_url, channels, presence=presence):
             alive()
             if note == EVERYTHING:
                 self.resync()

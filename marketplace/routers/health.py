@@ -11,6 +11,7 @@ from everlease.chain.errors import ChainError
 from everlease.db.engine import DatabaseUnavailable
 from everlease.store.errors import StoreError
 from marketplace.dependencies import PartsDep
+from marketplace.services.keys import OtherMasterKey
 
 _log = structlog.get_logger("marketplace.health")
 router = APIRouter(tags=["health"])
@@ -24,7 +25,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(parts: PartsDep) -> Response:
-    """Database, store and chain answer, and background tasks run; 503 and which one doesn't."""
+    """Database, store and chain answer, the master key is the right one, background tasks run; 503 and what doesn't."""
     found: dict[str, str] = {}
 
     async def probe(name: str, check: Callable[[], None]) -> None:
@@ -32,6 +33,7 @@ async def readyz(parts: PartsDep) -> Response:
 
     async with create_task_group() as group:
         group.start_soon(probe, "database", parts.db.ping)
+        group.start_soon(probe, "master key", parts.check_master_key)
         group.start_soon(probe, "store", parts.store.ping)
         group.start_soon(probe, "chain", lambda: parts.deployment.check_chain(parts.chain))
     ready = all(outcome == "ok" for outcome in found.values()) and parts.tasks.roster.ready
@@ -48,7 +50,7 @@ def metrics(parts: PartsDep) -> Response:
 def _outcome(check: Callable[[], None]) -> str:
     try:
         check()
-    except (DatabaseUnavailable, StoreError, ChainError) as error:
+    except (DatabaseUnavailable, StoreError, ChainError, OtherMasterKey) as error:
         # Hosts, users and paths are for the log; anybody may ask here.
         _log.warning("not ready", reason=str(error))
         return "unavailable"

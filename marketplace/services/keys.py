@@ -6,6 +6,7 @@ libsodium sealed box to the reader's X25519 key, base64.
 
 import base64
 import binascii
+import hmac
 import os
 import secrets
 from collections.abc import Collection
@@ -13,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nacl.public import PublicKey, SealedBox
 
 from everlease.db import Tx
@@ -22,12 +25,23 @@ from everlease.db import keys as store
 DEDUP_GENERATION = 0
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
+_FINGERPRINT = b"everlease/master-key-fingerprint/1"
 
 
 class MasterKeyInvalid(Exception):
     """The master key's file can't be used."""
 
     retryable = False
+
+
+class OtherMasterKey(MasterKeyInvalid):
+    """The database's job keys are wrapped under another master key."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the job keys in this database are wrapped under another master key: copy the file that"
+            " EVERLEASE_MARKETPLACE_MASTER_KEY_FILE names from a replica that runs, or from the backup"
+        )
 
 
 class KeyUnavailable(Exception):
@@ -89,9 +103,20 @@ class KeyService:
 
     def __init__(self, master_key: bytes) -> None:
         self._cipher = AESGCM(master_key)
+        # HKDF-SHA256 (RFC 5869) with a label of its own: it tells neither the key nor any other output of it.
+        self._fingerprint = HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=_FINGERPRINT).derive(master_key)
+
+    def check(self, tx: Tx) -> None:
+        """Raise OtherMasterKey unless this is the database's master key. The first that asks makes its own that."""
+        if not hmac.compare_digest(store.fingerprint(tx, self._fingerprint), self._fingerprint):
+            raise OtherMasterKey
 
     def ensure(self, tx: Tx, job_id: str, generation: int) -> None:
-        """Create the generation's key unless it exists; two callers end up with the same key."""
+        """Create the generation's key unless it exists; two callers end up with the same key. Raises OtherMasterKey.
+
+        It checks anew: a process may have started while the database was away.
+        """
+        self.check(tx)
         if generation not in store.wrapped_keys(tx, job_id, [generation]):
             nonce = os.urandom(_NONCE_BYTES)
             wrapped = nonce + self._cipher.encrypt(nonce, secrets.token_bytes(_KEY_BYTES), _bound(job_id, generation))

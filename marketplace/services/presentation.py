@@ -8,7 +8,7 @@ from everlease.db.models.mirror import LeaseRow, ProviderRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.queries import JobMoney
 from everlease.domain.lease import LeaseState
-from everlease.domain.liveness import mean_time_between_losses
+from everlease.domain.liveness import Liveness, mean_time_between_losses
 from everlease.domain.money import affordable_seconds, pay_for
 from everlease.wire.http import CheckpointOut, CostOut, EventOut, JobOut, LeaseOut, LogOut, NodeOut
 from everlease.wire.spec import SpecModel
@@ -150,8 +150,8 @@ def node_out(row: NodeRow, provider: ProviderRow | None) -> NodeOut:
     return NodeOut(
         node=row.address,
         provider=row.provider,
-        liveness=row.liveness,
-        connected=row.session is not None and row.disconnected_at is None,
+        liveness=row.liveness if row.connected or row.liveness != Liveness.ALIVE else Liveness.SUSPECT,
+        connected=row.connected,
         draining=row.draining,
         version=row.version,
         facts=row.facts,

@@ -183,6 +183,16 @@ class JobKeyRow(Base):
     created_at: Mapped[CreatedAt]
 
 
+class MasterKeyRow(Base):
+    """Which master key wraps this database's job keys; one row. ``fingerprint`` is derived from the key, one way."""
+
+    __tablename__ = "master_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary())
+    created_at: Mapped[CreatedAt]
+
+
 class ReceiptRow(Base):
     """The newest receipt of a lease."""
 

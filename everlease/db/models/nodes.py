@@ -1,6 +1,7 @@
 """Nodes as the gateway knows them, and the commands that wait for them."""
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import ColumnElement, Index, UniqueConstraint, and_
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from everlease.db.models.base import (
@@ -24,7 +25,8 @@ class NodeRow(Base):
     ``restarting_at``: when it said in this session that its agent is about to be started anew; ``restarts``: the times
     (unix seconds) of the last day at which it said so, whether they counted or not. ``facts_at``: when its telling
     other facts counts for jobs that wait, which may be yet to come. ``network``: from where it came last (an IPv4
-    address, an IPv6 /64).
+    address, an IPv6 /64). ``gateway``: the id of the gateway that holds the session's socket; ``severed_at``: when that
+    gateway ended under it, or was found gone. The node has not been heard since, which says nothing about its host.
     """
 
     __tablename__ = "node"
@@ -39,6 +41,8 @@ class NodeRow(Base):
     session: Mapped[str | None]
     connected_at: Mapped[Instant | None]
     disconnected_at: Mapped[Instant | None]
+    gateway: Mapped[int | None]
+    severed_at: Mapped[Instant | None]
     last_seen: Mapped[Instant | None] = mapped_column(index=True)
     probe_sent_at: Mapped[Instant | None]
     liveness: Mapped[str] = mapped_column(default="ALIVE")
@@ -49,6 +53,16 @@ class NodeRow(Base):
     served_s: Mapped[float] = mapped_column(default=0.0)
     shun_until: Mapped[Instant | None]
     created_at: Mapped[CreatedAt]
+
+    @hybrid_property
+    def connected(self) -> bool:
+        """Whether its session has a socket at a gateway."""
+        return self.session is not None and self.disconnected_at is None and self.severed_at is None
+
+    @connected.inplace.expression
+    @classmethod
+    def _connected(cls) -> ColumnElement[bool]:
+        return and_(cls.session.is_not(None), cls.disconnected_at.is_(None), cls.severed_at.is_(None))
 
 
 class CommandRow(Base):

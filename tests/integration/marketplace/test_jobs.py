@@ -297,7 +297,7 @@ def test_health_readiness_and_metrics(service: Service) -> None:
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]) == (
             200,
-            {"database": "ok", "store": "ok", "chain": "ok"} | dict.fromkeys(TASKS, "ok"),
+            {"database": "ok", "master key": "ok", "store": "ok", "chain": "ok"} | dict.fromkeys(TASKS, "ok"),
         )
         metrics = client.get("/metrics").text
         assert "everlease_http_requests_total" in metrics

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from everlease.db import Database, nodes
+from everlease.db import Database, gateways, nodes, queries
 from everlease.db.engine import DatabaseUnavailable
 from everlease.domain.liveness import LivenessPolicy
 from recovery import watch
@@ -176,7 +176,8 @@ def test_a_restart_of_the_marketplace_costs_no_node_its_award(
     with database.transaction() as tx:
         row = nodes.get(tx, node.key.address)
         assert row is not None
-        assert (row.disconnected_at, row.liveness) == (None, "ALIVE")
+        assert (row.disconnected_at, row.connected) == (None, False), "sent away; nobody's socket closed"
+        assert queries.market_facts(tx).nodes_alive == 0
         assert watch.deaf(tx, time.time() + 600, policy), "with no gateway up nobody is judged, however long"
     with process(variables, tmp_path / "second", settings.public_url):
         again = FakeNode(service, market, node.key, node.provider)
@@ -198,6 +199,60 @@ def test_a_restart_of_the_marketplace_costs_no_node_its_award(
         assert row is not None
         assert row.disconnected_at is not None
     database.close()
+
+
+def test_a_replica_that_is_killed_leaves_no_node_alive_and_none_is_lost_by_that(
+    service: Service, market: Market, node: FakeNode, postgres_url: str, tmp_path: Path, job_id: str
+) -> None:
+    folder, port = tmp_path / "killed", free_port()
+    folder.mkdir()
+    variables = environment(market, postgres_url, folder, port)
+    variables["EVERLEASE_MARKETPLACE_MASTER_KEY_FILE"] = str(service.settings.master_key_file)
+    settings = make_settings(market, postgres_url, folder, port=port)
+    with process(variables, tmp_path / "log", settings.public_url) as killed:
+        doomed = FakeNode(Service(settings.public_url, settings, None), market, node.key, node.provider)  # type: ignore[arg-type]
+        doomed.connect()
+        held = make_award(service.db, job_id, node.key, node.provider)
+        assert doomed.beat(line(held)).refused == []
+        with service.db.transaction() as tx:
+            assert gateways.sever_orphans(tx) == 0
+        killed.kill()
+        killed.wait()
+    until, severed = time.monotonic() + 20, 0
+    while not severed and time.monotonic() < until:
+        with service.db.transaction() as tx:
+            severed = gateways.sever_orphans(tx)
+        time.sleep(0.1)
+    assert severed == 1
+    with service.client() as client:
+        (shown,) = client.get("/v1/nodes").json()["items"]
+        assert (shown["connected"], shown["liveness"]) == (False, "SUSPECT")
+        again = FakeNode(service, market, node.key, node.provider)
+        welcome = again.connect(({"job_id": job_id, "fence": held.fence, "state": "frozen"},))
+        assert (welcome.confirmed, welcome.resume_after_s) == ({job_id: held.fence}, 0)
+        (shown,) = client.get("/v1/nodes").json()["items"]
+        assert (shown["connected"], shown["liveness"], shown["losses"]) == (True, "ALIVE", 0)
+    assert again.beat(line(held)).refused == []
+    again.close()
+
+
+def test_a_replica_with_another_master_key_does_not_start(market: Market, postgres_url: str, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    port = free_port()
+    variables = environment(market, postgres_url, tmp_path / "first", port)
+    with process(variables, tmp_path / "log", f"http://127.0.0.1:{port}"):
+        other = environment(market, postgres_url, tmp_path / "second", free_port())
+        done = subprocess.run(
+            [sys.executable, "-m", "marketplace"], env=other, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert "wrapped under another master key: copy the file" in done.stderr
+        assert "Traceback" not in done.stderr
+        key = tmp_path / "first" / "master.key"
+        other["EVERLEASE_MARKETPLACE_MASTER_KEY_FILE"] = str(key)
+        with process(other, tmp_path / "log2", other["EVERLEASE_MARKETPLACE_PUBLIC_URL"]):
+            pass
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from everlease.db import nodes
+from everlease.db import nodes, queries
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.timers import hold_watch
@@ -115,6 +115,48 @@ def test_nobody_is_lost_while_no_gateway_is_up_however_long_and_then_has_the_who
                 assert nodes.seen(tx, node, row.session or "")
             assert monitor.tick(hold) == 0
     assert stage.job(job).state == "RUNNING"
+
+
+def test_a_gateway_that_dies_takes_no_host_with_it(stage: Stage, job: str) -> None:
+    """Its nodes are not alive at once, and not lost before they had the whole time to find another gateway."""
+    node, now = stage.award(job).node, datetime.now(UTC)
+    before = {"last_seen": now - timedelta(seconds=3.4), "probe_sent_at": now - timedelta(seconds=1.2)}
+    policy = stage.desk.policy.liveness
+    with stage.database.transaction() as tx:
+        tx.get_one(NodeRow, node).gateway = 7
+    age(stage, node, **before)
+    monitor = Monitor(stage.desk)
+    with hold_watch(stage.database, WATCH_KEY) as hold, gateway_up(stage.database, 8):
+        assert hold is not None
+        monitor._attention.since = time.time() - 60
+        assert monitor.tick(hold) == 0, "by its silence alone it would be lost"
+        assert stage.job(job).state == "RUNNING"
+        with stage.database.transaction() as tx:
+            row = tx.get_one(NodeRow, node)
+            assert (row.connected, row.losses) == (False, 0)
+            assert queries.market_facts(tx).nodes_alive == 0
+            severed = row.severed_at
+            assert severed is not None
+            assert watch.look(tx, severed.timestamp() + 2.4, 0.0, policy) == []
+        with stage.database.transaction() as tx:
+            nodes.admit(tx, node, row.provider, "anew", "", "1", {}, gateway=8)
+        assert monitor.tick(hold) == 0
+        with stage.database.transaction() as tx:
+            row = tx.get_one(NodeRow, node, populate_existing=True)
+            assert (row.connected, row.liveness, row.losses) == (True, "ALIVE", 0)
+
+
+def test_a_host_that_died_with_its_gateway_is_lost_all_the_same(stage: Stage, job: str) -> None:
+    node = stage.award(job).node
+    age(
+        stage,
+        node,
+        last_seen=datetime.now(UTC) - timedelta(seconds=10),
+        severed_at=datetime.now(UTC) - timedelta(seconds=4),
+    )
+    assert look(stage) == []
+    age(stage, node, probe_sent_at=datetime.now(UTC) - timedelta(seconds=1.2))
+    assert [found.node for found in look(stage)] == [node]
 
 
 def test_a_job_that_its_connected_node_does_not_mention_any_more_is_recovered(stage: Stage, job: str) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 
 from sqlalchemy import text
 
-from everlease.db import Database
+from everlease.db import Database, gateways
 from everlease.db.notify import EVERYTHING, Notification, listen, listen_async, notify
 
 
@@ -52,9 +52,10 @@ def test_a_lost_connection_is_made_up_for(database: Database) -> None:
 
 def test_the_same_for_an_event_loop(database: Database) -> None:
     async def hear() -> list[Notification]:
-        heard = listen_async(database.libpq_url, ["one"], tick_s=0.2)
+        heard = listen_async(database.libpq_url, ["one"], presence=(gateways.LOCK, 5), tick_s=0.2)
         found = [await anext(heard)]
         with database.transaction() as tx:
+            assert gateways.present(tx) == {5}
             notify(tx, "one", "x")
         found += [await anext(heard), await anext(heard)]
         await heard.aclose()  # type: ignore[attr-defined]

@@ -1,18 +1,22 @@
 """Wrapping and sealing of job keys."""
 
 import base64
+import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from nacl.public import PrivateKey, SealedBox
 
 from everlease.db import Database, keys
+from everlease.db.models.jobs import MasterKeyRow
 from marketplace.services.keys import (
     InvalidSealingKey,
     KeyService,
     KeyUnavailable,
     MasterKeyInvalid,
+    OtherMasterKey,
     load_master_key,
     parse_sealing_key,
 )
@@ -67,3 +71,37 @@ def test_a_key_is_made_once_sealed_to_its_reader_and_bound_to_its_place(database
             service.sealed(tx, JOB, [3], reader.public_key)
         with pytest.raises(KeyUnavailable, match="another master key"):
             KeyService(os.urandom(32)).sealed(tx, JOB, [1], reader.public_key)
+
+
+def test_a_database_belongs_to_one_master_key_for_ever(database: Database) -> None:
+    master = os.urandom(32)
+    with database.transaction() as tx:
+        KeyService(master).ensure(tx, JOB, 1)
+    with pytest.raises(OtherMasterKey, match="copy the file"), database.transaction() as tx:
+        KeyService(os.urandom(32)).ensure(tx, JOB, 2)
+    with database.transaction() as tx:
+        assert set(keys.wrapped_keys(tx, JOB, [1, 2])) == {1}, "nothing is wrapped under another one"
+        KeyService(master).check(tx)
+        stored = tx.get_one(MasterKeyRow, 1).fingerprint
+    assert len(stored) == 32
+    assert stored not in {master, hashlib.sha256(master).digest(), hashlib.blake2s(master).digest()}
+
+
+def test_of_two_that_claim_a_database_at_once_one_is_refused(database: Database) -> None:
+    refused: list[OtherMasterKey] = []
+
+    def claim() -> None:
+        try:
+            with database.transaction() as tx:
+                KeyService(os.urandom(32)).check(tx)
+        except OtherMasterKey as error:
+            refused.append(error)
+
+    second = threading.Thread(target=claim)
+    with database.transaction() as tx:
+        KeyService(os.urandom(32)).check(tx)
+        second.start()
+        second.join(0.5)
+        assert second.is_alive(), "it waits for the first to commit"
+    second.join(30)
+    assert len(refused) == 1

@@ -349,6 +349,15 @@ def upgrade() -> None:
     op.create_index("ix_lease_provider", "lease", ["provider", "state", "started_at", "lease_id"], unique=False)
     op.create_index("ix_lease_state", "lease", ["state", "started_at", "lease_id"], unique=False)
     op.create_table(
+        "master_key",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_master_key")),
+    )
+    op.create_table(
         "node",
         sa.Column("address", sa.String(length=42), nullable=False),
         sa.Column("provider", sa.String(length=42), nullable=False),
@@ -360,6 +369,8 @@ def upgrade() -> None:
         sa.Column("session", sa.String(), nullable=True),
         sa.Column("connected_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("disconnected_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("gateway", sa.Integer(), nullable=True),
+        sa.Column("severed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_seen", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probe_sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("liveness", sa.String(), nullable=False),
@@ -625,6 +636,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_node_provider"), table_name="node")
     op.drop_index(op.f("ix_node_last_seen"), table_name="node")
     op.drop_table("node")
+    op.drop_table("master_key")
     op.drop_index("ix_lease_state", table_name="lease")
     op.drop_index("ix_lease_provider", table_name="lease")
     op.drop_table("lease")
