@@ -16,6 +16,7 @@ from marketplace.gateway.endpoint import Gateway
 from marketplace.middleware import HttpGuard
 from marketplace.parts import Parts, build_parts
 from marketplace.routers import auth, health, job_views, jobs, market, streams
+from marketplace.services.outages import LONGEST_LOOK_S, watch_store
 from marketplace.services.upkeep import LONGEST_UPKEEP_S, collect_regularly, scrub_regularly
 from marketplace.settings import MarketplaceSettings
 
@@ -54,6 +55,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     gateway.start()
     parts.tasks.start("loop lag", lambda alive: watch_loop(alive, parts.metrics.loop_lag.observe), silent_at_most_s=10)
+    parts.tasks.start(
+        "watch of the store", functools.partial(watch_store, parts), silent_at_most_s=LONGEST_LOOK_S, vital=False
+    )
     for name, work, every_s in (
         ("collection of garbage", collect_regularly, parts.settings.collect_every_s),
         ("scrubbing", scrub_regularly, parts.settings.scrub_every_s),

@@ -14,7 +14,8 @@ class MarketplaceSettings(ServiceSettings):
     """``store`` is a folder (the block service is then mounted at /store) or the URL of a remote block service.
 
     ``master_key_file`` holds the 32-byte key that wraps job keys; it is created (mode 0600) where it is missing.
-    Times are seconds, sizes bytes.
+    Times are seconds, sizes bytes, fees base units. ``min_epoch_fee``: what an order pays at least for each lease that
+    the watcher opens for it; recovery is given the same.
 
     ``greetings``: sockets of nodes that have not proved who they are: in all, kept for networks of known nodes, and at
     most of one network (an IPv4 address, an IPv6 /64). ``knocks``: new sockets of a network that nobody knows; known
@@ -37,6 +38,7 @@ class MarketplaceSettings(ServiceSettings):
     watcher: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
     suggested_max_silence: int = 5
     suggested_max_epochs: int = 100
+    min_epoch_fee: int = Field(default=0, ge=0)
     suggested_epoch_fee: int = Field(default=0, ge=0)
     suggested_min_collateral: int = Field(default=1_000_000, ge=0)
 
@@ -71,6 +73,12 @@ class MarketplaceSettings(ServiceSettings):
         if len(secret.get_secret_value().encode()) < 32:
             raise ValueError("store_token_secret has at least 32 bytes")
         return secret
+
+    @model_validator(mode="after")
+    def _suggestion_suffices(self) -> Self:
+        if self.suggested_epoch_fee < self.min_epoch_fee:
+            raise ValueError("suggested_epoch_fee is at least min_epoch_fee, or orders that follow it are refused")
+        return self
 
     @model_validator(mode="after")
     def _some_for_strangers(self) -> Self:

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from functools import singledispatch
 from typing import Any
 
+import structlog
+
 from everlease.chain.contracts import Call, EscrowCalls
 from everlease.chain.typed_data import lease_id
 from everlease.db import (
@@ -23,12 +25,14 @@ from everlease.db import (
 )
 from everlease.db.models.jobs import AwardRow, JobRow
 from everlease.db.outbox import emit
-from everlease.domain.job import JobEvent
+from everlease.domain.job import JobEvent, JobState
 from everlease.domain.terms import Bid, Order, lease_params
 from recovery import moves as m
 from recovery.planner import Policy, plan
+from recovery.planner.leases import SETTLEMENT_FAILING
 from recovery.receipts import Watcher, sign
 
+log = structlog.get_logger()
 _MOST_ROUNDS = 40
 
 
@@ -98,7 +102,9 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
             awards.note_exit(tx, job_id, fence, "lost", 0, work.now)
             return False
         if award.opened_at is not None:
-            sign(tx, desk.watcher, award, work.job, final=False, now=work.now)
+            # Whoever cancels has no use for what would be saved yet.
+            in_full = work.job.state == JobState.CANCELLING
+            sign(tx, desk.watcher, award, work.job, final=False, in_full=in_full, now=work.now)
         _end(work, fence, "lost", recovery=True)
         jobs.apply_event(tx, work.job, JobEvent.LOST, fence=fence, node=award.node, epoch=award.epoch, **why)
         return True
@@ -122,6 +128,8 @@ def _(move: m.ApplyEvent, work: _Work) -> None:
 @_apply.register
 def _(move: m.Record, work: _Work) -> None:
     jobs.record(work.tx, work.job.id, move.kind, dict(move.data))
+    if move.kind == SETTLEMENT_FAILING:
+        log.error("settlement.failing", job_id=work.job.id, **move.data)
 
 
 @_apply.register
@@ -206,6 +214,7 @@ def _(move: m.CountRestart, work: _Work) -> None:
         facts: dict[str, Any] = {"exit_code": None, "exited_at": None, "host_fault": None}
         if move.host_fault:
             facts["host_faults"] = int(award.facts.get("host_faults", 0)) + 1
+            awards.forfeit(work.tx, work.job.id, move.fence)
         else:
             award.restarts += 1
         awards.note(work.tx, work.job.id, move.fence, {}, facts)
@@ -215,7 +224,7 @@ def _(move: m.CountRestart, work: _Work) -> None:
 def _(move: m.SignFinal, work: _Work) -> None:
     award = awards.under_fence(work.tx, work.job.id, move.fence)
     if award is not None:
-        sign(work.tx, work.desk.watcher, award, work.job, final=True, now=work.now)
+        sign(work.tx, work.desk.watcher, award, work.job, final=True, in_full=move.in_full, now=work.now)
 
 
 @_apply.register

@@ -63,6 +63,7 @@ class Monitor:
         self._monotonic = monotonic
         self._attention = Attention()
         self._absences = watch.Absences()
+        self._database_was_away = False
 
     def tick(self, hold: Watch) -> int:
         """Look once; returns how many awards ended. Raises DatabaseUnavailable."""
@@ -72,11 +73,13 @@ class Monitor:
         with self._desk.database.transaction() as tx:
             if severed := gateways.sever_orphans(tx):
                 log.warning("monitor.gateway_gone", nodes=severed)
+            watch.excuse(tx, ours=self._database_was_away)
             if watch.deaf(tx, now, policy):
                 self._look_away()
                 return 0
             lost = watch.look(tx, now, since, policy)
             missing = self._absences.note(watch.unreported(tx, now), now)
+        self._database_was_away = False
         return watch.declare(self._desk, lost) + watch.declare_absent(self._desk, missing)
 
     def _look_away(self) -> None:
@@ -97,6 +100,7 @@ class Monitor:
                         wake.clear()
             except DatabaseUnavailable as error:
                 log.warning("monitor.no_database", error=str(error))
+                self._database_was_away = True
             stop.wait(1.0)
 
 

@@ -94,9 +94,10 @@ class CountRestart:
 
 @dataclass(frozen=True, slots=True)
 class SignFinal:
-    """Sign the award's last receipt: service ended in agreement."""
+    """Sign the award's last receipt: the lease ends. ``in_full``: nothing that was served went with the host."""
 
     fence: int
+    in_full: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class NoWatcherKey(Exception):
 class RecoverySettings(ServiceSettings):
     """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``.
 
+    ``min_epoch_fee``: the marketplace's (base units); no lease is opened for an order that pays less.
     ``health_port``: where the monitor answers ``/readyz`` and ``/metrics``; 0 for nowhere.
     """
 
@@ -39,6 +40,7 @@ class RecoverySettings(ServiceSettings):
     max_restarts_a_day: int = Field(default=5, ge=0, le=50)
     fence_after: float = 4.0
 
+    min_epoch_fee: int = Field(default=0, ge=0)
     auction_window: float = 1.0
     recovery_window: float = 0.3
     prepare_timeout: float = Field(default=900, gt=0, le=3000)
@@ -87,6 +89,7 @@ class RecoverySettings(ServiceSettings):
         return Policy(
             min_runtime_s=terms.min_runtime,
             bond=terms.bond,
+            min_epoch_fee=self.min_epoch_fee,
             liveness=self.liveness(),
             auction_window_s=self.auction_window,
             recovery_window_s=self.recovery_window,

@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import structlog
+
 from everlease.chain.contracts import Call
 from everlease.chain.typed_data import lease_id
-from everlease.db import Database, Tx, commands, journal, outbox, receipts, timers
+from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, receipts, timers
 from everlease.domain.job import JobState
 from everlease.domain.terms import LeaseParams
 from recovery.apply import Desk
+from recovery.planner.leases import backoff_s
+from recovery.receipts import sign
 
+log = structlog.get_logger()
 _OUTBOX_KEPT_S = 86_400
 
 
@@ -17,12 +22,12 @@ def _instant(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def job_ids(database: Database) -> Iterator[str]:
-    """Every job that has not ended, and those that ended with a lease still ACTIVE; a page at a time."""
+def job_ids(database: Database, now: float) -> Iterator[str]:
+    """Every job that goes on, and those that ended with a lease still ACTIVE; a page at a time."""
     after = ""
     while True:
         with database.transaction() as tx:
-            page = timers.unfinished(tx, after)
+            page = timers.unfinished(tx, _instant(now), after)
         yield from page
         if not page:
             break
@@ -67,24 +72,35 @@ def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: flo
 
 
 def _close(tx: Tx, desk: Desk, params: LeaseParams) -> Call:
+    """Whoever served to the lease's own end is paid to it, also where we were away when it came."""
+    award = awards.lasting(tx, lease_id(params))
+    if award is not None:
+        sign(tx, desk.watcher, award, jobs.get(tx, award.job_id), final=True, in_full=True, now=desk.clock())
     row = receipts.newest(tx, lease_id(params))
     if row is None:
         return desk.calls.close(params)
     return desk.calls.close(params, receipts.terms_of(row), row.signature)
 
 
-def _enqueue(tx: Tx, desk: Desk, action_key: str, call: Call, job_id: str) -> bool:
-    """Journal once per action; one that failed is tried again. True where there was none before."""
-    known = journal.find(tx, action_key)
-    new = known is None or known.state == "failed"
+def _enqueue(tx: Tx, desk: Desk, action: str, call: Call, job_id: str) -> bool:
+    """Journal once per action, and again after a failure: later each time, up to an hour, and for as long as it is due.
+
+    True where a transaction was journaled.
+    """
+    tries = journal.tries(tx, job_id, action)
+    if tries and tries[-1].state != "failed":
+        return False
+    if tries and desk.clock() < tries[-1].created_at.timestamp() + backoff_s(len(tries)):
+        return False
+    if len(tries) >= desk.policy.max_attempts:
+        log.error("settlement.failing", action=action, tries=len(tries), error=tries[-1].error)
     journal.enqueue(
         tx,
-        action_key=action_key,
+        action_key=f"{action}/{len(tries)}",
         sender=desk.watcher.address,
         to=call.to,
         data=call.data,
         call=call.name,
         job_id=job_id,
-        again=True,
     )
-    return new
+    return True

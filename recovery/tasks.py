@@ -77,7 +77,7 @@ class Tasks:
 
     def sweep_jobs(self) -> None:
         """Look at every job that goes on, whatever events were lost."""
-        self._advance_all(sweeps.job_ids(self.runtime.database))
+        self._advance_all(sweeps.job_ids(self.runtime.database, self.runtime.desk.clock()))
 
     def sweep_commands(self) -> None:
         """Give up on commands without an answer."""

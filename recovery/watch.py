@@ -98,6 +98,16 @@ def deaf(tx: Tx, now: float, policy: LivenessPolicy) -> bool:
     return count >= 2 and policy.suspect_after <= silence < DEAF_AT_MOST_S
 
 
+def excuse(tx: Tx, *, ours: bool = False) -> None:
+    """While no gateway is up nobody can commit: what is served counts as saved. ``ours``: as much where the database
+    was away until now.
+    """
+    if ours or not nodes.gateway_present(tx):
+        excused = awards.count_all_as_saved(tx)
+        if excused:
+            log.warning("watch.excused", awards=excused)
+
+
 def declare(desk: Desk, lost: Iterable[Lost]) -> int:
     """End every award of the lost nodes; returns how many. A node that was heard meanwhile keeps its own."""
     ended = 0

@@ -19,6 +19,7 @@ from everlease.cli.outputs import fetch_outputs
 from everlease.cli.selection import find_job
 from everlease.wire.http import CheckpointList, JobList, JobOut, LeaseList, WishRequest
 from everlease.wire.jobfile import load_job_file
+from everlease.wire.spec import SpecModel
 
 app = typer.Typer(no_args_is_help=True, help="Launch, follow, move and end jobs.")
 job_money.register(app)
@@ -88,6 +89,13 @@ def list_jobs(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> N
     table(("ID", "NAME", "STATE", "NODE", "EPOCH", "CHECKPOINT", "CREATED"), rows, empty="You have no jobs yet.")
 
 
+def paid_for(spec: SpecModel) -> str:
+    """Which seconds of a host the order pays for, in words."""
+    if spec.checkpoint.to_domain().pays_as_served:
+        return "every second served"
+    return "work that is saved: of a lost host, up to its last checkpoint"
+
+
 @app.command(epilog="Example: everlease job show train-mlp")
 def show(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     """One job: state, host, leases and checkpoints."""
@@ -107,6 +115,7 @@ def show(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
         ("epoch", found.epoch),
         ("recoveries", found.recoveries),
         ("last checkpoint", f"{found.last_checkpoint_seq}, {ago(found.last_checkpoint_at)}"),
+        ("paid for", paid_for(found.spec)),
         ("at most lost now", "-" if found.loss_bound_s is None else f"{found.loss_bound_s:.0f} s of work"),
     ]
     if found.exit_code is not None:

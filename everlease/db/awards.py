@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
@@ -57,6 +57,31 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
     return refused
 
 
+def count_as_saved(tx: Tx, job_id: str, fence: int) -> None:
+    """What was served under an award so far is saved: by a commit, or because the commit failed by our own fault."""
+    tx.execute(
+        update(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence).values(saved_s=AwardRow.earned_s)
+    )
+
+
+def count_all_as_saved(tx: Tx) -> int:
+    """``count_as_saved`` for every award that lasts: nobody can commit while the store, or the gateway, is away.
+
+    Returns how many. Awards that a heartbeat or commit has locked are left out: call it again while that lasts.
+    """
+    lasting = select(AwardRow.id).where(AwardRow.ended_at.is_(None), AwardRow.saved_s < AwardRow.earned_s)
+    ids = tx.scalars(lasting.order_by(AwardRow.id).with_for_update(skip_locked=True)).all()
+    tx.execute(update(AwardRow).where(AwardRow.id.in_(ids)).values(saved_s=AwardRow.earned_s))
+    return len(ids)
+
+
+def forfeit(tx: Tx, job_id: str, fence: int) -> None:
+    """The job goes back to its checkpoint by its host's fault: what was served since then is lost."""
+    lost = AwardRow.earned_s - AwardRow.saved_s
+    values = {"forfeited_s": AwardRow.forfeited_s + lost, "saved_s": AwardRow.earned_s}
+    tx.execute(update(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence).values(values))
+
+
 def current(tx: Tx, node: str, job_ids: Collection[str]) -> dict[str, tuple[AwardRow, JobRow]]:
     """Those of the jobs that this node holds now: the award has not ended and its fence is the job's.
 
@@ -79,6 +104,11 @@ def current(tx: Tx, node: str, job_ids: Collection[str]) -> dict[str, tuple[Awar
 def under_fence(tx: Tx, job_id: str, fence: int) -> AwardRow | None:
     """The award of this job under this fence, ended or not."""
     return tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence))
+
+
+def lasting(tx: Tx, lease_id: str) -> AwardRow | None:
+    """The award under this lease that has not ended."""
+    return tx.scalar(select(AwardRow).where(AwardRow.lease_id == lease_id, AwardRow.ended_at.is_(None)))
 
 
 def of_node(tx: Tx, node: str, job_id: str, fence: int) -> AwardRow | None:

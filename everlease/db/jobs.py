@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
+from everlease.db import awards
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import CheckpointRow, JobEventRow, JobRow
 from everlease.db.outbox import emit
@@ -136,6 +137,7 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
             )
         )
         tx.add(checkpoint)
+        awards.count_as_saved(tx, checkpoint.job_id, checkpoint.fence)
         return
     row = get(tx, checkpoint.job_id)
     tx.refresh(row)

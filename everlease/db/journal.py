@@ -78,6 +78,12 @@ def find(tx: Tx, action_key: str) -> TxRow | None:
     return tx.scalar(select(TxRow).where(TxRow.action_key == action_key))
 
 
+def tries(tx: Tx, job_id: str, action: str) -> list[TxRow]:
+    """The transactions of a job by which an action was tried, oldest first: keys are ACTION/0, ACTION/1 and so on."""
+    found = select(TxRow).where(TxRow.job_id == job_id, TxRow.action_key.startswith(f"{action}/", autoescape=True))
+    return list(tx.scalars(found.order_by(TxRow.id).execution_options(populate_existing=True)))
+
+
 class PostgresJournal:
     """One row per transaction; each method is its own database transaction. ``clock`` gives unix seconds."""
 

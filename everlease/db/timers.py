@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -14,18 +14,29 @@ from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.locks import try_lock
 from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
+from everlease.db.models.outbox import TxRow
 from everlease.db.terms import order_of, params_of
 from everlease.domain.job import ENDED, JobState
 from everlease.domain.lease import LeaseState
 from everlease.domain.terms import LeaseParams, Order
+from everlease.domain.transactions import OPEN
 
 _ENDED = tuple(state.value for state in ENDED)
 
 
-def unfinished(tx: Tx, after: str = "", limit: int = 500) -> Sequence[str]:
-    """Jobs that have not ended, by id after ``after``, a page at a time."""
+def unfinished(tx: Tx, now: datetime, after: str = "", limit: int = 500) -> Sequence[str]:
+    """Jobs that have not ended, by id after ``after``, a page at a time.
+
+    One that waits for its deposit is left out until that is mirrored, its time is up or its tenant wants something:
+    posting orders costs nothing, so it must not keep the workers busy.
+    """
+    funded = exists(select(EscrowRow.job_id).where(EscrowRow.job_id == JobRow.id))
+    waits = (JobRow.state == JobState.PENDING) & (JobRow.due_at > now) & JobRow.wish.is_(None) & ~funded
     return tx.scalars(
-        select(JobRow.id).where(JobRow.state.not_in(_ENDED), JobRow.id > after).order_by(JobRow.id).limit(limit)
+        select(JobRow.id)
+        .where(JobRow.state.not_in(_ENDED), ~func.coalesce(waits, False), JobRow.id > after)
+        .order_by(JobRow.id)
+        .limit(limit)
     ).all()
 
 
@@ -47,11 +58,12 @@ def in_state(tx: Tx, state: JobState, limit: int = 1000) -> Sequence[str]:
 
 
 def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[LeaseParams]:
-    """SUSPENDED leases of this watcher whose suspension is final and whose answer window is strictly over."""
+    """SUSPENDED leases of jobs posted here whose suspension is final and whose answer window is strictly over."""
     final = select(CursorRow.final_number).scalar_subquery()
     found = tx.execute(
         select(LeaseRow, EscrowRow)
         .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
+        .join(JobRow, JobRow.id == LeaseRow.job_id)
         .where(
             LeaseRow.state == LeaseState.SUSPENDED,
             LeaseRow.answer_by < now,
@@ -65,10 +77,13 @@ def failable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[LeasePara
 
 
 def closable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[LeaseParams]:
-    """ACTIVE leases that anyone may close: their end and its window are over (a notice, or the order's deadline)."""
+    """ACTIVE leases of jobs posted here that anyone may close: their end and its window are over (a notice, or the
+    order's deadline).
+    """
     found = tx.execute(
         select(LeaseRow, EscrowRow)
         .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
+        .join(JobRow, JobRow.id == LeaseRow.job_id)
         .where(LeaseRow.state == LeaseState.ACTIVE, LeaseRow.closable_at < now, EscrowRow.watcher == watcher)
         .order_by(LeaseRow.closable_at)
         .limit(limit)
@@ -85,20 +100,40 @@ class Refundable:
     block: int
 
 
-def refundable(tx: Tx, watcher: str, now: int, limit: int = 100) -> list[Refundable]:
-    """Escrows past their deadline with free money, no active lease, and nothing younger than finality."""
+REFUNDS_AT_ONCE = 10
+"""How many refunds may be under way: anybody can pay into any escrow, and recoveries use the same key."""
+_DAY = timedelta(days=1)
+
+
+def refundable(tx: Tx, watcher: str, now: int) -> list[Refundable]:
+    """Escrows of jobs posted here, past their deadline, with free money, no active lease, and nothing younger than
+    finality.
+
+    A few at a time, and a job once a day: what was paid in since then its tenant may take back at any time.
+    """
     final = select(CursorRow.final_number).scalar_subquery()
+    under_way = tx.scalar(select(func.count()).where(TxRow.call == "refund", TxRow.state.in_(sorted(OPEN)))) or 0
+    lately = exists(
+        select(TxRow.id).where(
+            TxRow.job_id == EscrowRow.job_id,
+            TxRow.call == "refund",
+            TxRow.state != "failed",
+            TxRow.created_at > datetime.fromtimestamp(now, UTC) - _DAY,
+        )
+    )
     found = tx.scalars(
         select(EscrowRow)
+        .join(JobRow, JobRow.id == EscrowRow.job_id)
         .where(
             EscrowRow.deadline < now,
             EscrowRow.balance > EscrowRow.reserved,
             EscrowRow.active_lease.is_(None),
             EscrowRow.block <= final,
             EscrowRow.watcher == watcher,
+            ~lately,
         )
         .order_by(EscrowRow.deadline)
-        .limit(limit)
+        .limit(max(REFUNDS_AT_ONCE - under_way, 0))
     )
     return [Refundable(row.job_id, order_of(row), row.block) for row in found]
 

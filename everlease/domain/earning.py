@@ -1,4 +1,4 @@
-"""How many seconds of service a heartbeat adds: the watcher's only arithmetic about pay."""
+"""How many seconds of service a heartbeat adds, and how many of them are paid: the watcher's arithmetic about pay."""
 
 from dataclasses import dataclass
 
@@ -22,3 +22,24 @@ def accrue(accrual: Accrual, heartbeat_at: float, serving: bool, max_silence: fl
         return accrual
     counted = gap if serving and gap <= max_silence else 0.0
     return Accrual(earned=accrual.earned + counted, seen_at=heartbeat_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Cumulative seconds of one lease: served, ``saved`` by the last checkpoint, ``forfeited`` by restarts that a fault
+    of the host led to. ``forfeited`` is a part of both others.
+    """
+
+    served: float
+    saved: float
+    forfeited: float = 0.0
+
+
+def payable(service: Service, *, as_served: bool, in_full: bool) -> int:
+    """Whole seconds that a receipt may show. ``as_served``: the order pays for work that is in no checkpoint, too.
+
+    ``in_full``: the lease ends in order, so nothing that was served went with the host.
+    """
+    if as_served:
+        return int(service.served)
+    return int((service.served if in_full else service.saved) - service.forfeited)

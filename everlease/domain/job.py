@@ -70,6 +70,9 @@ class IllegalJobEvent(Exception):
 
 S, E = JobState, JobEvent
 
+FUND_WITHIN_S = 5 * 3600.0
+"""An order whose deposit is not mirrored so soon after its posting lapses: unpaid orders keep no image for longer."""
+
 ENDED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 PLACED = frozenset({S.ALLOCATING, S.PREPARING, S.RESTORING, S.RUNNING, S.MIGRATING, S.HIBERNATING})
 """States in which a node holds the current award."""

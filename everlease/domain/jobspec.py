@@ -28,12 +28,20 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPolicy:
-    """Seconds. ``max_lost_work_s`` bounds interval + pause + upload."""
+    """Seconds. ``max_lost_work_s`` bounds interval + pause + upload. ``pay_unsaved``: whether seconds count whose work
+    was in no checkpoint yet when it went with its host.
+    """
 
     mode: CheckpointMode
     max_lost_work_s: int
     min_interval_s: int
     fall_back_to_files: bool = False
+    pay_unsaved: bool = False
+
+    @property
+    def pays_as_served(self) -> bool:
+        """Whether every second served is paid: where the order says so, or has no checkpoints to go by."""
+        return self.pay_unsaved or self.mode is CheckpointMode.NONE
 
     @property
     def strict(self) -> bool:

@@ -16,7 +16,7 @@ from everlease.domain.terms import Order, Receipt
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job's row."""
+    """The job's row. ``created_at``: when its order was posted."""
 
     id: str
     state: JobState
@@ -26,6 +26,7 @@ class Job:
     image_manifest: str | None
     image_bytes: int
     image_digest: str
+    created_at: float
     wish: str | None = None
     fence: int = 0
     epoch: int = 0
@@ -56,6 +57,7 @@ class Goodbye:
 class Award:
     """A node's tenure. ``exit_code``: the container ended and nobody has acted on it yet; ``exited_at`` when.
 
+    ``saved_s``: what ``earned_s`` was at the last commit; ``forfeited_s``: how much of both went with host faults.
     ``host_fault``: why that end was the host's doing, where it was; ``host_faults``: how many of them were made up for.
     ``idle_since``: since when its heartbeats say that the workload does not run; ``storing``: the last said that it
     stands still for something to be stored. ``restarts``, ``host_faults``, ``asked_checkpoints`` and ``hibernations``
@@ -89,6 +91,8 @@ class Award:
     idle_since: float | None = None
     storing: bool = False
     earned_s: float = 0.0
+    saved_s: float = 0.0
+    forfeited_s: float = 0.0
     mtbf_s: float = 86_400.0
     restarts: int = 0
     exit_code: int | None = None

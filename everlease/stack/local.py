@@ -230,7 +230,7 @@ class LocalStack:
         ]
         chain = RpcChain.connect([rpc_url])
         try:
-            accounts = Accounts(chain, Deployment.load(deployments))
+            accounts = Accounts(chain, Deployment.load(deployments), self.home / "wallets")
             accounts.prepare(tenant, plan.tenant_dollars, providers, plan.provider_stake)
         finally:
             chain.close()

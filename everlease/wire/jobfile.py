@@ -96,6 +96,7 @@ class CheckpointFile(Message):
     max_lost_work: Duration = 300
     min_interval: Duration = 10
     fall_back_to_files: bool = False
+    pay_unsaved: bool = False
 
 
 class RecoveryFile(Message):
@@ -103,7 +104,7 @@ class RecoveryFile(Message):
 
 
 class JobFile(Message):
-    """A whole job.yaml, amounts in base units; ``lifetime``: how long the order can be funded and open."""
+    """A whole job.yaml, amounts in base units; ``lifetime``: how long leases can be opened for the order."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     image: str = Field(min_length=1, max_length=300)
@@ -151,6 +152,7 @@ class JobFile(Message):
                     max_lost_work_s=policy.max_lost_work,
                     min_interval_s=policy.min_interval,
                     fall_back_to_files=policy.fall_back_to_files,
+                    pay_unsaved=policy.pay_unsaved,
                 ),
                 max_recoveries=self.recovery.max_recoveries,
                 env=self.env,

@@ -33,6 +33,7 @@ class CheckpointPolicyModel(Message):
     max_lost_work_s: int = Field(ge=1, le=7 * 86_400)
     min_interval_s: int = Field(ge=0, le=7 * 86_400)
     fall_back_to_files: bool = False
+    pay_unsaved: bool = False
 
     @model_validator(mode="after")
     def _agree(self) -> "CheckpointPolicyModel":
@@ -43,6 +44,9 @@ class CheckpointPolicyModel(Message):
         if self.fall_back_to_files and self.mode in (CheckpointMode.PROCESS, CheckpointMode.NONE):
             raise ValueError(f"fall_back_to_files contradicts the checkpoint mode {self.mode.value!r}: use 'auto'")
         return self
+
+    def to_domain(self) -> jobspec.CheckpointPolicy:
+        return jobspec.CheckpointPolicy(**self.model_dump())
 
 
 class SpecModel(Message):

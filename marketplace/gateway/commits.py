@@ -8,7 +8,7 @@ from everlease.db.outbox import emit
 from everlease.domain import jobspec
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import Manifest
-from everlease.store.errors import ManifestInvalid, StoreError
+from everlease.store.errors import InvalidCid, ManifestInvalid, StoreError, StoreUnavailable
 from everlease.store.manifest import committed_by
 from everlease.wire.node import CommitAnswer, CommitCheckpoint
 from marketplace.gateway import manifests
@@ -18,13 +18,13 @@ from marketplace.services.keys import KeyUnavailable
 
 
 class CommitRefused(Exception):
-    """A commit that is not made. ``fenced``: because somebody else holds the job now."""
+    """A commit that is not made. ``fenced``: somebody else holds the job now; ``ours``: our store or a key is away."""
 
     retryable = False
 
-    def __init__(self, reason: str, *, fenced: bool = False) -> None:
+    def __init__(self, reason: str, *, fenced: bool = False, ours: bool = False) -> None:
         super().__init__(reason)
-        self.fenced = fenced
+        self.fenced, self.ours = fenced, ours
 
 
 def take_commit(parts: Parts, node: str, message: CommitCheckpoint) -> CommitAnswer:
@@ -48,6 +48,8 @@ def take_commit(parts: Parts, node: str, message: CommitCheckpoint) -> CommitAns
     except CommitRefused as error:
         if error.fenced:
             _count(parts, node, message)
+        if error.ours:
+            _excuse(parts, node, message)
         parts.metrics.commits.labels("fenced" if error.fenced else "refused").inc()
         return _answer(message, head, str(error), fenced=error.fenced)
 
@@ -118,7 +120,7 @@ def _check_place(parts: Parts, tx: Tx, job: JobRow, message: CommitCheckpoint) -
     try:
         key = parts.keys.plain(tx, message.job_id, award.generation)
     except KeyUnavailable as error:
-        raise CommitRefused(str(error)) from error
+        raise CommitRefused(str(error), ours=True) from error
     facts = row.facts if row is not None else {}
     return Place(award.node, award.epoch, award.lease_id, award.generation, spec, facts, key)
 
@@ -144,7 +146,8 @@ def _check_blocks(parts: Parts, node: str, message: CommitCheckpoint) -> None:
     try:
         missing = parts.store.missing(wanted, f"{node}:{message.job_id}:{message.fence}")
     except StoreError as error:
-        raise CommitRefused(f"the store can't be asked for the blocks: {error}") from error
+        ours = not isinstance(error, InvalidCid)
+        raise CommitRefused(f"the store can't be asked for the blocks: {error}", ours=ours) from error
     if missing:
         raise CommitRefused(f"{len(missing)} of {len(wanted)} blocks are not in the store, {min(missing)} for one")
 
@@ -153,7 +156,8 @@ def _check_manifest(parts: Parts, place: Place, message: CommitCheckpoint) -> Ma
     try:
         return manifests.read(parts, place, message)
     except StoreError as error:
-        raise CommitRefused(f"the manifest can't be taken: {error}") from error
+        ours = isinstance(error, StoreUnavailable)
+        raise CommitRefused(f"the manifest can't be taken: {error}", ours=ours) from error
 
 
 def _advance(tx: Tx, place: Place, message: CommitCheckpoint, manifest: Manifest) -> None:
@@ -195,6 +199,15 @@ def _advance(tx: Tx, place: Place, message: CommitCheckpoint, manifest: Manifest
     facts = {"seq": row.seq, "fence": row.fence, "mode": row.mode, "new_bytes": row.new_bytes, "pause_s": row.pause_s}
     jobs.record(tx, row.job_id, "checkpoint.committed", {**facts, "total_s": row.total_s, "final": row.final})
     emit(tx, "checkpoint.committed", {"job_id": row.job_id, "seq": row.seq, "final": row.final})
+
+
+def _excuse(parts: Parts, node: str, message: CommitCheckpoint) -> None:
+    """A commit that fails by our own fault counts for the pay of its award as if it had been made."""
+    with parts.db.transaction() as tx:
+        job = jobs.lock(tx, message.job_id)
+        award = awards.of_node(tx, node, message.job_id, message.fence)
+        if award is not None and award.ended_at is None and job.fence == message.fence:
+            awards.count_as_saved(tx, message.job_id, message.fence)
 
 
 def _count(parts: Parts, node: str, message: CommitCheckpoint) -> None:

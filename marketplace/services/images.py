@@ -9,7 +9,7 @@ from marketplace.services.store import StoreGate
 def check_image(store: StoreGate, cid: CID, size: int) -> None:
     """Raises ProblemError unless ``cid`` names an image of ``size`` bytes whose blocks the store has; StoreError.
 
-    What was seen stays for as long as an upload's blocks do: time to fund the order, whenever the upload was.
+    What was seen stays for as long as the order may be paid, whenever the upload was.
     """
     try:
         plain = store.plain(cid)

@@ -25,13 +25,16 @@ class CheckedOrder:
 
 
 class OrderDesk:
-    """Checks orders against one deployment; ``watcher`` is the only one this marketplace serves."""
+    """Checks orders against one deployment; ``watcher`` is the only one this marketplace serves, for ``min_epoch_fee``
+    base units a lease at least.
+    """
 
-    def __init__(self, deployment: Deployment, chain: ChainReader, watcher: str) -> None:
+    def __init__(self, deployment: Deployment, chain: ChainReader, watcher: str, min_epoch_fee: int = 0) -> None:
         self._deployment = deployment
         self._chain = chain
         self._views = Views(chain, deployment)
         self._watcher = watcher.lower()
+        self._min_epoch_fee = min_epoch_fee
 
     def check(self, request: JobRequest, caller: str, now: float) -> CheckedOrder:
         """Everything that can be wrong with an order; raises ProblemError."""
@@ -68,6 +71,12 @@ class OrderDesk:
             raise _refused("silence-out-of-bounds", f"max_silence is {order.max_silence} s, allowed are {bounds}")
         if order.deposit == 0 or order.max_rate_per_hour == 0:
             raise _refused("empty-order", "deposit and max_rate_per_hour have to be above zero")
+        if order.epoch_fee < self._min_epoch_fee:
+            raise _refused(
+                "epoch-fee-too-small",
+                f"the order's epoch_fee is {from_units(order.epoch_fee)}, at least {from_units(self._min_epoch_fee)} "
+                "is asked for each lease",
+            )
         least = least_deposit(order, terms.bond, terms.min_runtime)
         if order.deposit < least:
             raise _refused(

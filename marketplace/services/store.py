@@ -6,6 +6,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from everlease.domain.job import FUND_WITHIN_S
 from everlease.domain.manifest import CID
 from everlease.store.base import get_block
 from everlease.store.block_service import BlockService, GcReport, Session
@@ -20,6 +21,8 @@ from everlease.store.tokens import Scope, issue_token, verify_token
 from marketplace.settings import MarketplaceSettings
 
 _COMMIT_PIN_S = 900.0
+_IMAGE_PIN_S = FUND_WITHIN_S + 3600.0
+"""An order that is paid in time is mirrored, and so keeps its image, before that is over."""
 _ANSWER_S = 10.0
 """A remote store that says nothing for so long counts as away: nodes wait for what it says of their commits."""
 _READ_WRITE = (Scope.READ, Scope.WRITE)
@@ -42,7 +45,7 @@ class StoreGate:
             def remote(purpose: str, pin_s: float) -> HttpBlockStore:
                 return HttpBlockStore(settings.store, lambda: self._own_token(purpose, pin_s), timeout_s=_ANSWER_S)
 
-            self._remote, self._holding = remote("commit", _COMMIT_PIN_S), remote("image", self._lifetime)
+            self._remote, self._holding = remote("commit", _COMMIT_PIN_S), remote("image", _IMAGE_PIN_S)
         else:
             folder = Path(settings.store)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,13 +107,13 @@ class StoreGate:
         return read_plain(self._remote if self._remote is not None else self._local, cid)
 
     def hold(self, cids: Iterable[CID]) -> bool:
-        """Whether all these blocks are in the store; they stay for as long as an upload's do.
+        """Whether all these blocks are in the store; they stay for as long as an order may wait to be paid.
 
         Raises StoreUnavailable.
         """
         wanted = set(cids)
         if self._service is not None:
-            return not self._service.missing(wanted, Session("image", self._clock() + self._lifetime))
+            return not self._service.missing(wanted, Session("image", self._clock() + _IMAGE_PIN_S))
         assert self._holding is not None
         return self._holding.has(wanted) == wanted
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, run_auction
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.money import from_units
 from everlease.domain.snapshot import Auction, Snapshot
 from recovery.moves import CloseAuction, GiveAward, OpenAuction, SettleHow
 from recovery.planner.damage import damaged, unclaimed
@@ -80,6 +81,9 @@ def out_of_terms(draft: Draft) -> str | None:
         return None
     if escrow.cancelled:
         return "the tenant cancelled the order on chain"
+    if escrow.epoch_fee < draft.policy.min_epoch_fee:
+        least = from_units(draft.policy.min_epoch_fee)
+        return f"the order pays less for a lease than this marketplace asks for ({least}): launch the job anew"
     if draft.now + draft.policy.margin_s + 1 >= escrow.deadline:
         return "the order's deadline has come: extend it"
     if escrow.epochs >= escrow.max_epochs:

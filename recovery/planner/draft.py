@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Award, Snapshot
 from recovery.moves import ApplyEvent, CloseAuction, EndAward, IssueCommand, Move, SignFinal
+from recovery.planner.pay import paid_in_full
 from recovery.planner.policy import Policy
 
 
@@ -39,7 +40,7 @@ class Draft:
     def end(self, award: Award, outcome: str, *, final: bool = True, recovery: bool = False) -> None:
         """End a tenure in agreement: last receipt, then the node removes the container."""
         if final:
-            self.add(SignFinal(award.fence))
+            self.add(SignFinal(award.fence, paid_in_full(self.snapshot, award, outcome)))
         self.add(EndAward(award.fence, outcome, recovery))
         self.stop(award)
 

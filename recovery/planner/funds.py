@@ -25,13 +25,18 @@ def available(snapshot: Snapshot, now: float) -> int:
         award = snapshot.award_of(lease.lease_id)
         if lease.state is not LeaseState.ACTIVE or award is None or award is snapshot.award:
             continue
-        served = max(int(award.earned_s), lease.earned)
+        receipt = snapshot.receipts.get(lease.lease_id)
+        shown, seen_at = lease.earned, lease.seen_at
+        if receipt is not None:
+            shown, seen_at = max(shown, receipt.earned), max(seen_at, receipt.seen_at)
         free += lease.reserve + lease.paid
         if how_to_settle(award) == "close":
+            final = receipt is not None and receipt.final
+            served = shown if final else max(int(award.earned_s), shown)
             free += lease.bond - pay_for(lease.rate, served)
         else:
-            silent = max(int(now) + _SETTLE_DELAY_S - lease.seen_at, 0)
-            free -= pay_for(lease.rate, served + silent)
+            silent = max(int(now) + _SETTLE_DELAY_S - seen_at, 0)
+            free -= pay_for(lease.rate, shown + silent)
     return max(free, 0)
 
 

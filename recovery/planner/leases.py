@@ -6,11 +6,15 @@ from everlease.domain.liveness import LivenessPolicy, fenced_at
 from everlease.domain.snapshot import Award, ChainTx, Lease, Snapshot
 from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SettleHow, SignFinal
 from recovery.planner.draft import Draft
+from recovery.planner.pay import paid_in_full
 
 QUIET = frozenset({"moved", "finished", "stopped", "migrated", "hibernated", "exhausted"})
 """Outcomes after which the node itself said that the workload doesn't run: it exited or is held frozen."""
 _NOT_STARTED = frozenset({"restore_failed", "unfit"})
 """Outcomes after which the node said that it did not get the workload to run."""
+SETTLEMENT_FAILING = "lease.settlement_failing"
+"""The line in a job's history, and in the log, about a lease that could not be settled so often."""
+_LONGEST_BACKOFF_S = 3600.0
 LOST = "lost"
 _WITH_NEXT_OPEN = frozenset({JobState.AUCTIONING, JobState.RECOVERING, JobState.ALLOCATING})
 
@@ -118,12 +122,29 @@ def settle_left_over(draft: Draft) -> None:
         draft.wait_until(silent_from(snapshot, lease))
         return
     attempts = snapshot.txs_for(f"settle/{lease.lease_id}/")
-    if not may_try_again(draft, attempts):
+    tried = number_of(attempts[-1]) + 1 if attempts else 0
+    if attempts and not attempts[-1].came_to_nothing:
         return
+    if attempts and draft.now < attempts[-1].created_at + backoff_s(tried):
+        draft.wait_until(attempts[-1].created_at + backoff_s(tried))
+        return
+    if tried >= draft.policy.max_attempts:
+        told = {"lease_id": lease.lease_id, "tries": tried, "error": attempts[-1].error}
+        draft.add(Record(SETTLEMENT_FAILING, told))
     receipt = snapshot.receipts.get(lease.lease_id)
     if how == "close" and (receipt is None or not receipt.final):
-        draft.add(SignFinal(award.fence))
-    draft.add(EnqueueSettle(lease.lease_id, how, f"settle/{lease.lease_id}/{len(attempts)}"))
+        draft.add(SignFinal(award.fence, paid_in_full(snapshot, award, award.outcome)))
+    draft.add(EnqueueSettle(lease.lease_id, how, f"settle/{lease.lease_id}/{tried}"))
+
+
+def number_of(attempt: ChainTx) -> int:
+    """Which attempt at its action a transaction is; counted they can't be: a snapshot has the newest alone."""
+    return int(attempt.action_key.rsplit("/", 1)[1])
+
+
+def backoff_s(tried: int) -> float:
+    """Seconds after the last of ``tried`` failed attempts at a settlement until the next: money never is given up."""
+    return min(2.0 ** min(tried - 1, 12), _LONGEST_BACKOFF_S)
 
 
 def may_try_again(draft: Draft, attempts: tuple[ChainTx, ...]) -> bool:

@@ -10,6 +10,7 @@ from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import HOST_FAULT, LATE, NOT_OPENED, UNREADY, UNSENT
 from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
+from recovery.planner.pay import paid_in_full
 
 OUTLIVED = "outlived"
 """The outcome of an award whose bid ends before its lease may be opened, whoever bids."""
@@ -127,7 +128,7 @@ def _open(draft: Draft, award: Award, attempts: tuple[ChainTx, ...]) -> None:
     old = snapshot.award_of(lease.lease_id)
     receipt = snapshot.receipts.get(lease.lease_id)
     if how == "close" and old is not None and (receipt is None or not receipt.final):
-        draft.add(SignFinal(old.fence))
+        draft.add(SignFinal(old.fence, paid_in_full(snapshot, old, old.outcome)))
     draft.add(EnqueueOpen(award.fence, key, lease.lease_id, how))
 
 

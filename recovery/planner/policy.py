@@ -7,7 +7,9 @@ from everlease.domain.liveness import LivenessPolicy
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds unless a name says otherwise; ``bond`` in base units.
+    """Seconds unless a name says otherwise; ``bond`` and ``min_epoch_fee`` in base units.
+
+    ``min_epoch_fee``: no lease is opened for an order that pays less for each: opening costs the watcher gas.
 
     ``open_timeout_s``: how long an ``open`` may take once it may be sent; bids are good that much longer.
     ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
@@ -24,6 +26,7 @@ class Policy:
 
     min_runtime_s: int
     bond: int
+    min_epoch_fee: int = 0
     liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
     auction_window_s: float = 1.0
     recovery_window_s: float = 0.3

@@ -1,22 +1,29 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
-from everlease.domain.job import JobEvent
+from everlease.domain.job import FUND_WITHIN_S, JobEvent
 from recovery.planner.bidding import let_in_soon, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 from recovery.planner.history import begin_anew, dry_auctions
 from recovery.planner.hosts import let_in_at
 
+_LAPSED = "the order was not paid in time, so its image is kept no longer: launch the job anew"
+_LATE = (
+    "the order was paid too late, its image is kept no longer: take the deposit back with 'everlease job refund' and "
+    "launch the job anew"
+)
+
 
 def pending(draft: Draft) -> None:
-    """PENDING: until the deposit is mirrored, or can't come any more."""
+    """PENDING: until the deposit is mirrored, or comes too late: the image is kept for so long, and not for ever."""
     job = draft.snapshot.job
-    if draft.snapshot.escrow is not None:
+    lapses = min(float(job.order.deadline), job.created_at + FUND_WITHIN_S)
+    if draft.now > lapses:
+        draft.give_up(_LATE if draft.snapshot.escrow is not None else _LAPSED)
+    elif draft.snapshot.escrow is not None:
         draft.event(JobEvent.FUNDED)
-    elif draft.now > job.order.deadline:
-        draft.give_up("the order's deadline passed before it was funded")
     else:
-        draft.wait_until(job.order.deadline + 1.0)
+        draft.wait_until(lapses + 1.0)
 
 
 def waiting_capacity(draft: Draft) -> None:

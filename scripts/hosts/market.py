@@ -76,7 +76,7 @@ class BenchMarket:
         self.database = Database(self.state.database_url, pool_size=2)
         chain = RpcChain.connect([self.state.rpc_url])
         deployment = Deployment.load(Path(self.state.deployments))
-        self._accounts = Accounts(chain, deployment)
+        self._accounts = Accounts(chain, deployment, self.stack.home / "wallets")
         tenant = load_keystore(self.stack.keys.path("tenant"), self.password)
         self.wallet = Wallet(tenant, chain, deployment, self.stack.home / "wallets")
         self.client = Market(self.state.market_url, self.wallet.key, TokenCache(self.stack.home / "tokens.json"))

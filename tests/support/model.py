@@ -5,6 +5,7 @@ from typing import Any
 
 from everlease.domain import job as machine
 from everlease.domain.auction import Offer
+from everlease.domain.earning import Service, payable
 from everlease.domain.job import JobEvent, JobState
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 from everlease.domain.lease import LeaseState
@@ -89,6 +90,7 @@ def new_job(state: JobState = JobState.PENDING, **changes: Any) -> Job:
         "image_manifest": None,
         "image_bytes": 0,
         "image_digest": "",
+        "created_at": START,
     }
     return Job(**{**values, **changes})
 
@@ -163,11 +165,17 @@ class World:
             case m.CountRestart():
                 award = next(a for a in self.snapshot.awards if a.fence == move.fence)
                 name = "host_faults" if move.host_fault else "restarts"
-                counted = {name: getattr(award, name) + 1}
+                counted: dict[str, Any] = {name: getattr(award, name) + 1}
+                if move.host_fault:
+                    lost_s = award.forfeited_s + award.earned_s - award.saved_s
+                    counted |= {"forfeited_s": lost_s, "saved_s": award.earned_s}
                 self.set_award(move.fence, exit_code=None, exited_at=None, host_fault="", **counted)
             case m.SignFinal():
                 award = next(a for a in self.snapshot.awards if a.fence == move.fence)
-                receipt = Receipt(award.lease_id, 1, int(self.now), int(award.earned_s), True)
+                service = Service(award.earned_s, award.saved_s, award.forfeited_s)
+                as_served = self.job.spec.checkpoint.pays_as_served
+                earned = payable(service, as_served=as_served, in_full=move.in_full)
+                receipt = Receipt(award.lease_id, 1, int(self.now), earned, True)
                 self._set(receipts={**self.snapshot.receipts, award.lease_id: receipt})
             case m.EndAward():
                 self._end(move.fence, move.outcome, move.recovery)
@@ -403,6 +411,7 @@ class World:
         kept = tuple(p for p in self.snapshot.checkpoints if p.seq != seq)
         self._set(checkpoints=(*kept, point)[-4:])
         self.set_job(head_seq=seq, head_manifest=point.manifest)
+        self.set_award(award.fence, saved_s=award.earned_s)
         return True
 
     def exit(self, code: int, host_fault: str = "") -> None:

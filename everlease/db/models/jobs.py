@@ -104,7 +104,8 @@ class AwardRow(Base):
     ``lease_id`` repeats where a node is reinstated under the same lease. ``settle`` says how the lease before this one
     ends in the same transaction as this one's open (suspend, close or nothing). ``idle_since``: the first of the
     heartbeats in a row that say that the workload does not run; ``storing``: the last said that it stands still for
-    something to be stored.
+    something to be stored. ``saved_s``: what ``earned_s`` was when a checkpoint was last committed; ``forfeited_s``:
+    how much of both went with faults of the host.
     """
 
     __tablename__ = "award"
@@ -136,6 +137,8 @@ class AwardRow(Base):
     outcome: Mapped[str] = mapped_column(default="")
     last_beat_at: Mapped[Instant | None]
     earned_s: Mapped[float] = mapped_column(default=0.0)
+    saved_s: Mapped[float] = mapped_column(default=0.0)
+    forfeited_s: Mapped[float] = mapped_column(default=0.0)
     serving: Mapped[bool] = mapped_column(default=False)
     idle_since: Mapped[Instant | None]
     storing: Mapped[bool] = mapped_column(default=False)

@@ -47,6 +47,7 @@ def test_a_job_recovers_through_a_dead_broker_and_a_cut_database(stage: Stage, b
         bid_when_asked(stage, job, 5)
         watch(stage, job, "RUNNING")
         stage.beat(job, 6, 0.3)
+        stage.checkpoint(job)
         lease = stage.award(job).lease_id
 
         broker.kill()
@@ -71,4 +72,4 @@ def test_a_job_recovers_through_a_dead_broker_and_a_cut_database(stage: Stage, b
     suspended = stage.lease(lease)
     assert suspended is not None
     assert suspended.state == "SUSPENDED"
-    assert suspended.earned >= 1, "what was served was receipted and paid"
+    assert suspended.earned >= 1, "what was saved was receipted and paid"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everlease.domain.auction import AuctionTerms, Offer, expected_cost, refusal, run_auction
-from everlease.domain.earning import Accrual, accrue
+from everlease.domain.earning import Accrual, Service, accrue, payable
 from everlease.domain.interval import CheckpointCost, checkpoint_interval, daly_optimum, loss_bound
 from everlease.domain.liveness import (
     Liveness,
@@ -190,3 +190,21 @@ def test_reliability_starts_with_a_prior_and_follows_the_record() -> None:
     assert mean_time_between_losses(0, 0) == 86_400
     assert mean_time_between_losses(0, 1) == 43_200
     assert mean_time_between_losses(10 * 86_400, 1) > mean_time_between_losses(86_400, 1)
+
+
+@given(st.floats(0, 10**6), st.floats(0, 10**6), st.floats(0, 10**6), st.booleans(), st.booleans())
+def test_nothing_is_paid_beyond_what_was_served(
+    forfeited: float, saved: float, served: float, as_served: bool, in_full: bool
+) -> None:
+    service = Service(served=forfeited + saved + served, saved=forfeited + saved, forfeited=forfeited)
+    paid = payable(service, as_served=as_served, in_full=in_full)
+    assert 0 <= paid <= service.served
+    assert payable(service, as_served=False, in_full=False) <= payable(service, as_served=False, in_full=True)
+    assert payable(service, as_served=True, in_full=in_full) == int(service.served)
+
+
+def test_a_lost_host_is_paid_to_its_last_checkpoint() -> None:
+    service = Service(served=180.9, saved=120.5, forfeited=20.0)
+    assert payable(service, as_served=False, in_full=False) == 100
+    assert payable(service, as_served=False, in_full=True) == 160
+    assert payable(service, as_served=True, in_full=False) == 180

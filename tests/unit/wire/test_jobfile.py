@@ -1,10 +1,14 @@
 """job.yaml: what is accepted, and what each mistake is told."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from everlease.cli.job import paid_for
+from everlease.domain.jobspec import canonical
 from everlease.wire.jobfile import InvalidJobFile, load_job_file, parse_duration, parse_size
+from everlease.wire.spec import SpecModel
 
 GOOD = """
 name: train-mlp
@@ -70,6 +74,25 @@ def test_fields_that_contradict_each_other_are_told(tmp_path: Path, after: str, 
     text = GOOD.replace("mode: auto, ", "").replace("min_interval: 10s", after)
     with pytest.raises(InvalidJobFile, match=says.replace("(", r"\(").replace(")", r"\)")):
         load_job_file(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("line", "as_served"),
+    [
+        ("min_interval: 10s", False),
+        ("min_interval: 10s, pay_unsaved: true", True),
+        ("min_interval: 10s, pay_unsaved: false", False),
+        ("min_interval: 10s, mode: none", True),
+    ],
+)
+def test_lost_work_is_paid_only_where_the_order_says_so(tmp_path: Path, line: str, as_served: bool) -> None:
+    """The term is in what the tenant signs: nodes read it before they bid."""
+    text = GOOD.replace("mode: auto, ", "").replace("min_interval: 10s", line)
+    spec = load_job_file(written(tmp_path, text)).spec("sha256:" + "0" * 64, "0").to_domain()
+    assert spec.checkpoint.pays_as_served is as_served
+    assert f'"pay_unsaved":{str("true" in line).lower()}' in canonical(spec).decode()
+    told = paid_for(SpecModel.model_validate(asdict(spec)))
+    assert told.startswith("every second served" if as_served else "work that is saved")
 
 
 @pytest.mark.parametrize(("text", "says"), [("a: [", "not YAML"), ("- a\n- b", "not a mapping"), ("", "not a mapping")])

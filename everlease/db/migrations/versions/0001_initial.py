@@ -571,6 +571,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("last_beat_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("earned_s", sa.Double(), nullable=False),
+        sa.Column("saved_s", sa.Double(), nullable=False),
+        sa.Column("forfeited_s", sa.Double(), nullable=False),
         sa.Column("serving", sa.Boolean(), nullable=False),
         sa.Column("idle_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("storing", sa.Boolean(), nullable=False),
