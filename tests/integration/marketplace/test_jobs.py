@@ -16,12 +16,23 @@ from everlease.store.base import get_block, put_block
 from everlease.store.cid import cid_of
 from everlease.store.http import HttpBlockStore
 from everlease.store.plain import upload_plain
+from everlease.wire.http import JobRequest
 from everlease.wire.terms import OrderModel
+from marketplace.problems import ProblemError
+from marketplace.services.orders import OrderDesk
 from tests.support.deployed import DOLLAR, Market, key
 from tests.support.marketplace import SPEC, Service, job_body, mirror_escrow
 
 pytestmark = pytest.mark.anvil
-WORK = ("listener", "command sweep", "known networks", "loop lag", "collection of garbage", "scrubbing")
+WORK = (
+    "listener",
+    "command sweep",
+    "known networks",
+    "loop lag",
+    "watch of the store",
+    "collection of garbage",
+    "scrubbing",
+)
 TASKS = [f"task {name}" for name in WORK]
 
 
@@ -80,6 +91,19 @@ def test_an_allowance_that_is_to_pay_is_checked(tenant: httpx.Client, market: Ma
     assert refused.json()["type"].endswith("deposit-above-allowance")
     market.send(market.tenant, market.asset.approve(market.deployment.escrow, 5 * DOLLAR))
     assert tenant.post("/v1/jobs", json=body).status_code == 201
+
+
+def test_an_order_pays_what_a_lease_costs_the_watcher(service: Service, market: Market) -> None:
+    request, parts = JobRequest.model_validate(job_body(market)), service.parts
+
+    def check(min_epoch_fee: int) -> None:
+        desk = OrderDesk(parts.deployment, parts.chain, market.watcher.address, min_epoch_fee)
+        desk.check(request, market.tenant.address, time.time())
+
+    check(request.order.epoch_fee)
+    with pytest.raises(ProblemError, match="is asked for each lease") as refused:
+        check(request.order.epoch_fee + 1)
+    assert refused.value.slug == "epoch-fee-too-small"
 
 
 @pytest.mark.parametrize(
