@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from everlease.settings import ServiceSettings
+from everlease.settings import PriceSettings
 
 
-class MarketplaceSettings(ServiceSettings):
+class MarketplaceSettings(PriceSettings):
     """``store`` is a folder (the block service is then mounted at /store) or the URL of a remote block service.
 
     ``master_key_file`` holds the 32-byte key that wraps job keys; it is created (mode 0600) where it is missing.

@@ -19,13 +19,17 @@ from everlease.db import (
     commands,
     jobs,
     journal,
+    prices,
     receipts,
+    restores,
     snapshots,
     terms,
 )
 from everlease.db.models.jobs import AwardRow, JobRow
 from everlease.db.outbox import emit
+from everlease.domain import jobspec
 from everlease.domain.job import JobEvent, JobState
+from everlease.domain.reserve import Reserve, class_of, fix
 from everlease.domain.terms import Bid, Order, lease_params
 from recovery import moves as m
 from recovery.planner import Policy, plan
@@ -149,6 +153,7 @@ def _(move: m.SetDue, work: _Work) -> None:
 
 @_apply.register
 def _(move: m.OpenAuction, work: _Work) -> None:
+    reserve = _reserve(move, work)
     auction_id = auctions.call(
         work.tx,
         work.job.id,
@@ -159,8 +164,18 @@ def _(move: m.OpenAuction, work: _Work) -> None:
         opened_at=work.at,
         closes_at=_instant(work.now + move.window_s),
         bids_until=_instant(move.bids_until),
+        reserve=reserve,
     )
-    jobs.record(work.tx, work.job.id, "auction.opened", {"auction_id": auction_id, "plan": move.plan})
+    rises = {"reserve": reserve.start, "source": reserve.source, "maximum": reserve.maximum, "rise_s": reserve.rise_s}
+    jobs.record(work.tx, work.job.id, "auction.opened", {"auction_id": auction_id, "plan": move.plan, **rises})
+
+
+@_apply.register
+def _(move: m.HoldBids, work: _Work) -> None:
+    auctions.hold(work.tx, move.auction_id, move.number, move.held)
+    told: dict[str, Any] = {"auction_id": move.auction_id, "round": move.number, "bids": len(move.held)}
+    told["reason"] = "every bid is above the reserve of this round"
+    jobs.record(work.tx, work.job.id, "auction.held", told)
 
 
 @_apply.register
@@ -196,6 +211,8 @@ def _(move: m.GiveAward, work: _Work) -> None:
             facts={"mtbf_s": move.mtbf_s},
         ),
     )
+    if move.priced_by_rivals:
+        prices.note(work.tx, work.job, move.node, move.provider, lease, work.now)
 
 
 @_apply.register
@@ -259,6 +276,22 @@ def _(move: m.EnqueueSettle, work: _Work) -> None:
 @_apply.register
 def _(move: m.MarkDamaged, work: _Work) -> None:
     jobs.rewind_head(work.tx, work.job, move.damaged_seq, move.reason, move.seq, move.manifest)
+
+
+def _reserve(move: m.OpenAuction, work: _Work) -> Reserve:
+    """What the auction's winner is paid at most, by what is known before anybody is asked."""
+    resources = jobspec.from_dict(work.job.spec).resources
+    needs = restores.requirements(work.tx, work.job, move.plan, move.mode) if resources.gpus else None
+    gpu_model = str((needs or {}).get("gpu_model", ""))
+    return fix(
+        prices.observed(work.tx, class_of(resources), gpu_model, work.now),
+        resources,
+        work.desk.policy.posted,
+        maximum=move.maximum,
+        window_s=move.window_s,
+        rise_s=move.rise_s,
+        last=move.last,
+    )
 
 
 def _end(work: _Work, fence: int, outcome: str, *, recovery: bool) -> None:

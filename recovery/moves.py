@@ -37,6 +37,8 @@ class OpenAuction:
 
     ``excluded``: nodes and providers that are not asked, and why.
     ``bids_until``: unix seconds until which a bid must be good, for ``open`` may come that late.
+    The reserve is fixed with it and rises to ``maximum`` (base units per hour) in ``rise_s``; ``last``: in a recovery
+    the job's last provider and rate, from which it rises.
     """
 
     epoch: int
@@ -44,7 +46,22 @@ class OpenAuction:
     mode: str
     window_s: float
     bids_until: int
+    maximum: int
+    rise_s: float
+    last: tuple[str, int] | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBids:
+    """All bids are above the reserve of this round; they stand, and the next round looks at them again.
+
+    ``held``: why, in words for each node.
+    """
+
+    auction_id: int
+    number: int
+    held: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,10 @@ class CloseAuction:
 
 @dataclass(frozen=True, slots=True)
 class GiveAward:
-    """Raise the fence, read the restore point and give the job to ``node`` (base units per hour)."""
+    """Raise the fence, read the restore point and give the job to ``node`` (base units per hour).
+
+    ``priced_by_rivals``: another bid set the rate, so that it says what such a lease costs.
+    """
 
     auction_id: int
     epoch: int
@@ -69,6 +89,7 @@ class GiveAward:
     rate_per_hour: int
     mode: str
     mtbf_s: float
+    priced_by_rivals: bool
     settle: SettleHow | Literal[""] = ""
 
 
@@ -171,6 +192,7 @@ Move = (
     | Record
     | ClearWish
     | OpenAuction
+    | HoldBids
     | CloseAuction
     | GiveAward
     | NoteAward

@@ -9,7 +9,7 @@ from everlease.chain.deployment import Terms
 from everlease.chain.keys import Key, load_keystore, raw_key
 from everlease.chain.sender import SendPolicy
 from everlease.domain.liveness import LivenessPolicy
-from everlease.settings import ServiceSettings
+from everlease.settings import PriceSettings
 from recovery.planner import Policy
 
 
@@ -19,7 +19,7 @@ class NoWatcherKey(Exception):
     retryable = False
 
 
-class RecoverySettings(ServiceSettings):
+class RecoverySettings(PriceSettings):
     """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``.
 
     ``min_epoch_fee``: the marketplace's (base units); no lease is opened for an order that pays less.
@@ -94,6 +94,9 @@ class RecoverySettings(ServiceSettings):
             auction_window_s=self.auction_window,
             recovery_window_s=self.recovery_window,
             migration_window_s=self.auction_window,
+            reserve_rise_s=self.reserve_rise,
+            recovery_rise_s=self.reserve_rise_in_recovery,
+            posted=self.posted,
             prepare_timeout_s=self.prepare_timeout,
             start_timeout_s=self.start_timeout,
             checkpoint_timeout_s=self.checkpoint_timeout,

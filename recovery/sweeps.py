@@ -7,7 +7,7 @@ import structlog
 
 from everlease.chain.contracts import Call
 from everlease.chain.typed_data import lease_id
-from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, receipts, timers
+from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, prices, receipts, timers
 from everlease.domain.job import JobState
 from everlease.domain.terms import LeaseParams
 from recovery.apply import Desk
@@ -62,6 +62,12 @@ def settle_leases(desk: Desk) -> int:
         for row in timers.refundable(tx, watcher, chain_now):
             calls.append((f"refund/{row.job_id}/{row.block}", desk.calls.refund(row.order), row.job_id))
         return sum(_enqueue(tx, desk, *call) for call in calls)
+
+
+def settle_prices(database: Database, now: float) -> int:
+    """Take over what leases that settled for good were paid, for the reserves to come; returns how many."""
+    with database.transaction() as tx:
+        return prices.settle(tx, now)
 
 
 def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: float) -> int:

@@ -88,8 +88,9 @@ class Tasks:
         sweeps.settle_leases(self.runtime.desk)
 
     def sweep_storage(self) -> None:
-        """Condemn old checkpoints, forget old events."""
+        """Condemn old checkpoints, forget old events, take over settled prices."""
         process, settings = self.runtime, self._settings
+        sweeps.settle_prices(process.database, process.desk.clock())
         sweeps.tidy(process.database, process.desk.clock(), settings.keep_checkpoints, settings.retention)
 
     def _advance_all(self, job_ids: Iterable[str]) -> None:

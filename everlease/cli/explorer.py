@@ -1,4 +1,4 @@
-"""`everlease explorer …`: what happened on chain, from the indexer's API. Takes no key."""
+"""`everlease explorer …`: what happened on chain, from the indexer's API, and how the market prices. Takes no key."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import typer
 
 from everlease.cli.context import of
 from everlease.cli.options import Json, Limit
-from everlease.cli.output import console, emit_json, money, plain, short, table
+from everlease.cli.output import console, emit_json, facts, money, plain, short, table
 
 app = typer.Typer(no_args_is_help=True, help="Leases, events, providers and slashes as the chain has them.")
 Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a page: the value of its 'next'.")]
@@ -78,6 +78,25 @@ def providers(ctx: typer.Context, limit: Limit = 50, cursor: Cursor = None, as_j
     columns = ("provider", "staked", "locked", "slashed", "leases", "failed", "earned")
     in_dollars = frozenset({"staked", "locked", "slashed", "earned"})
     _page(ctx, "providers", columns, in_dollars, as_json=as_json, limit=limit, cursor=cursor)
+
+
+@app.command(epilog="Example: everlease explorer market")
+def market(ctx: typer.Context, as_json: Json = False) -> None:
+    """How this market prices a lease: where a reserve starts, and how it rises."""
+    reserve = of(ctx).terms.reserve
+    if as_json:
+        emit_json(reserve.model_dump())
+        return
+    posted = ((reserve.posted_cpu, "CPU"), (reserve.posted_gib, "GiB of memory"), (reserve.posted_gpu, "GPU"))
+    facts(
+        [
+            ("posted", ", ".join(f"{money(rate)} an hour for each {unit}" for rate, unit in posted)),
+            ("settled", f"the posted prices count where fewer than {reserve.least_providers} providers settled leases "
+             f"of the job's class within {reserve.window_days} days; else their median does"),
+            ("rises", f"in {reserve.rounds} rounds to the order's maximum: within {reserve.rise_s:g} s, in a recovery "
+             f"from the job's last rate within {reserve.rise_in_recovery_s:g} s"),
+        ]
+    )  # fmt: skip
 
 
 @app.command(epilog="Example: everlease explorer slashes --json")

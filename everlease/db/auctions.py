@@ -1,7 +1,7 @@
 """Auctions as the gateway sees them: which nodes were asked, what they answered."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +11,12 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AuctionRow, BidRow, CheckpointRow, JobRow
 from everlease.db.outbox import emit
+from everlease.domain.reserve import Reserve
 
 CHANNEL = "everlease_auction"
 """NOTIFY payload: the auction's id."""
+HELD = "everlease_held"
+"""NOTIFY payload: the id of an auction whose bids were all above the reserve of the round."""
 DECLINED = "declined: "
 """Begins the reason, in ``unfit``, of a node that was asked and doesn't want the job."""
 
@@ -152,8 +155,9 @@ def call(
     opened_at: datetime,
     closes_at: datetime,
     bids_until: datetime,
+    reserve: Reserve,
 ) -> int:
-    """Open an auction and wake the gateways when it commits; returns its id."""
+    """Open an auction, its reserve fixed, and wake the gateways when it commits; returns its id."""
     row = AuctionRow(
         job_id=job_id,
         epoch=epoch,
@@ -163,11 +167,46 @@ def call(
         opened_at=opened_at,
         closes_at=closes_at,
         bids_until=bids_until,
+        reserve=asdict(reserve),
     )
     tx.add(row)
     tx.flush()
     tx.execute(select(func.pg_notify(CHANNEL, str(row.id))))
     return row.id
+
+
+def reserve_of(tx: Tx, auction_id: int) -> tuple[Reserve, float]:
+    """An auction's reserve as it was fixed, and its age in seconds by the clock that all replicas share."""
+    age = func.extract("epoch", _now() - AuctionRow.called_at)
+    fixed, age_s = tx.execute(select(AuctionRow.reserve, age).where(AuctionRow.id == auction_id)).one()
+    return Reserve(**fixed), float(age_s)
+
+
+def hold(tx: Tx, auction_id: int, number: int, held: Mapping[str, str]) -> None:
+    """Note that all bids were above the reserve of a round, and tell each node (``HELD``) why its bid did not win."""
+    tx.execute(update(AuctionRow).where(AuctionRow.id == auction_id).values(held_round=number))
+    for node, why in held.items():
+        tx.execute(update(BidRow).where(BidRow.auction_id == auction_id, BidRow.node == node).values(held=why))
+    tx.execute(select(func.pg_notify(HELD, str(auction_id))))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBid:
+    """A bid that did not win so far, and why, in words for its node."""
+
+    node: str
+    job_id: str
+    why: str
+
+
+def held_bids(tx: Tx, auction_id: int) -> list[HeldBid]:
+    """Bids above the reserve of the newest round of an auction that still takes bids."""
+    found = (
+        select(BidRow.node, AuctionRow.job_id, BidRow.held)
+        .join(AuctionRow, AuctionRow.id == BidRow.auction_id)
+        .where(BidRow.auction_id == auction_id, BidRow.held != "", AuctionRow.closed_at.is_(None))
+    )
+    return [HeldBid(node, job_id, why) for node, job_id, why in tx.execute(found)]
 
 
 def close(tx: Tx, auction_id: int, outcome: str, winner: dict[str, Any], at: datetime) -> None:

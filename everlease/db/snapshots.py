@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
 from everlease.db import nodes, outbox, restores
-from everlease.db.auctions import declined, dry_since
+from everlease.db.auctions import declined, dry_since, reserve_of
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
 from everlease.db.models.jobs import AuctionRow, AwardRow, BidRow, CheckpointRow, JobRow, ReceiptRow
@@ -63,7 +63,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         job=_job(job),
         awards=tuple(_award(tx, row) for row in awards),
         commands=tuple(_command(row) for row in commands),
-        auctions=tuple(_auction(row) for row in auctions),
+        auctions=tuple(_auction(tx, row) for row in auctions),
         offers=_offers(tx, auctions[-1]) if auctions and auctions[-1].closed_at is None else (),
         leases=tuple(_lease(row) for row in leases),
         escrow=_escrow(escrow) if escrow is not None else None,
@@ -193,7 +193,8 @@ def _command(row: CommandRow) -> Command:
     )
 
 
-def _auction(row: AuctionRow) -> Auction:
+def _auction(tx: Tx, row: AuctionRow) -> Auction:
+    reserve, age_s = reserve_of(tx, row.id) if row.closed_at is None else (None, 0.0)
     return Auction(
         id=row.id,
         epoch=row.epoch,
@@ -209,6 +210,9 @@ def _auction(row: AuctionRow) -> Auction:
         outcome=row.outcome,
         unfit=row.unfit,
         winner=row.winner,
+        reserve=reserve,
+        age_s=age_s,
+        held_round=row.held_round,
     )
 
 

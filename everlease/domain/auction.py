@@ -3,12 +3,14 @@
 Bids are compared by what the job is expected to cost in total if that node wins: its rate over the horizon, the work
 that is expected to be lost and redone on a node that fails as often as this one did, and the time until the job runs
 there, valued at the tenant's own ceiling. The winner is paid the highest rate at which it would still have won
-(Vickrey 1961, with scores in the place of bare bids), never above the order's ceiling and never below its own bid.
+(Vickrey 1961, with scores in the place of bare bids), never above the reserve of the round (everlease.domain.reserve)
+and never below its own bid. A bid above the reserve takes no part in the round: it neither wins nor sets a price.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from everlease.domain.reserve import Cap
 from everlease.domain.terms import Bid
 
 LONGEST_BID_S = 7200
@@ -50,11 +52,20 @@ class AuctionTerms:
 
 @dataclass(frozen=True, slots=True)
 class Award:
-    """The winner, the rate it is paid (base units per hour), and the losers in the order they would be asked next."""
+    """The winner, the rate it is paid (base units per hour), and the losers in the order they would be asked next.
+
+    ``capped``: the reserve set the rate, not another bid.
+    """
 
     offer: Offer
     rate_per_hour: int
     runners_up: tuple[Offer, ...]
+    capped: bool
+
+    def priced_by_rivals(self, tenant: str) -> bool:
+        """Whether the rate says what such a lease costs: a bid set it, and of two parties apart from the tenant."""
+        providers = {offer.bid.provider for offer in (self.offer, *self.runners_up)}
+        return not self.capped and tenant not in providers
 
 
 def refusal(offer: Offer, terms: AuctionTerms) -> str | None:
@@ -92,8 +103,15 @@ def expected_cost(offer: Offer, terms: AuctionTerms) -> int:
     return offer.bid.min_rate_per_hour * served_seconds(offer, terms) + delay_cost(offer, terms)
 
 
-def run_auction(offers: Iterable[Offer], terms: AuctionTerms) -> Award | None:
-    """Pick the cheapest offer in expectation, one per provider, at the second price; None if none is acceptable."""
+def above_reserve(offers: Iterable[Offer], terms: AuctionTerms, cap: Cap) -> list[Offer]:
+    """Offers that could take part but for the reserve of this round."""
+    return [o for o in offers if refusal(o, terms) is None and o.bid.min_rate_per_hour > cap(o.bid.provider)]
+
+
+def run_auction(offers: Iterable[Offer], terms: AuctionTerms, cap: Cap) -> Award | None:
+    """Pick the cheapest offer in expectation, one per provider, at the second price or the reserve of its provider if
+    that is lower; None if none is acceptable.
+    """
 
     def rank(offer: Offer) -> tuple[int, int, str, str, int, str]:
         bid = offer.bid
@@ -102,13 +120,15 @@ def run_auction(offers: Iterable[Offer], terms: AuctionTerms) -> Award | None:
 
     best: dict[str, Offer] = {}
     for offer in sorted((o for o in offers if refusal(o, terms) is None), key=rank):
-        best.setdefault(offer.bid.provider, offer)
+        if offer.bid.min_rate_per_hour <= cap(offer.bid.provider):
+            best.setdefault(offer.bid.provider, offer)
     ranked = sorted(best.values(), key=rank)
     if not ranked:
         return None
     winner, *losers = ranked
-    rate = terms.max_rate_per_hour
+    most = min(terms.max_rate_per_hour, cap(winner.bid.provider))
+    rate = most
     if losers:
         margin = expected_cost(losers[0], terms) - delay_cost(winner, terms)
         rate = min(rate, margin // served_seconds(winner, terms))
-    return Award(winner, max(rate, winner.bid.min_rate_per_hour), tuple(losers))
+    return Award(winner, max(rate, winner.bid.min_rate_per_hour), tuple(losers), capped=rate == most)

@@ -11,6 +11,7 @@ from everlease.domain.auction import Offer
 from everlease.domain.job import JobState
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.lease import LeaseState
+from everlease.domain.reserve import Reserve
 from everlease.domain.terms import Order, Receipt
 
 
@@ -138,6 +139,8 @@ class Command:
 class Auction:
     """A call for bids. ``winner`` is the winning node's award-to-be where a migration prepares before it moves;
     ``bids_until``: unix seconds until which a bid must be good; ``asked``: the nodes whose answers are waited for.
+    ``reserve``, and its ``age_s`` by the database's clock, are those of an auction that takes bids; ``held_round``: the
+    newest round of which it was noted that all bids were above the reserve.
     """
 
     id: int
@@ -154,6 +157,9 @@ class Auction:
     outcome: str = ""
     unfit: Mapping[str, str] = field(default_factory=dict)
     winner: Mapping[str, Any] = field(default_factory=dict)
+    reserve: Reserve | None = None
+    age_s: float = 0.0
+    held_round: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,21 @@ class CallOut(Out):
     allowance: Units
 
 
+class ReserveOut(Out):
+    """How auctions are priced: base units an hour for each CPU, GiB of memory and GPU where too few leases of a class
+    have settled, and the schedule by which a reserve rises from there to the order's maximum, in equal rounds.
+    """
+
+    posted_cpu: int
+    posted_gib: int
+    posted_gpu: int
+    rounds: int
+    rise_s: float
+    rise_in_recovery_s: float
+    least_providers: int
+    window_days: int
+
+
 class MarketOut(Out):
     """What a client needs to sign an order and reach the parts."""
 
@@ -268,6 +283,7 @@ class MarketOut(Out):
     heartbeat_every_s: float
     max_silence_bounds: tuple[int, int]
     suggested: dict[str, int]
+    reserve: ReserveOut
     nodes_alive: int
     jobs_running: int
     jobs_total: int

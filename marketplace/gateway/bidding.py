@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from everlease.chain import typed_data
 from everlease.db import Tx, auctions, nodes, queries, restores
-from everlease.db.auctions import OpenAuction
+from everlease.db.auctions import HeldBid, OpenAuction
 from everlease.db.models.jobs import AuctionRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain import auction as rules
@@ -41,6 +41,12 @@ def calls(parts: Parts, auction_id: int | None = None, only: str | None = None) 
             looked_at = [row for row in rows if row.address == only or item.auction.id not in alone]
             called.append(_call(tx, item, looked_at, free, parts.clock()))
         return called
+
+
+def held(parts: Parts, auction_id: int) -> list[HeldBid]:
+    """The bids of an auction that did not win so far: they ask more than its reserve."""
+    with parts.db.transaction() as tx:
+        return auctions.held_bids(tx, auction_id)
 
 
 @dataclass(frozen=True, slots=True)

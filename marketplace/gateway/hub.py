@@ -11,7 +11,7 @@ from everlease.db import auctions, commands, gateways, jobs, nodes, receipts
 from everlease.db.engine import DatabaseUnavailable
 from everlease.db.notify import EVERYTHING, listen_async
 from everlease.supervision import Alive
-from everlease.wire.node import CommandMessage, Ping
+from everlease.wire.node import CommandMessage, Ping, Refusal
 from marketplace.gateway import bidding, reports
 from marketplace.gateway.commands import outgoing
 from marketplace.gateway.session import REPLACED, RESTART, NodeSession
@@ -35,6 +35,7 @@ class Hub:
         self.channels: dict[str, Callable[[str], None]] = {
             commands.CHANNEL: self._on_command,
             auctions.CHANNEL: self._on_auction,
+            auctions.HELD: self._on_held,
             receipts.CHANNEL: self._on_receipt,
             nodes.PROBE_CHANNEL: self._on_probe,
             jobs.CHANNEL: parts.followers.wake,
@@ -121,6 +122,10 @@ class Hub:
         if self._sessions and payload.isdigit():
             self._spawn(self._guarded(self._call_for_bids(int(payload), None)))
 
+    def _on_held(self, payload: str) -> None:
+        if self._sessions and payload.isdigit():
+            self._spawn(self._guarded(self._tell_held(int(payload))))
+
     def _on_receipt(self, node: str) -> None:
         session = self._sessions.get(node)
         if session is not None:
@@ -152,6 +157,13 @@ class Hub:
                 if session.node in call.nodes and call.message.auction_id not in session.asked_auctions:
                     session.asked_auctions.add(call.message.auction_id)
                     session.send(call.message)
+
+    async def _tell_held(self, auction_id: int) -> None:
+        """Why their bids did not win this round, to the bidders that are connected here."""
+        for bid in await self._thread(bidding.held, auction_id):
+            session = self._sessions.get(bid.node)
+            if session is not None:
+                session.send(Refusal(seq=0, of="bid", job_id=bid.job_id, reason=bid.why))
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await to_thread.run_sync(work, self._parts, *arguments, limiter=self._threads)

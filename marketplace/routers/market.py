@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 
 from everlease.db import queries
-from everlease.wire.http import MarketOut, NodeList, StoreTokenOut
+from everlease.domain.reserve import LEAST_PROVIDERS, ROUNDS, WINDOW_DAYS
+from everlease.wire.http import MarketOut, NodeList, ReserveOut, StoreTokenOut
 from marketplace.dependencies import CallerDep, PartsDep
 from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
 from marketplace.services.presentation import node_out
@@ -13,7 +14,7 @@ router = APIRouter(prefix="/v1", tags=["market"])
 
 @router.get("/market")
 def market(parts: PartsDep) -> MarketOut:
-    """Chain, contracts, watcher, suggested terms and where the other services are."""
+    """Chain, contracts, watcher, suggested terms, how auctions are priced, and where the other services are."""
     settings, deployment = parts.settings, parts.deployment
     with parts.db.transaction() as tx:
         facts = queries.market_facts(tx)
@@ -37,6 +38,16 @@ def market(parts: PartsDep) -> MarketOut:
             "min_runtime": deployment.terms.min_runtime,
             "max_lifetime": deployment.terms.max_lifetime,
         },
+        reserve=ReserveOut(
+            posted_cpu=settings.posted_cpu_rate,
+            posted_gib=settings.posted_gib_rate,
+            posted_gpu=settings.posted_gpu_rate,
+            rounds=ROUNDS,
+            rise_s=settings.reserve_rise,
+            rise_in_recovery_s=settings.reserve_rise_in_recovery,
+            least_providers=LEAST_PROVIDERS,
+            window_days=WINDOW_DAYS,
+        ),
         nodes_alive=facts.nodes_alive,
         jobs_running=facts.jobs_running,
         jobs_total=facts.jobs_total,

@@ -17,6 +17,7 @@ from recovery.planner.funds import available, required
 from recovery.planner.history import dry_auctions, for_good, since_started
 from recovery.planner.hosts import UNSENT, kept_out
 from recovery.planner.leases import how_to_settle, left_over, silent_from
+from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s
 
 CLOCKS_APART_S = 600
 """How far a node's clock may be behind ours before it takes a call for one that binds it too long."""
@@ -103,6 +104,9 @@ def call_for_bids(draft: Draft, plan: str | None = None, excluded: Mapping[str, 
         mode=_mode(draft, plan),
         window_s=windows.get(plan, draft.policy.recovery_window_s),
         bids_until=_bids_until(draft, plan),
+        maximum=order_maximum(snapshot),
+        rise_s=rise_s(draft.policy, plan),
+        last=last_lease(snapshot) if plan == "recovery" else None,
         excluded={**_excluded(draft), **(excluded or {})},
     )
 
@@ -112,7 +116,7 @@ def _bids_until(draft: Draft, plan: str) -> int:
     lease must fall silent.
     """
     policy, lease = draft.policy, left_over(draft.snapshot)
-    at = draft.now
+    at = draft.now + rise_s(draft.policy, plan)
     if plan == "migration":
         at += policy.migration_window_s + policy.patience_s + policy.prepare_timeout_s + policy.checkpoint_timeout_s
     elif lease is not None and settle_with_open(draft.snapshot) == "suspend":
@@ -123,11 +127,10 @@ def _bids_until(draft: Draft, plan: str) -> int:
 def award_terms(snapshot: Snapshot, auction: Auction, now: float) -> AuctionTerms:
     """What the bids of this auction are judged by."""
     order = snapshot.job.order
-    maximum = snapshot.escrow.max_rate_per_hour if snapshot.escrow else order.max_rate_per_hour
     return AuctionTerms(
         order_hash=snapshot.job.id,
         epoch=auction.epoch,
-        max_rate_per_hour=maximum,
+        max_rate_per_hour=order_maximum(snapshot),
         min_collateral=order.min_collateral,
         bids_until=max(auction.bids_until, int(now) + BID_SLACK_S),
         excluded=auction.excluded,
@@ -152,10 +155,9 @@ def undecided(draft: Draft, auction: Auction) -> bool:
 
 
 def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
-    """The winning bid as the fields of GiveAward, or None where no bid is acceptable."""
-    award = run_auction(
-        (signed.offer for signed in draft.snapshot.offers), award_terms(draft.snapshot, auction, draft.now)
-    )
+    """The winning bid as the fields of GiveAward, or None where no bid is acceptable in this round."""
+    terms = award_terms(draft.snapshot, auction, draft.now)
+    award = run_auction((signed.offer for signed in draft.snapshot.offers), terms, cap(auction))
     if award is None:
         return None
     bid = award.offer.bid
@@ -170,7 +172,13 @@ def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
         "rate_per_hour": award.rate_per_hour,
         "mode": auction.mode,
         "mtbf_s": float(award.offer.mtbf_s),
+        "priced_by_rivals": award.priced_by_rivals(draft.snapshot.job.order.tenant.lower()),
     }
+
+
+def held_back(draft: Draft, auction: Auction) -> bool:
+    """Whether bids without a winner wait for the next round, in which the reserve is higher."""
+    return hold(draft, auction, award_terms(draft.snapshot, auction, draft.now))
 
 
 def nobody(auction: Auction, offers: int) -> str:
@@ -188,6 +196,8 @@ def _decide(draft: Draft, auction: Auction) -> None:
     if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
+    if winner is None and held_back(draft, auction):
+        return
     if winner is None:
         reason = nobody(auction, len(snapshot.offers))
         draft.add(CloseAuction(auction.id, f"nobody: {reason}"))

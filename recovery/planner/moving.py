@@ -3,7 +3,7 @@
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Auction, Award
 from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
-from recovery.planner.bidding import BID_SLACK_S, call_for_bids, nobody, out_of_terms, undecided, winner_of
+from recovery.planner.bidding import BID_SLACK_S, call_for_bids, held_back, nobody, out_of_terms, undecided, winner_of
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import idle_too_long
 from recovery.planner.leases import watch_lease
@@ -81,6 +81,8 @@ def _decide(draft: Draft, auction: Auction) -> None:
     if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
+    if winner is None and held_back(draft, auction):
+        return
     if winner is None:
         reason = nobody(auction, len(draft.snapshot.offers))
         draft.add(CloseAuction(auction.id, f"nobody: {reason}"))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from everlease.domain.liveness import LivenessPolicy
+from everlease.domain.reserve import Posted
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,8 @@ class Policy:
 
     ``min_epoch_fee``: no lease is opened for an order that pays less for each: opening costs the watcher gas.
 
+    ``reserve_rise_s`` and, in a recovery, ``recovery_rise_s``: how long the reserve takes to rise to the order's
+    maximum after the auction's window; ``posted``: where it starts if too few leases say what a job costs.
     ``open_timeout_s``: how long an ``open`` may take once it may be sent; bids are good that much longer.
     ``idle_after_s``: how long a host may keep a job from running that nobody asked it to hold; ``storing_after_s``:
     where it says that outputs, or a checkpoint that holds the job, are on their way to the store.
@@ -31,6 +34,9 @@ class Policy:
     auction_window_s: float = 1.0
     recovery_window_s: float = 0.3
     migration_window_s: float = 1.0
+    reserve_rise_s: float = 60
+    recovery_rise_s: float = 5
+    posted: Posted = field(default_factory=lambda: Posted(cpu=100_000, gib=20_000, gpu=1_000_000))
     patience_s: float = 2.0
     open_timeout_s: float = 300
     prepare_timeout_s: float = 900

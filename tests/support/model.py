@@ -9,6 +9,7 @@ from everlease.domain.earning import Service, payable
 from everlease.domain.job import JobEvent, JobState
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 from everlease.domain.lease import LeaseState
+from everlease.domain.reserve import Posted, fix
 from everlease.domain.snapshot import (
     Auction,
     Award,
@@ -30,8 +31,9 @@ JOB = "0x" + "0a" * 32
 NODES = tuple("0x" + f"{n:02x}" * 20 for n in range(1, 6))
 SILENT = "0x" + "ee" * 20
 """A node that every auction asks, and that never answers."""
-POLICY = Policy(min_runtime_s=60, bond=1000)
 RATE = 3_600_000
+POLICY = Policy(min_runtime_s=60, bond=1000, posted=Posted(cpu=RATE, gib=0, gpu=0))
+"""Its reserves start at the order's maximum."""
 START = 1_000_000.0
 LOADED = 64
 """How many commands of a job recovery gets to see, the newest."""
@@ -114,7 +116,7 @@ class World:
         """Plan and apply until nothing is left to do; raises where that never comes."""
         done: list[m.Move] = []
         for _ in range(40):
-            self._set(other=self._other())
+            self._set(other=self._other(), auctions=tuple(self._aged(auction) for auction in self.snapshot.auctions))
             found = plan(self.snapshot, self.now, self.policy)
             if not found:
                 return done
@@ -123,6 +125,9 @@ class World:
                 self._apply(move)
             done += found
         raise AssertionError(f"the planner never rests: {done[-4:]}")
+
+    def _aged(self, auction: Auction) -> Auction:
+        return replace(auction, age_s=self.now - auction.opened_at) if auction.closed_at is None else auction
 
     def _other(self) -> Checkpoint | None:
         head, makers = self.snapshot.head, {award.fence: award.provider for award in self.snapshot.awards}
@@ -156,6 +161,9 @@ class World:
                 self.set_job(due_at=move.at)
             case m.OpenAuction():
                 self._open_auction(move)
+            case m.HoldBids():
+                *before, newest = self.snapshot.auctions
+                self._set(auctions=(*before, replace(newest, held_round=move.number)))
             case m.CloseAuction():
                 self._close_auction(move)
             case m.GiveAward():
@@ -208,6 +216,15 @@ class World:
             bids_until=move.bids_until,
             excluded=move.excluded,
             asked=frozenset({SILENT}),
+            reserve=fix(
+                (),
+                self.job.spec.resources,
+                self.policy.posted,
+                maximum=move.maximum,
+                window_s=move.window_s,
+                rise_s=move.rise_s,
+                last=move.last,
+            ),
         )
         self._set(auctions=(*self.snapshot.auctions, auction), offers=())
 

@@ -1,10 +1,11 @@
 """Jobs and everything that hangs on one: auctions, bids, awards, checkpoints, keys, receipts, events, logs."""
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from everlease.db.models.base import (
     Address,
+    AddressKey,
     Base,
     BigInt,
     Cid,
@@ -62,6 +63,8 @@ class AuctionRow(Base):
     ``excluded``: the nodes and providers that are not asked, and why, in words for them.
     ``bids_until``: how long a bid must be good.
     ``asked``: the nodes that the auction waits for. One that fits later is asked too, and not waited for.
+    ``reserve``: everlease.domain.reserve.Reserve, fixed in the transaction that opens the auction; its clock is the
+    database's, from ``called_at``. ``held_round``: the newest round in which all bids were above it, -1 for none.
     """
 
     __tablename__ = "auction"
@@ -80,10 +83,15 @@ class AuctionRow(Base):
     outcome: Mapped[LongText] = mapped_column(default="")
     unfit: Mapped[Json] = mapped_column(default=dict)
     winner: Mapped[Json] = mapped_column(default=dict)
+    reserve: Mapped[Json] = mapped_column(default=dict, deferred=True)
+    held_round: Mapped[int] = mapped_column(default=-1)
+    called_at: Mapped[CreatedAt]
 
 
 class BidRow(Base):
-    """A verified bid in an auction, with what was measured of its node at that moment."""
+    """A verified bid in an auction, with what was measured of its node at that moment. ``held``: why it did not win
+    the newest round, in words for its node.
+    """
 
     __tablename__ = "bid"
     __table_args__ = (UniqueConstraint("auction_id", "node"),)
@@ -95,7 +103,34 @@ class BidRow(Base):
     bid: Mapped[Json]
     signature: Mapped[LongText]
     missing_bytes: Mapped[BigInt] = mapped_column(default=0)
+    held: Mapped[LongText] = mapped_column(default="")
     received_at: Mapped[CreatedAt]
+
+
+class PriceRow(Base):
+    """An award that a rival's bid priced: one of each tenant, provider and day (since 1970) in a class, the newest.
+
+    ``rate`` and ``seconds`` (that were paid) are null until the lease has settled in a block that is final.
+    """
+
+    __tablename__ = "price"
+    __table_args__ = (
+        Index("ix_price_settled", "price_class", "seconds", "lease_id", postgresql_where=text("seconds > 0")),
+        Index(
+            "ix_price_model", "price_class", "gpu_model", "seconds", "lease_id", postgresql_where=text("seconds > 0")
+        ),
+        Index("ix_price_unsettled", "lease_id", postgresql_where=text("seconds IS NULL")),
+        Index("ix_price_day", "day"),
+    )
+
+    price_class: Mapped[str] = mapped_column(primary_key=True)
+    gpu_model: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant: Mapped[AddressKey]
+    provider: Mapped[AddressKey]
+    lease_id: Mapped[Hex32]
+    rate: Mapped[Units | None]
+    seconds: Mapped[BigInt | None]
 
 
 class AwardRow(Base):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from everlease.db import nodes, snapshots
+from everlease.db import auctions, nodes, snapshots
 from everlease.db.models.jobs import BidRow
 from everlease.db.models.mirror import NodeAuthRow, ProviderRow
 from everlease.db.models.nodes import NodeRow
@@ -33,6 +33,21 @@ def test_a_call_is_answered_by_a_bid(service: Service, node: FakeNode, job_id: s
         (bid,) = tx.scalars(select(BidRow)).all()
     assert (bid.node, bid.missing_bytes) == (node.key.address, 123)
     assert auction_row(service, auction_id).asked == [node.key.address]
+
+
+def test_a_bid_above_the_reserve_is_told_why_it_did_not_win_the_round(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    auction_id = open_auction(service, job_id)
+    call = node.expect("call_for_bids")
+    node.send("bid", auction_id=auction_id, signed=node.bid(call), missing_bytes=0)
+    wait_for(lambda: bids(service))
+    with service.db.transaction() as tx:
+        auctions.hold(tx, auction_id, 2, {node.key.address: "more than the reserve: it stands"})
+    told = node.expect("refusal")
+    assert (told.of, told.job_id, told.reason) == ("bid", job_id, "more than the reserve: it stands")
+    assert auction_row(service, auction_id).held_round == 2
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,10 @@ def test_errors_are_problems_and_headers_are_safe(service: Service, tenant: http
     market = tenant.get("/v1/market").json()
     assert market["chain_id"] == 31337
     assert market["store_url"].endswith("/store")
+    assert market["reserve"] == {
+        "posted_cpu": 100_000, "posted_gib": 20_000, "posted_gpu": 1_000_000, "rounds": 10, "rise_s": 60.0,
+        "rise_in_recovery_s": 5.0, "least_providers": 5, "window_days": 90,
+    }  # fmt: skip
 
 
 def test_health_readiness_and_metrics(service: Service) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from everlease.db import Database, auctions
 from everlease.db.models.jobs import AuctionRow, JobRow
 from everlease.db.models.outbox import OutboxRow
+from everlease.domain.reserve import Reserve
 
 JOB = "0x" + "ab" * 32
 NODES = [f"0x{number:040x}" for number in range(1, 9)]
@@ -28,7 +29,16 @@ def auction(database: Database) -> AuctionRow:
         tx.flush()
         ends = now + timedelta(seconds=1)
         called = auctions.call(
-            tx, JOB, epoch=1, plan="first", mode="process", excluded={}, opened_at=now, closes_at=ends, bids_until=ends
+            tx,
+            JOB,
+            epoch=1,
+            plan="first",
+            mode="process",
+            excluded={},
+            opened_at=now,
+            closes_at=ends,
+            bids_until=ends,
+            reserve=Reserve(1, 10, 1.0, 60.0),
         )
         auctions.note_asked(tx, called, NODES, {})
         return tx.get_one(AuctionRow, called)

@@ -423,6 +423,36 @@ def upgrade() -> None:
     )
     op.create_index("ix_payment_account", "payment", ["account", "id"], unique=False)
     op.create_table(
+        "price",
+        sa.Column("price_class", sa.String(), nullable=False),
+        sa.Column("gpu_model", sa.String(), nullable=False),
+        sa.Column("day", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("tenant", sa.String(length=42), nullable=False),
+        sa.Column("provider", sa.String(length=42), nullable=False),
+        sa.Column("lease_id", sa.String(length=66), nullable=False),
+        sa.Column("rate", sa.Numeric(78, 0), nullable=True),
+        sa.Column("seconds", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("price_class", "gpu_model", "day", "tenant", "provider", name=op.f("pk_price")),
+    )
+    op.create_index("ix_price_day", "price", ["day"], unique=False)
+    op.create_index(
+        "ix_price_model",
+        "price",
+        ["price_class", "gpu_model", "seconds", "lease_id"],
+        unique=False,
+        postgresql_where=sa.text("seconds > 0"),
+    )
+    op.create_index(
+        "ix_price_settled",
+        "price",
+        ["price_class", "seconds", "lease_id"],
+        unique=False,
+        postgresql_where=sa.text("seconds > 0"),
+    )
+    op.create_index(
+        "ix_price_unsettled", "price", ["lease_id"], unique=False, postgresql_where=sa.text("seconds IS NULL")
+    )
+    op.create_table(
         "provider",
         sa.Column("provider", sa.String(length=42), nullable=False),
         sa.Column("staked", sa.Numeric(78, 0), nullable=False),
@@ -539,6 +569,9 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("unfit", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("winner", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("reserve", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("held_round", sa.Integer(), nullable=False),
+        sa.Column("called_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_auction_job_id_job")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_auction")),
     )
@@ -595,6 +628,7 @@ def upgrade() -> None:
         sa.Column("bid", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("signature", sa.Text(), nullable=False),
         sa.Column("missing_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.Text(), nullable=False),
         sa.Column(
             "received_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -629,6 +663,11 @@ def downgrade() -> None:
     op.drop_table("receipt")
     op.drop_index("ix_provider_staked", table_name="provider")
     op.drop_table("provider")
+    op.drop_index("ix_price_unsettled", table_name="price", postgresql_where=sa.text("seconds IS NULL"))
+    op.drop_index("ix_price_settled", table_name="price", postgresql_where=sa.text("seconds > 0"))
+    op.drop_index("ix_price_model", table_name="price", postgresql_where=sa.text("seconds > 0"))
+    op.drop_index("ix_price_day", table_name="price")
+    op.drop_table("price")
     op.drop_index("ix_payment_account", table_name="payment")
     op.drop_table("payment")
     op.drop_index("ix_outbox_unsent", table_name="outbox", postgresql_where="sent_at IS NULL")
