@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import cast, delete, func, select, update
+from sqlalchemy import cast, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import BigInteger
 
@@ -41,7 +41,7 @@ def observed(tx: Tx, price_class: str, gpu_model: str, now: float) -> list[Obser
         select(PriceRow)
         .where(
             PriceRow.price_class == price_class,
-            PriceRow.seconds > 0,
+            PriceRow.seconds > literal_column("0"),  # as the index has it
             PriceRow.day > int(now // _DAY_S) - WINDOW_DAYS,
         )
         .order_by(PriceRow.seconds.desc(), PriceRow.lease_id.desc())

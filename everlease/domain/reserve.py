@@ -15,7 +15,7 @@ ROUNDS = 10
 """Steps from where a reserve starts to the order's maximum."""
 LEAST_PROVIDERS = 5
 """Fewer providers than these say too little of a class: the posted figure is used."""
-MOST_OBSERVATIONS = 512
+MOST_OBSERVATIONS = 256
 """Settled leases that one auction looks at: those of the most paid seconds."""
 WINDOW_DAYS = 90
 """How old a lease's award may be to be looked at."""
