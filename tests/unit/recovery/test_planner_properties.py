@@ -1,6 +1,7 @@
 """Whatever nodes, chain, tenant and time do: the planner rests, fences hold, no award is given twice."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -8,9 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from everlease.domain.job import ENDED, PLACED
 from everlease.domain.liveness import fenced_at
+from everlease.domain.reserve import Posted
 from recovery import moves as m
 from recovery.planner import plan
-from tests.support.model import NODES, World
+from tests.support.model import NODES, POLICY, RATE, World
 
 STEPS = ("prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "restart", "checkpoint")
 
@@ -18,9 +20,10 @@ STEPS = ("prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "resta
 class AnyWorld(RuleBasedStateMachine):
     """Every rule is followed by as many plans as it takes."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.world = World(providers=dict.fromkeys(NODES[:2], "one provider"))
+    @initialize(starts_at=st.sampled_from([RATE, RATE // 4]))
+    def begin(self, starts_at: int) -> None:
+        policy = replace(POLICY, posted=Posted(cpu=starts_at, gib=0, gpu=0))
+        self.world = World(providers=dict.fromkeys(NODES[:2], "one provider"), policy=policy)
         self.world.settle()
 
     @rule(node=st.sampled_from(NODES))
