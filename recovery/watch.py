@@ -102,7 +102,7 @@ def excuse(tx: Tx, *, ours: bool = False) -> None:
     """While no gateway is up nobody can commit: what is served counts as saved. ``ours``: as much where the database
     was away until now.
     """
-    if ours or not nodes.gateway_present(tx):
+    if ours or not gateways.present(tx):
         excused = awards.count_all_as_saved(tx)
         if excused:
             log.warning("watch.excused", awards=excused)

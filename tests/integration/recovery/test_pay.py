@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from everlease.db import awards, nodes
+from everlease.db import awards, gateways
 from everlease.db import receipts as receipt_rows
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
 from everlease.domain.terms import Receipt
@@ -120,7 +120,7 @@ def test_while_no_gateway_is_up_what_was_served_counts_as_saved(stage: Stage, jo
     serve(stage, job, 100)
     with gateway_up(stage.database):
         with stage.database.transaction() as tx:
-            assert nodes.gateway_present(tx)
+            assert gateways.present(tx)
         time.sleep(1.1)
         stage.beat(job)
         assert looked(ours=True) >= 200, "or where the database was away until now"
