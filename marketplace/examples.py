@@ -29,7 +29,7 @@ JOB_REQUEST: dict[str, Example] = {
                 "max_rate_per_hour": 500_000,
                 "deposit": 2_000_000,
                 "min_collateral": 1_000_000,
-                "max_silence": 5,
+                "max_silence": 6,
                 "max_epochs": 100,
                 "epoch_fee": 0,
                 "deadline": 1_900_000_000,

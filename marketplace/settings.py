@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from everlease.domain.silence import LEAST_SILENCE_S
 from everlease.settings import PriceSettings
 
 
@@ -36,7 +37,7 @@ class MarketplaceSettings(PriceSettings):
     auth_attempts_per_minute: int = Field(default=60, ge=1)
 
     watcher: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
-    suggested_max_silence: int = 5
+    suggested_max_silence: int = Field(default=LEAST_SILENCE_S, ge=LEAST_SILENCE_S)
     suggested_max_epochs: int = 100
     min_epoch_fee: int = Field(default=0, ge=0)
     suggested_epoch_fee: int = Field(default=0, ge=0)

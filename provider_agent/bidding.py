@@ -10,6 +10,7 @@ from everlease.domain import compat
 from everlease.domain.auction import LONGEST_BID_S
 from everlease.domain.jobspec import JobSpec, spec_hash
 from everlease.domain.manifest import CID
+from everlease.domain.silence import too_short
 from everlease.domain.terms import Bid
 from everlease.store.errors import StoreError
 from everlease.wire.node import CallForBids
@@ -83,6 +84,8 @@ def _checked(host: Host, call: CallForBids) -> JobSpec:
         raise Declined("the order is not signed by its tenant's key")
     if order.watcher.lower() not in {watcher.lower() for watcher in host.settings.watchers}:
         raise Declined(f"this node does not accept the watcher {order.watcher}")
+    if (short := too_short(order.max_silence)) is not None:
+        raise Declined(short)
     if order.deadline <= host.clock.unix():
         raise Declined("the order has expired")
     if (ahead := call.bids_until - int(host.clock.unix())) > LONGEST_BID_S:

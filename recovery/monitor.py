@@ -64,6 +64,7 @@ class Monitor:
         self._attention = Attention()
         self._absences = watch.Absences()
         self._database_was_away = False
+        self._outages = watch.Outages()
 
     def tick(self, hold: Watch) -> int:
         """Look once; returns how many awards ended. Raises DatabaseUnavailable."""
@@ -74,7 +75,9 @@ class Monitor:
             if severed := gateways.sever_orphans(tx):
                 log.warning("monitor.gateway_gone", nodes=severed)
             watch.excuse(tx, ours=self._database_was_away)
-            if watch.deaf(tx, now, policy):
+            deaf = watch.deaf(tx, now, policy)
+            self._outages.note(tx, now, deaf=deaf)
+            if deaf:
                 self._look_away()
                 return 0
             lost = watch.look(tx, now, since, policy)

@@ -9,6 +9,7 @@ from everlease.chain.deployment import Terms
 from everlease.chain.keys import Key, load_keystore, raw_key
 from everlease.chain.sender import SendPolicy
 from everlease.domain.liveness import LivenessPolicy
+from everlease.domain.silence import RECEIPT_EVERY_S
 from everlease.settings import PriceSettings
 from recovery.planner import Policy
 
@@ -53,7 +54,7 @@ class RecoverySettings(PriceSettings):
     storing_after: float = Field(default=10_800, gt=0)
     exhaust_margin: int = 30
 
-    receipt_every: float = Field(default=2.0, gt=0)
+    receipt_every: float = Field(default=RECEIPT_EVERY_S, gt=0, le=RECEIPT_EVERY_S)
     keep_checkpoints: int = Field(default=3, ge=2)
     retention: float = 7 * 86_400
     task_time_limit: int = Field(default=60, ge=2)

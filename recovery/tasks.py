@@ -10,7 +10,7 @@ from everlease.chain.errors import ChainError
 from everlease.db import jobs
 from everlease.db.engine import DatabaseUnavailable
 from everlease.domain.job import JobState
-from recovery import apply, routes, sweeps
+from recovery import apply, clearing, routes, sweeps
 from recovery.runtime import Runtime, build
 from recovery.settings import RecoverySettings
 
@@ -84,7 +84,8 @@ class Tasks:
         sweeps.expire_commands(self.runtime.database, self.runtime.desk.clock())
 
     def sweep_leases(self) -> None:
-        """Fail, close and refund what is past its deadlines."""
+        """Clear what was nobody's fault here; fail, close and refund what is past its deadlines."""
+        clearing.clear_leases(self.runtime.desk)
         sweeps.settle_leases(self.runtime.desk)
 
     def sweep_storage(self) -> None:

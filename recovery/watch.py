@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from everlease.db import Tx, awards, gateways, jobs, nodes
+from everlease.db import Tx, awards, gateways, jobs, nodes, outages
 from everlease.db.models.nodes import NodeRow
 from everlease.domain.liveness import Liveness, LivenessPolicy, Sighting, liveness, restarts_count
 from recovery.apply import Desk, lose
@@ -20,6 +20,10 @@ DEAF_AT_MOST_S = 30.0
 UNREPORTED_S, ABSENT_FOR_S = 5.0, 15.0
 """A started job that its connected node leaves out of its heartbeats is unreported, and absent once it has been so all
 the while that we watched; its guard, if there is one, has frozen it long before."""
+
+
+AWAY_S, MIRROR_AGE_S = 5.0, 120.0
+"""A longer pause between two looks is an outage of our own; no mirrored block for this long is one of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,27 @@ class Absences:
         """Note one look's findings; those that have been so for long enough."""
         self._since = {(it.job_id, it.fence): self._since.get((it.job_id, it.fence), now) for it in found}
         return [it for it in found if now - self._since[it.job_id, it.fence] >= ABSENT_FOR_S]
+
+
+class Outages:
+    """Notes when the gateway, the chain's mirror or this watch was away: what went wrong then is no host's fault.
+
+    The watch is away while its process or the database is, as far as one process can tell.
+    """
+
+    def __init__(self) -> None:
+        self._looked_at: float | None = None
+
+    def note(self, tx: Tx, now: float, *, deaf: bool) -> None:
+        """Note one look at ``now`` (unix seconds, the database's clock)."""
+        before, self._looked_at = self._looked_at, now
+        if before is not None and now - before > AWAY_S:
+            outages.note(tx, "recovery", before, now)
+        if deaf:
+            outages.note(tx, "gateway", before or now, now)
+        age = outages.mirror_age(tx, now)
+        if age > MIRROR_AGE_S:
+            outages.note(tx, "chain", now - age, now)
 
 
 def declare_absent(desk: Desk, missing: Iterable[Absent]) -> int:

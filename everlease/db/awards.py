@@ -9,7 +9,7 @@ from sqlalchemy import func, or_, select, update
 
 from everlease.db.engine import Tx
 from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
-from everlease.db.models.nodes import NodeRow
+from everlease.db.models.nodes import CommandRow, NodeRow
 from everlease.domain.earning import Accrual, accrue
 
 _SHUT_OUT = ("lost", "voided", "unsent", "late")
@@ -36,6 +36,9 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
 
     Service is counted by the database's clock, from the award's start on, and never over a gap longer than the
     order's ``max_silence``. By the same clock: since when a node has been saying that it does not serve.
+
+    From the lease's opening until its job starts, a heartbeat says that the node is there, and earns nothing: receipts
+    of 0 seconds then show that it was not silent, until the deadline of what it was told to do.
     """
     held = current(tx, node, [beat.job_id for beat in beats])
     now = tx.scalar(select(func.clock_timestamp()))
@@ -46,7 +49,8 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
         if award is None or job is None or award.fence != line.fence:
             refused.append(line)
         elif award.started_at is not None:
-            before = Accrual(award.earned_s, (award.last_beat_at or award.started_at).timestamp())
+            since = max(award.last_beat_at or award.started_at, award.started_at)
+            before = Accrual(award.earned_s, since.timestamp())
             after = accrue(before, now.timestamp(), line.serving, float(job.order["max_silence"]))
             if line.serving:
                 award.idle_since = None
@@ -54,6 +58,8 @@ def beat(tx: Tx, node: str, beats: Sequence[Beat]) -> list[Beat]:
                 award.idle_since = now
             award.earned_s, award.last_beat_at = after.earned, now
             award.serving, award.storing, award.loss_bound_s = line.serving, line.storing, line.loss_bound_s
+        elif award.opened_at is not None and _at_work(tx, award, now):
+            award.last_beat_at = now
     return refused
 
 
@@ -80,6 +86,24 @@ def forfeit(tx: Tx, job_id: str, fence: int) -> None:
     lost = AwardRow.earned_s - AwardRow.saved_s
     values = {"forfeited_s": AwardRow.forfeited_s + lost, "saved_s": AwardRow.earned_s}
     tx.execute(update(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence).values(values))
+
+
+def _at_work(tx: Tx, award: AwardRow, now: datetime) -> bool:
+    """Whether a node that does not serve yet has its time still: until the deadline of its newest Prepare or Start."""
+    newest = tx.execute(
+        select(CommandRow.kind, CommandRow.deadline, CommandRow.finished_at)
+        .where(
+            CommandRow.job_id == award.job_id,
+            CommandRow.node == award.node,
+            CommandRow.fence == award.fence,
+            CommandRow.kind.in_(("prepare", "start")),
+        )
+        .order_by(CommandRow.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if newest is None or (newest.kind == "start" and newest.finished_at is not None):
+        return False
+    return bool(now <= newest.deadline)
 
 
 def current(tx: Tx, node: str, job_ids: Collection[str]) -> dict[str, tuple[AwardRow, JobRow]]:

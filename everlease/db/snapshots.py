@@ -263,6 +263,7 @@ def _lease(row: LeaseRow) -> Lease:
         seen_at=row.seen_at,
         started_at=row.started_at,
         ends_at=row.ends_at,
+        exit_at=row.closable_at,
         noticed=row.noticed,
     )
 

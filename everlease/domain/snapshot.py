@@ -172,7 +172,7 @@ class SignedOffer:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease of this job as the mirror has it."""
+    """A lease of this job as the mirror has it. After ``exit_at`` anyone may close it."""
 
     lease_id: str
     epoch: int
@@ -186,6 +186,7 @@ class Lease:
     seen_at: int
     started_at: int
     ends_at: int
+    exit_at: int
     noticed: bool = False
 
 

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from everlease.db import queries
 from everlease.domain.reserve import LEAST_PROVIDERS, ROUNDS, WINDOW_DAYS
+from everlease.domain.silence import LEAST_SILENCE_S
 from everlease.wire.http import MarketOut, NodeList, ReserveOut, StoreTokenOut
 from marketplace.dependencies import CallerDep, PartsDep
 from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
@@ -28,7 +29,7 @@ def market(parts: PartsDep) -> MarketOut:
         explorer_url=settings.explorer_url,
         fence_after_s=settings.fence_after,
         heartbeat_every_s=settings.heartbeat_every,
-        max_silence_bounds=(deployment.terms.min_silence, deployment.terms.max_silence),
+        max_silence_bounds=(max(deployment.terms.min_silence, LEAST_SILENCE_S), deployment.terms.max_silence),
         suggested={
             "max_silence": settings.suggested_max_silence,
             "max_epochs": settings.suggested_max_epochs,

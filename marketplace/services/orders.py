@@ -9,6 +9,7 @@ from everlease.chain.views import Views
 from everlease.domain import jobspec
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.money import from_units
+from everlease.domain.silence import too_short
 from everlease.domain.terms import Order, least_deposit
 from everlease.wire.http import JobRequest
 from marketplace.problems import ProblemError
@@ -69,6 +70,8 @@ class OrderDesk:
         if not terms.min_silence <= order.max_silence <= terms.max_silence:
             bounds = f"{terms.min_silence} to {terms.max_silence} s"
             raise _refused("silence-out-of-bounds", f"max_silence is {order.max_silence} s, allowed are {bounds}")
+        if (short := too_short(order.max_silence)) is not None:
+            raise _refused("silence-out-of-bounds", short)
         if order.deposit == 0 or order.max_rate_per_hour == 0:
             raise _refused("empty-order", "deposit and max_rate_per_hour have to be above zero")
         if order.epoch_fee < self._min_epoch_fee:

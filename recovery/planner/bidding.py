@@ -16,8 +16,9 @@ from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 from recovery.planner.history import dry_auctions, for_good, since_started
 from recovery.planner.hosts import UNSENT, kept_out
-from recovery.planner.leases import how_to_settle, left_over, silent_from
+from recovery.planner.leases import left_over
 from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s
+from recovery.planner.settling import how_to_settle, silent_from
 
 CLOCKS_APART_S = 600
 """How far a node's clock may be behind ours before it takes a call for one that binds it too long."""
@@ -119,7 +120,7 @@ def _bids_until(draft: Draft, plan: str) -> int:
     at = draft.now + rise_s(draft.policy, plan)
     if plan == "migration":
         at += policy.migration_window_s + policy.patience_s + policy.prepare_timeout_s + policy.checkpoint_timeout_s
-    elif lease is not None and settle_with_open(draft.snapshot) == "suspend":
+    elif lease is not None and settle_with_open(draft.snapshot, draft.now) == "suspend":
         at = max(at, silent_from(draft.snapshot, lease))
     return int(min(at + policy.open_timeout_s, draft.now + LONGEST_BID_S - CLOCKS_APART_S))
 
@@ -207,16 +208,18 @@ def _decide(draft: Draft, auction: Auction) -> None:
         draft.add(CloseAuction(auction.id, "the escrow can't pay the winner"))
         draft.event(JobEvent.FUNDS_OUT, "the escrow can't pay another minimum runtime: top it up")
         return
-    draft.add(CloseAuction(auction.id, "awarded", winner), GiveAward(**winner, settle=settle_with_open(snapshot)))
+    draft.add(
+        CloseAuction(auction.id, "awarded", winner), GiveAward(**winner, settle=settle_with_open(snapshot, draft.now))
+    )
     told = {"node": winner["node"], "rate_per_hour": winner["rate_per_hour"], "epoch": auction.epoch}
     draft.event(JobEvent.AWARDED, fence=snapshot.job.fence + 1, **told)
 
 
-def settle_with_open(snapshot: Snapshot) -> SettleHow | Literal[""]:
+def settle_with_open(snapshot: Snapshot, now: float) -> SettleHow | Literal[""]:
     """What ends the lease before, in the transaction that opens the next."""
     lease = left_over(snapshot)
     award = snapshot.award_of(lease.lease_id) if lease is not None else None
-    return how_to_settle(award) if award is not None else ""
+    return how_to_settle(snapshot, award, now) if award is not None else ""
 
 
 def _plan(snapshot: Snapshot) -> str:
@@ -272,7 +275,7 @@ def _mode(draft: Draft, plan: str) -> str:
 def _out_of_reach(draft: Draft) -> bool:
     """No node binds itself as long as a lost host's lease must stay silent: bids are asked for as soon as one could."""
     lease = left_over(draft.snapshot)
-    if lease is None or settle_with_open(draft.snapshot) != "suspend":
+    if lease is None or settle_with_open(draft.snapshot, draft.now) != "suspend":
         return False
     within = LONGEST_BID_S - CLOCKS_APART_S - draft.policy.open_timeout_s
     at = silent_from(draft.snapshot, lease) - within

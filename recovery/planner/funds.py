@@ -3,8 +3,8 @@
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import affordable_seconds, pay_for
 from everlease.domain.snapshot import Award, Lease, Snapshot
-from recovery.planner.leases import how_to_settle
 from recovery.planner.policy import Policy
+from recovery.planner.settling import how_to_settle
 
 _SETTLE_DELAY_S = 10
 """A suspension is mined a little later than it is planned, and reserves for that time too."""
@@ -30,7 +30,7 @@ def available(snapshot: Snapshot, now: float) -> int:
         if receipt is not None:
             shown, seen_at = max(shown, receipt.earned), max(seen_at, receipt.seen_at)
         free += lease.reserve + lease.paid
-        if how_to_settle(award) == "close":
+        if how_to_settle(snapshot, award, now) == "close":
             final = receipt is not None and receipt.final
             served = shown if final else max(int(award.earned_s), shown)
             free += lease.bond - pay_for(lease.rate, served)

@@ -4,9 +4,10 @@ from everlease.domain.job import JobEvent, JobState, allows
 from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import LivenessPolicy, fenced_at
 from everlease.domain.snapshot import Award, ChainTx, Lease, Snapshot
-from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SettleHow, SignFinal
+from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.draft import Draft
 from recovery.planner.pay import paid_in_full
+from recovery.planner.settling import LOST, how_to_settle, silent_from
 
 QUIET = frozenset({"moved", "finished", "stopped", "migrated", "hibernated", "exhausted"})
 """Outcomes after which the node itself said that the workload doesn't run: it exited or is held frozen."""
@@ -15,21 +16,7 @@ _NOT_STARTED = frozenset({"restore_failed", "unfit"})
 SETTLEMENT_FAILING = "lease.settlement_failing"
 """The line in a job's history, and in the log, about a lease that could not be settled so often."""
 _LONGEST_BACKOFF_S = 3600.0
-LOST = "lost"
 _WITH_NEXT_OPEN = frozenset({JobState.AUCTIONING, JobState.RECOVERING, JobState.ALLOCATING})
-
-
-def how_to_settle(award: Award) -> SettleHow:
-    """A lost node's lease is disputed, any other is closed with a final receipt."""
-    return "suspend" if award.outcome == LOST else "close"
-
-
-def silent_from(snapshot: Snapshot, lease: Lease) -> float:
-    """The first unix second at which ``suspend`` is legal: strictly after seenAt + maxSilence, chain seconds."""
-    receipt = snapshot.receipts.get(lease.lease_id)
-    seen = max(lease.seen_at, lease.started_at, receipt.seen_at if receipt else 0)
-    silence = snapshot.escrow.max_silence if snapshot.escrow else snapshot.job.order.max_silence
-    return float(seen + silence + 1)
 
 
 def left_over(snapshot: Snapshot) -> Lease | None:
@@ -117,7 +104,7 @@ def settle_left_over(draft: Draft) -> None:
         return
     award = snapshot.award_of(lease.lease_id)
     assert award is not None
-    how = how_to_settle(award)
+    how = how_to_settle(snapshot, award, draft.now)
     if how == "suspend" and draft.now < silent_from(snapshot, lease):
         draft.wait_until(silent_from(snapshot, lease))
         return

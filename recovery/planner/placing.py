@@ -9,8 +9,9 @@ from recovery.moves import EnqueueOpen, IssueCommand, NoteAward, Record, SignFin
 from recovery.planner.bidding import BID_SLACK_S, settle_with_open
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import HOST_FAULT, LATE, NOT_OPENED, UNREADY, UNSENT
-from recovery.planner.leases import fencing_time, left_over, may_try_again, silent_from, void, watch_lease
+from recovery.planner.leases import fencing_time, left_over, may_try_again, void, watch_lease
 from recovery.planner.pay import paid_in_full
+from recovery.planner.settling import silent_from
 
 OUTLIVED = "outlived"
 """The outcome of an award whose bid ends before its lease may be opened, whoever bids."""
@@ -114,7 +115,7 @@ def _open(draft: Draft, award: Award, attempts: tuple[ChainTx, ...]) -> None:
     snapshot = draft.snapshot
     key = f"open/{snapshot.job.id}/{award.fence}/{len(attempts)}"
     lease = left_over(snapshot)
-    how = settle_with_open(snapshot)
+    how = settle_with_open(snapshot, draft.now)
     if lease is None or how == "":
         draft.add(EnqueueOpen(award.fence, key))
         return
@@ -149,7 +150,7 @@ def _preparation_failed(draft: Draft, award: Award) -> bool:
             Record("job.prepared", {"fence": award.fence, "node": award.node, **_timings(answer)}),
         )
         return False
-    draft.end(award, failure(answer, "prepare_failed"))
+    draft.end(award, failure(answer, "prepare_failed"), final=False)
     draft.event(JobEvent.PREPARE_FAILED, answer.error, fence=award.fence, node=award.node)
     return True
 
@@ -180,7 +181,7 @@ def _started(draft: Draft, award: Award, failed: JobEvent, outcome: str) -> None
         void(draft, award, answer.error, UNSENT)
         return
     if not answer.ok:
-        draft.end(award, failure(answer, outcome))
+        draft.end(award, failure(answer, outcome), final=False)
         draft.event(failed, answer.error, fence=award.fence, node=award.node)
         return
     draft.add(NoteAward(award.fence, {"started_at": answer.finished_at}))

@@ -383,6 +383,7 @@ class World:
             seen_at=int(self.now),
             started_at=int(self.now),
             ends_at=ORDER.deadline,
+            exit_at=ORDER.deadline + 3600,
         )
         self._set(leases=(*self.snapshot.leases, lease), escrow=replace(self.snapshot.escrow, epochs=award.epoch))
 

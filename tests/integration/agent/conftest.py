@@ -239,7 +239,7 @@ class World:
             max_rate_per_hour=10**6,
             deposit=5 * 10**6,
             min_collateral=10**6,
-            max_silence=5,
+            max_silence=6,
             max_epochs=50,
             epoch_fee=1000,
             deadline=int(time.time()) + 86_400,

@@ -543,6 +543,15 @@ def upgrade() -> None:
     op.create_index("ix_tx_open", "tx", ["sender", "state"], unique=False)
     op.create_index("uq_tx_sender_nonce", "tx", ["sender", "nonce"], unique=True)
     op.create_table(
+        "outage",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
+        sa.Column("part", sa.String(), nullable=False),
+        sa.Column("began_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outage")),
+    )
+    op.create_index("ix_outage_seen_at", "outage", ["seen_at"], unique=False)
+    op.create_table(
         "zombie_attempt",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
         sa.Column("job_id", sa.String(length=66), nullable=False),
@@ -651,6 +660,8 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_auction_job_id"), table_name="auction")
     op.drop_table("auction")
     op.drop_table("zombie_attempt")
+    op.drop_index("ix_outage_seen_at", table_name="outage")
+    op.drop_table("outage")
     op.drop_index("uq_tx_sender_nonce", table_name="tx")
     op.drop_index("ix_tx_open", table_name="tx")
     op.drop_index(op.f("ix_tx_job_id"), table_name="tx")

@@ -1,0 +1,91 @@
+"""Whose fault it was that a lease was suspended, by evidence that the accused doesn't write. Pure.
+
+Rules, the first that applies decides:
+  told nothing            the node was never handed its Prepare                          not the host's
+  outage                  a part of the market, or the chain, was down meanwhile         not the host's
+  Start never sent        and its Prepare did not fail: somebody else ended the award    not the host's
+  silent                  its heartbeats stopped, and everything else was up             the host's
+  heard to the end        nothing failed and it was not silent                           not the host's
+  worked elsewhere        the failed step worked at another provider, same inputs        the host's
+  failed elsewhere        the failed step failed at an unrelated one, same inputs        not the host's
+  nothing shows it        a third of the answer window went by without any of these      not the host's
+Until then the case is open.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+FAILED_STEP = frozenset({"prepare_failed", "restore_failed", "unfit", "unready", "late", "host_fault"})
+"""Outcomes of an award that never started whose Prepare or Start failed, or was not answered in time."""
+PATIENCE = 1 / 3
+"""The share of the answer window in which evidence is waited for: well before the provider would admit a drop."""
+NEWCOMERS = "newcomers"
+
+
+class Blame(StrEnum):
+    """HOST: it may answer for itself. OTHERS: the lease is cleared. OPEN: wait for more evidence."""
+
+    HOST = "host"
+    OTHERS = "others"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the marketplace's own rows say of an award that is over.
+
+    ``step``: Prepare or Start, where it failed; empty where neither did. ``silent``: no heartbeat came for longer than
+    the order allows. ``outages``: what was down in that time. ``failed_at``: the parties, other than the accused, at
+    which the same step failed from the same inputs; ``worked_at``: the providers at which the job then ran.
+    ``window_used``: the share of the answer window that went by, from 0 to 1.
+    """
+
+    told: bool = True
+    start_sent: bool = True
+    step: str = ""
+    silent: bool = False
+    outages: frozenset[str] = frozenset()
+    worked_at: frozenset[str] = frozenset()
+    failed_at: frozenset[str] = frozenset()
+    window_used: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who is to blame, and why in words for the job's history."""
+
+    blame: Blame
+    reason: str
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict on one suspended lease."""
+    blame, reason = _judge(evidence)
+    return Verdict(blame, reason)
+
+
+def _judge(it: Evidence) -> tuple[Blame, str]:
+    if not it.told:
+        return Blame.OTHERS, "the node was told nothing"
+    if it.outages:
+        return Blame.OTHERS, f"{' and '.join(sorted(it.outages))} was down meanwhile"
+    if not it.start_sent and not it.step:
+        return Blame.OTHERS, "the node was never sent its Start"
+    if it.silent:
+        return Blame.HOST, "the node's heartbeats stopped"
+    if not it.step:
+        return Blame.OTHERS, "the node was heard to the end"
+    if it.worked_at:
+        return Blame.HOST, f"{it.step} worked at another provider from the same inputs"
+    if it.failed_at:
+        return Blame.OTHERS, f"{it.step} failed at two unrelated providers from the same inputs"
+    if it.window_used >= PATIENCE:
+        return Blame.OTHERS, f"nothing shows why {it.step} failed"
+    return Blame.OPEN, "no other provider has tried it yet"
+
+
+def parties(providers: Iterable[str], proven: Iterable[str]) -> frozenset[str]:
+    """Who counts as unrelated to whom: proven providers each by itself, all that never served together as one."""
+    known = frozenset(proven)
+    return frozenset(provider if provider in known else NEWCOMERS for provider in providers)
