@@ -32,7 +32,7 @@ from provider_agent.runtime.daemon_identity import daemon_identity
 from provider_agent.runtime.errors import RuntimeFault
 from provider_agent.runtime.network import Firewall
 from provider_agent.settings import AgentSettings
-from provider_agent.settlement import TICK_S, Settlement
+from provider_agent.settlement import TICK_S, URGENT_TICK_S, Settlement
 from provider_agent.supervisor import Supervisor
 from provider_agent.survey import Survey, follow
 
@@ -188,12 +188,13 @@ class Agent:
             self.deployment,
             self.host.identity.key,
             self.journal,
+            provider=self.host.identity.provider,
             exposure=self.settings.collect_exposure,
             clock=self.clock.unix,
         )
         while True:
             await asyncio.to_thread(settlement.tick)
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(URGENT_TICK_S if settlement.urgent else TICK_S)
 
     def close(self) -> None:
         """Leave jobs to their guards and the next start; with ``teardown`` leave nothing running at all."""

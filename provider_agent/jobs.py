@@ -12,7 +12,6 @@ from typing import Any
 from everlease.domain.jobspec import JobSpec
 from everlease.wire.commands import Command, Freeze, Prepare, Restart, Start, Stop, TakeCheckpoint, Thaw
 from everlease.wire.node import HeldContainer, JobBeat
-from everlease.wire.terms import LeaseParamsModel
 from provider_agent import guards, preparation, terms
 from provider_agent.checkpointer import Checkpoints
 from provider_agent.commit import Committed
@@ -20,7 +19,7 @@ from provider_agent.errors import AgentError, CheckpointFailed, StepFailed
 from provider_agent.host import Host
 from provider_agent.launch import blame_docker, launch
 from provider_agent.life import Life
-from provider_agent.records import JobRecord, LeaseRecord
+from provider_agent.records import JobRecord
 from provider_agent.runtime import oci
 from provider_agent.runtime.commands import remove_tree
 from provider_agent.runtime.container import FAILURES
@@ -167,6 +166,7 @@ class Job:
         return {}
 
     async def _prepare(self, command: Prepare) -> dict[str, Any]:
+        terms.agree_on_lease(self.host.journal, command)
         preparation.check(self.host, command)
         if self.host.journal.job(self.job_id) is not None:
             # A newer fence, or the same preparation again: what is here of an older award is void.
@@ -179,7 +179,7 @@ class Job:
     async def _start(self, command: Start) -> dict[str, Any]:
         host, record = self.host, self.record
         spec = terms.agreed_spec(host.journal, self.job_id, command.spec)
-        params = terms.agreed_lease(host.journal, command)
+        terms.agree_on_lease(host.journal, command)
         terms.check_restorable(host, command.checkpoint_requirements)
         self._token = command.store_token
         again = record.start is not None and record.start.step == command.step
@@ -197,14 +197,6 @@ class Job:
             }
         )
         host.journal.put_job(record)
-        if host.journal.lease(command.lease_id) is None:
-            host.journal.put_lease(
-                LeaseRecord(
-                    lease_id=command.lease_id,
-                    params=LeaseParamsModel.from_domain(params),
-                    fence=command.fence,
-                )
-            )
         host.crash.reach("start.accepted")
         return await self._run(command, spec)
 

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS lease (id TEXT PRIMARY KEY, record TEXT NOT NULL) STR
 CREATE TABLE IF NOT EXISTS receipt (lease TEXT PRIMARY KEY, seq INTEGER NOT NULL, signed TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS bid (
   digest TEXT PRIMARY KEY, job TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, block INTEGER NOT NULL) STRICT;
 """
 KEEP_S, KEEP_BIDS_S = 7 * 86_400, 86_400
 RESERVE_BYTES = 4 << 20
@@ -198,6 +199,15 @@ class Journal:
         """The newest receipt of a lease."""
         row = self._one("SELECT signed FROM receipt WHERE lease = ?", lease_id)
         return SignedReceipt.model_validate_json(row[0]) if row else None
+
+    def mark(self, name: str, default: int) -> int:
+        """How far something was read of the chain: a block."""
+        row = self._one("SELECT block FROM mark WHERE name = ?", name)
+        return int(row[0]) if row else default
+
+    def put_mark(self, name: str, block: int) -> None:
+        """Note how far something was read."""
+        self._do("INSERT OR REPLACE INTO mark VALUES (?, ?)", name, block)
 
     def put_bid(self, bid: BidRecord) -> None:
         """Remember a bid before it is sent."""

@@ -92,12 +92,16 @@ class JobRecord(Record):
 
 
 class LeaseRecord(Record):
-    """A lease of ours, kept until it is settled."""
+    """A lease of ours, or one that our bid makes, kept until it is settled.
+
+    ``open_until``: unix seconds, by the chain's clock, after which it can't be opened any more; 0 for one that was.
+    """
 
     lease_id: Hex32
     params: LeaseParamsModel
     fence: int
     settled: bool = False
+    open_until: int = 0
 
 
 class BidRecord(Record):

@@ -1,7 +1,11 @@
 """What the node does on chain for its own leases: collect, answer a suspension, close after a final receipt.
 
 Each tick starts from what the contract says, so nothing is done twice and nothing depends on the last run. Leases stay
-in the journal until they are settled, also those of jobs that left this host.
+in the journal until they are settled, also those of jobs that left this host; those that the journal lost are found by
+the chain's events.
+
+A suspension is answered with a receipt that clears it as soon as there is one. Without one the answer admits a drop, so
+it waits as long as is safe by the chain's clock (everlease.domain.silence), and then pays more with each block.
 """
 
 import logging
@@ -9,25 +13,31 @@ import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
-from everlease.chain.base import ChainWriter
+from everlease.chain.base import ChainWriter, Header
 from everlease.chain.contracts import Call, EscrowCalls
 from everlease.chain.deployment import Deployment
 from everlease.chain.errors import ChainError
 from everlease.chain.keys import Key
 from everlease.chain.memory_journal import MemoryJournal
-from everlease.chain.sender import Sender
+from everlease.chain.sender import Sender, SendPolicy
 from everlease.chain.views import LeaseOnChain, Views
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import pay_for
-from everlease.domain.terms import LeaseParams, Receipt
+from everlease.domain.silence import bare_answer_at, clears
 from everlease.domain.transactions import IN_FLIGHT
 from everlease.wire.terms import SignedReceipt
 from provider_agent.journal import Journal
+from provider_agent.own_leases import OwnLeases
 from provider_agent.records import LeaseRecord
 
 log = logging.getLogger(__name__)
-TICK_S = 5.0
+TICK_S, URGENT_TICK_S = 5.0, 1.0
 CLOSE_AFTER_S = 60.0
+LOOK_EVERY_S = 15.0
+"""How often the chain's events are read for leases of ours that are not in the journal."""
+NEVER_OPENED_S = 3600
+"""How long after its bid's deadline a lease that was never opened is forgotten: no reorg is that old."""
+_ANSWER = "answer:"
 
 
 class Action(NamedTuple):
@@ -47,14 +57,20 @@ class Settlement:
         key: Key,
         journal: Journal,
         *,
+        provider: str,
         exposure: int,
         clock: Callable[[], float],
     ) -> None:
+        self._chain, self._window = chain, deployment.terms.answer_window
         self._views, self._calls = Views(chain, deployment), EscrowCalls(deployment)
+        self._own = OwnLeases(chain, deployment, journal, provider=provider, node=key.address)
+        self._look_at = 0.0
         self._journal, self._exposure, self._clock = journal, exposure, clock
         self._key = key
         self._sent = MemoryJournal(clock)
-        self._sender = Sender(chain, self._sent, {key.address: key}, clock=clock)
+        keys = {key.address: key}
+        self._patient = Sender(chain, self._sent, keys, clock=clock)
+        self._urgent = Sender(chain, self._sent, keys, policy=SendPolicy(bump_after_s=0), clock=clock)
         self._tries: dict[str, int] = {}
         self._final_since: dict[str, float] = {}
 
@@ -63,32 +79,55 @@ class Settlement:
         tick alone.
         """
         try:
+            head = self._chain.header("latest")
+            if head is None:
+                return
             for lease in self._journal.leases():
-                self._attend(lease)
-            self._sender.pump(self._key.address)
+                self._attend(lease, head.timestamp)
+            (self._urgent if self.urgent else self._patient).pump(self._key.address)
+            self._look(head)
         except (ChainError, sqlite3.Error) as error:
             log.warning("settlement: %s", error)
 
-    def _attend(self, lease: LeaseRecord) -> None:
+    @property
+    def urgent(self) -> bool:
+        """Whether an answer is on its way: then tick at least once a block."""
+        rows = self._sent.open(self._key.address)
+        return any(row.state in IN_FLIGHT and row.action_key.startswith(_ANSWER) for row in rows)
+
+    def _look(self, head: Header) -> None:
+        """Now and then, and again at once until all that was missed is read."""
+        if self._clock() >= self._look_at and self._own.look(head):
+            self._look_at = self._clock() + LOOK_EVERY_S
+
+    def _attend(self, lease: LeaseRecord, chain_now: int) -> None:
         now = self._views.lease(lease.lease_id)
         if now.state is LeaseState.NONE:
             # Not opened yet, or over: an ended lease is freed on chain, and by then its job has counted its epoch.
-            if self._views.job(lease.params.job_id).epochs >= lease.params.epoch:
+            never = 0 < lease.open_until < chain_now - NEVER_OPENED_S
+            if never or self._views.job(lease.params.job_id).epochs >= lease.params.epoch:
                 self._journal.put_lease(lease.model_copy(update={"settled": True}))
             return
-        action = self._due(lease, now, self._journal.receipt(lease.lease_id))
+        action = self._due(lease, now, self._journal.receipt(lease.lease_id), chain_now)
         if action is not None:
             self._send(lease, action)
 
-    def _due(self, lease: LeaseRecord, now: LeaseOnChain, signed: SignedReceipt | None) -> Action | None:
+    def _due(
+        self, lease: LeaseRecord, now: LeaseOnChain, signed: SignedReceipt | None, chain_now: int
+    ) -> Action | None:
         receipt = signed.receipt.to_domain() if signed is not None else None
         signature = signed.signature if signed is not None else "0x"
         name, params = lease.lease_id, lease.params.to_domain()
-        if now.state is LeaseState.SUSPENDED and self._clock() <= now.exit_at:
-            if receipt is not None and _proves(receipt, params, now):
-                return Action(self._calls.answer(params, receipt, signature), f"answer:{name}")
-            return Action(self._calls.answer(params), f"answer:{name}")
-        if receipt is None or now.state is LeaseState.SUSPENDED:
+        if now.state is LeaseState.SUSPENDED:
+            if chain_now > now.exit_at:
+                return None
+            if receipt is not None and clears(receipt, params.max_silence, now.ends_at):
+                return Action(self._calls.answer(params, receipt, signature), f"{_ANSWER}{name}:{receipt.seq}")
+            if chain_now >= bare_answer_at(now.exit_at - self._window, now.exit_at):
+                # What the newest receipt says is earned is paid all the same.
+                return Action(self._calls.answer(params, receipt, signature), f"{_ANSWER}{name}:bare")
+            return None
+        if receipt is None:
             return None
         if receipt.final:
             since = self._final_since.setdefault(name, self._clock())
@@ -109,8 +148,3 @@ class Settlement:
         self._sent.enqueue(
             f"{action.key}#{tries}", self._key.address, action.call.to, action.call.data, job_id=lease.lease_id
         )
-
-
-def _proves(receipt: Receipt, params: LeaseParams, lease: LeaseOnChain) -> bool:
-    """Whether a receipt shows that the node was not silent for as long as the suspension claims."""
-    return receipt.final or receipt.seen_at + params.max_silence >= lease.ends_at

@@ -6,12 +6,12 @@ from typing import Any
 from everlease.chain.typed_data import lease_id
 from everlease.domain import compat
 from everlease.domain.jobspec import CheckpointMode, JobSpec, from_dict, spec_hash
-from everlease.domain.terms import LeaseParams
-from everlease.wire.commands import Start
+from everlease.wire.commands import Prepare, Start
+from everlease.wire.terms import LeaseParamsModel
 from provider_agent.errors import SpecRefused, StepFailed
 from provider_agent.host import Host
 from provider_agent.journal import Journal
-from provider_agent.records import JobRecord
+from provider_agent.records import JobRecord, LeaseRecord
 
 
 def agreed_spec(journal: Journal, job_id: str, raw: dict[str, object]) -> JobSpec:
@@ -33,12 +33,22 @@ def parse_spec(raw: dict[str, object]) -> JobSpec:
         raise SpecRefused(f"the job's spec is malformed ({type(error).__name__})") from error
 
 
-def agreed_lease(journal: Journal, start: Start) -> LeaseParams:
-    """The lease, which must be one that our own bid makes: its id binds bid, order and rate. Raises SpecRefused."""
-    for record in journal.bids(start.job_id):
-        params = record.params(start.rate_per_hour)
-        if lease_id(params) == start.lease_id and start.rate_per_hour >= record.bid.min_rate_per_hour:
-            return params
+def agree_on_lease(journal: Journal, command: Prepare | Start) -> None:
+    """Journal the lease of an award, which must be one that our own bid makes: its id binds bid, order and rate.
+
+    From now on the node answers for it, whatever becomes of the job. Raises SpecRefused.
+    """
+    name, rate = command.lease_id, command.rate_per_hour
+    if name is None or rate is None:
+        return
+    for record in journal.bids(command.job_id):
+        params = record.params(rate)
+        if lease_id(params) == name and rate >= record.bid.min_rate_per_hour:
+            if journal.lease(name) is None:
+                model = LeaseParamsModel.from_domain(params)
+                until = record.bid.deadline
+                journal.put_lease(LeaseRecord(lease_id=name, params=model, fence=command.fence, open_until=until))
+            return
     raise SpecRefused("the lease is not one that this node's bids allow")
 
 

@@ -102,6 +102,7 @@ class Monitor:
                         wake.wait(TICK_S)
                         wake.clear()
             except DatabaseUnavailable as error:
+                self._outages.database_away()
                 log.warning("monitor.no_database", error=str(error))
                 self._database_was_away = True
             stop.wait(1.0)

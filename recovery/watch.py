@@ -22,8 +22,8 @@ UNREPORTED_S, ABSENT_FOR_S = 5.0, 15.0
 the while that we watched; its guard, if there is one, has frozen it long before."""
 
 
-AWAY_S, MIRROR_AGE_S = 5.0, 120.0
-"""A longer pause between two looks is an outage of our own; no mirrored block for this long is one of the chain."""
+MIRROR_AGE_S = 120.0
+"""No mirrored block for this long is an outage of the chain, of its endpoints or of the indexer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,25 @@ class Absences:
 
 
 class Outages:
-    """Notes when the gateway, the chain's mirror or this watch was away: what went wrong then is no host's fault.
+    """Notes when the gateway, the database or the chain's mirror was away: what went wrong then is no host's fault.
 
-    The watch is away while its process or the database is, as far as one process can tell.
+    A pause of the watch alone is no outage: the gateway writes down whom it hears without it.
     """
 
     def __init__(self) -> None:
         self._looked_at: float | None = None
+        self._blind = False
+
+    def database_away(self) -> None:
+        """The database did not answer: the next look says from when to when."""
+        self._blind = True
 
     def note(self, tx: Tx, now: float, *, deaf: bool) -> None:
         """Note one look at ``now`` (unix seconds, the database's clock)."""
         before, self._looked_at = self._looked_at, now
-        if before is not None and now - before > AWAY_S:
-            outages.note(tx, "recovery", before, now)
+        if self._blind and before is not None:
+            outages.note(tx, "database", before, now)
+        self._blind = False
         if deaf:
             outages.note(tx, "gateway", before or now, now)
         age = outages.mirror_age(tx, now)

@@ -40,6 +40,13 @@ class Log(Struct, frozen=True, gc=False):
     log_index: int
 
 
+def has_topics(log: Log, topics: Sequence[str | None]) -> bool:
+    """Whether a log has these topics in these places; None stands for any."""
+    if len(log.topics) < len(topics):
+        return False
+    return all(wanted is None or wanted == topic for wanted, topic in zip(topics, log.topics, strict=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Fees:
     """What the next block asks for."""
@@ -88,8 +95,11 @@ class ChainReader(Protocol):
         """Headers of several blocks in one go, in the order asked."""
         ...
 
-    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
-        """Logs of these contracts in blocks first..last, in any order; TooManyResults beyond what one answer holds."""
+    def logs(self, addresses: Sequence[str], first: int, last: int, topics: Sequence[str | None] = ()) -> list[Log]:
+        """Logs of these contracts in blocks first..last, in any order; TooManyResults beyond what one answer holds.
+
+        ``topics``: what they must have in these places, None for anything.
+        """
         ...
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:

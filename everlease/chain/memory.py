@@ -11,7 +11,7 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
-from everlease.chain.base import BlockTag, Fees, Header, Log, Standing, TxReceipt
+from everlease.chain.base import BlockTag, Fees, Header, Log, Standing, TxReceipt, has_topics
 from everlease.chain.bloom import EMPTY, bloom_of
 from everlease.chain.errors import AlreadyKnown, CallReverted, NonceTooLow, RpcRefused, TooManyResults, Underpriced
 
@@ -111,8 +111,9 @@ class MemoryChain:
     def headers(self, numbers: Sequence[int]) -> list[Header | None]:
         return [self.header(number) for number in numbers]
 
-    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
+    def logs(self, addresses: Sequence[str], first: int, last: int, topics: Sequence[str | None] = ()) -> list[Log]:
         found = [log for block in self._blocks[first : last + 1] for log in self._of(block, addresses)]
+        found = [log for log in found if has_topics(log, topics)]
         if len(found) > self.max_logs:
             raise TooManyResults("eth_getLogs", -32005, f"more than {self.max_logs} results")
         return found

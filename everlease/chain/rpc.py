@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from everlease.chain.answers import ANYTHING
-from everlease.chain.base import BlockTag, Creation, Fees, Header, Log, Standing, TxReceipt
+from everlease.chain.base import BlockTag, Creation, Fees, Header, Log, Standing, TxReceipt, has_topics
 from everlease.chain.bloom import SIZE
 from everlease.chain.errors import BadAnswer, ChainError, RpcRefused
 
@@ -97,9 +97,12 @@ class RpcChain:
         answers = self._rpc.batch(calls, into=_BLOCK)
         return [None if answer is None else _header(answer) for answer in _whole(answers)]
 
-    def logs(self, addresses: Sequence[str], first: int, last: int) -> list[Log]:
-        where = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
-        return _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
+    def logs(self, addresses: Sequence[str], first: int, last: int, topics: Sequence[str | None] = ()) -> list[Log]:
+        where: dict[str, Any] = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
+        if topics:
+            where["topics"] = list(topics)
+        found = _logs(self._rpc.call("eth_getLogs", where, into=_LOGS), addresses)
+        return [log for log in found if has_topics(log, topics)]
 
     def logs_of(self, addresses: Sequence[str], block_hash: str) -> list[Log]:
         where = {"address": list(addresses), "blockHash": block_hash}

@@ -77,6 +77,11 @@ def short(identifier: str | None) -> str:
     return identifier if len(identifier) <= 14 else f"{identifier[:8]}…{identifier[-4:]}"
 
 
+def clock(unix: float) -> str:
+    """An instant by this machine's clock and zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+
+
 def ago(unix: float | None) -> str:
     """How long ago, for people."""
     if not unix:

@@ -5,18 +5,17 @@ import json
 import os
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from everlease.chain.keys import Key, save_keystore
-from everlease.cli import payments, provider_host
+from everlease.cli import answering, payments, provider_host
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
-from everlease.cli.output import ago, console, emit_json, facts, money, short, table
+from everlease.cli.output import ago, clock, console, emit_json, facts, money, short, table
 from everlease.cli.staking import add_stake, authorise, stake_up_to
 from everlease.cli.unlock import ask_password, unlock
 from everlease.domain.money import from_units, to_units
@@ -32,6 +31,9 @@ NodePassword = Annotated[
 ]
 _AGENT_PASSWORD = "EVERLEASE_AGENT_KEYSTORE_PASSWORD"  # noqa: S105 - a variable's name
 provider_host.register(app)
+app.command(epilog="Example: everlease --key node.json provider answer --data-dir /var/lib/everlease --send")(
+    answering.answer
+)
 
 
 @app.command("new-key", epilog="Example: everlease provider new-key node.json")
@@ -87,7 +89,7 @@ def unstake(ctx: typer.Context, amount: Amount, as_json: Json = False) -> None:
     wallet = of(ctx).wallet
     units = to_units(amount)
     tx = wallet.send(f"unbonding of {from_units(units)}", wallet.staking.request_unstake(units)).tx_hash
-    _sent(as_json, tx, f"{amount} will be free at {_clock(wallet.views.stake(wallet.address).unbonds_at)}")
+    _sent(as_json, tx, f"{amount} will be free at {clock(wallet.views.stake(wallet.address).unbonds_at)}")
 
 
 @app.command(epilog="Example: everlease --key wallet.json provider withdraw")
@@ -280,10 +282,6 @@ def _show_nodes(found: list[NodeOut]) -> None:
         rows,
         empty="No node of yours has connected yet.",
     )
-
-
-def _clock(unix: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
 
 
 def _sent(as_json: bool, tx: str | None, sentence: str) -> None:

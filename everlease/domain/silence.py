@@ -1,5 +1,7 @@
 """Silence on chain: how long a host may be unheard at least, and when it admits that it was. Seconds, unix seconds."""
 
+from everlease.domain.terms import Receipt
+
 RECEIPT_EVERY_S = 2.0
 """A watcher signs a receipt for what it heard at least this often."""
 LEAST_SILENCE_S = int(3 * RECEIPT_EVERY_S)
@@ -12,6 +14,11 @@ def too_short(max_silence: int) -> str | None:
     if max_silence >= LEAST_SILENCE_S:
         return None
     return f"the order's max_silence is {max_silence} s: at least {LEAST_SILENCE_S} s, three receipts, must fit in it"
+
+
+def clears(receipt: Receipt, max_silence: int, suspended_at: int) -> bool:
+    """Whether a receipt shows that the node was not silent for as long as the suspension claims."""
+    return receipt.final or receipt.seen_at + max_silence >= suspended_at
 
 
 def bare_answer_at(suspended_at: int, answer_by: int) -> int:

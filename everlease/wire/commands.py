@@ -21,9 +21,14 @@ class Command(Message):
 
 
 class Prepare(Command):
-    """Fetch image and blocks (sealed, without the key), create the network; may run before ``open`` is mined."""
+    """Fetch image and blocks (sealed, without the key), create the network; may run before ``open`` is mined.
+
+    ``lease_id`` and ``rate_per_hour``: the lease that an award makes of the node's bid; None ahead of a migration.
+    """
 
     kind: Literal["prepare"] = "prepare"
+    lease_id: Hex32 | None = None
+    rate_per_hour: Units | None = None
     spec: dict[str, Any]
     image_manifest: Cid | None = None
     image_archive_bytes: int = 0

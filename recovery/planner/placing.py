@@ -140,6 +140,7 @@ def _preparation_failed(draft: Draft, award: Award) -> bool:
     answer = snapshot.command(step)
     if answer is None:
         payload = prepare_payload(snapshot, award.restore_manifest)
+        payload |= {"lease_id": award.lease_id, "rate_per_hour": award.rate_per_hour}
         draft.add(IssueCommand(award.node, award.fence, step, "prepare", payload, draft.policy.prepare_timeout_s))
         return False
     if answer.ok is None or award.prepared_at is not None:

@@ -7,7 +7,7 @@ from everlease.db.models.base import Base, Instant, Serial
 
 
 class OutageRow(Base):
-    """``part`` (gateway, chain, recovery) was down from ``began_at`` until ``seen_at`` at least."""
+    """``part`` (gateway, database, chain) was down from ``began_at`` until ``seen_at`` at least."""
 
     __tablename__ = "outage"
     __table_args__ = (Index("ix_outage_seen_at", "seen_at"),)

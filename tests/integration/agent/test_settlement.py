@@ -11,18 +11,19 @@ from everlease.domain.money import pay_for
 from everlease.wire.terms import LeaseParamsModel, ReceiptModel, SignedReceipt
 from provider_agent.journal import Journal
 from provider_agent.records import LeaseRecord
-from provider_agent.settlement import CLOSE_AFTER_S, Settlement
+from provider_agent.settlement import CLOSE_AFTER_S, NEVER_OPENED_S, Settlement
 from tests.support.deployed import DOLLAR, Market
 
 pytestmark = pytest.mark.anvil
 RATE = DOLLAR // 2
+WHO = "0x" + "77" * 20
 
 
 class Setting:
     """A funded job with an open lease of the node, and the node's settlement; its clock is the chain's + `ahead`."""
 
     def __init__(self, market: Market, folder: Path, exposure: int = 1) -> None:
-        self.market, self.ahead = market, 0.0
+        self.market, self.ahead, self.folder = market, 0.0, folder
         market.stake()
         self.job = market.fund(market.order())
         call, self.lease = market.open_call(self.job, rate=RATE)
@@ -32,8 +33,18 @@ class Setting:
         self.params = market.leases[self.lease]
         record = LeaseParamsModel.from_domain(self.params)
         self.journal.put_lease(LeaseRecord(lease_id=self.lease, params=record, fence=1))
-        self.settlement = Settlement(
-            market.chain, market.deployment, market.node, self.journal, exposure=exposure, clock=self.now
+        self.settlement = self.settles(self.journal, exposure)
+
+    def settles(self, journal: Journal, exposure: int = 1) -> Settlement:
+        """The node's settlement over a journal."""
+        return Settlement(
+            self.market.chain,
+            self.market.deployment,
+            self.market.node,
+            journal,
+            provider=self.market.provider.address,
+            exposure=exposure,
+            clock=self.now,
         )
 
     def now(self) -> float:
@@ -89,9 +100,18 @@ def test_it_answers_a_suspension_with_the_receipt_that_proves_it(setting: Settin
     assert setting.market.views.claimable(setting.market.provider.address) == bond + pay - pay // 100
 
 
-def test_it_answers_bare_where_no_receipt_proves_anything(setting: Setting) -> None:
+def test_it_answers_bare_where_no_receipt_proves_anything_and_no_sooner_than_it_must(setting: Setting) -> None:
     setting.suspend()
     setting.receive(1, setting.opened + 1)
+    window = setting.market.deployment.terms.answer_window
+    setting.ahead = 10.0 * window
+    setting.settlement.tick()
+    assert setting.state is LeaseState.SUSPENDED, "the chain's clock counts, not the host's"
+    setting.ahead = 0.0
+    setting.pass_time(window // 2 - 5)
+    setting.settlement.tick()
+    assert setting.state is LeaseState.SUSPENDED, "a receipt that clears may come still"
+    setting.pass_time(6)
     setting.settlement.tick()
     assert setting.state is LeaseState.NONE
     lost = 100 * DOLLAR - setting.market.views.stake(setting.market.provider.address).staked
@@ -125,7 +145,98 @@ def test_a_lease_that_was_never_opened_is_left_alone(setting: Setting) -> None:
 def test_an_rpc_that_is_away_costs_a_tick_alone(market: Market, tmp_path: Path) -> None:
     setting = Setting(market, tmp_path)
     chain = RpcChain.connect(["http://127.0.0.1:9"], timeout=0.2)
-    away = Settlement(chain, market.deployment, market.node, setting.journal, exposure=1, clock=time.time)
+    away = Settlement(chain, market.deployment, market.node, setting.journal, provider=WHO, exposure=1, clock=time.time)
     away.tick()
     chain.close()
     assert setting.journal.leases()
+
+
+def test_a_receipt_that_clears_is_sent_as_soon_as_it_comes(setting: Setting) -> None:
+    setting.suspend()
+    setting.settlement.tick()
+    assert setting.state is LeaseState.SUSPENDED
+    setting.receive(0, setting.opened, final=True)
+    setting.settlement.tick()
+    assert setting.state is LeaseState.NONE
+    assert setting.market.views.stake(setting.market.provider.address).slashed == 0
+
+
+def test_an_answer_pays_more_with_each_block_that_leaves_it_out(setting: Setting) -> None:
+    setting.suspend()
+    setting.receive(0, setting.opened, final=True)
+    anvil = setting.market.anvil
+    anvil.rpc("evm_setAutomine", False)
+    try:
+        setting.settlement.tick()
+        assert setting.settlement.urgent
+        fees = [_offered(setting)]
+        for _ in range(2):
+            # A block that has no room for it: it leaves the pool and comes back.
+            anvil.rpc("anvil_dropAllTransactions")
+            anvil.mine()
+            setting.settlement.tick()
+            setting.settlement.tick()
+            fees.append(_offered(setting))
+        assert fees[0] < fees[1] < fees[2]
+    finally:
+        anvil.rpc("evm_setAutomine", True)
+    anvil.mine()
+    assert setting.state is LeaseState.NONE
+
+
+def _offered(setting: Setting) -> int:
+    """The most that the waiting transaction of the node pays per gas, wei."""
+    waiting = setting.market.anvil.rpc("txpool_content")["pending"]
+    (found,) = [txs for sender, txs in waiting.items() if sender.lower() == setting.market.node.address]
+    (tx,) = found.values()
+    return int(tx["maxFeePerGas"], 16)
+
+
+def test_a_lease_that_the_journal_lost_is_found_on_chain_and_answered(setting: Setting) -> None:
+    empty = Journal(setting.folder / "another.db")
+    settlement = setting.settles(empty)
+    setting.suspend()
+    settlement.tick()
+    (found,) = empty.leases()
+    assert (found.lease_id, found.params.to_domain()) == (setting.lease, setting.params)
+    setting.pass_time(setting.market.deployment.terms.answer_window // 2 + 1)
+    settlement.tick()
+    assert setting.state is LeaseState.NONE
+    assert setting.market.views.stake(setting.market.provider.address).slashed < setting.params.collateral
+
+
+def test_a_lease_that_was_taken_for_settled_is_taken_up_again(setting: Setting) -> None:
+    record = setting.journal.lease(setting.lease)
+    assert record is not None
+    setting.journal.put_lease(record.model_copy(update={"settled": True}))
+    setting.settlement.tick()
+    assert [lease.lease_id for lease in setting.journal.leases()] == [setting.lease]
+
+
+def test_leases_of_other_nodes_are_left_to_them(setting: Setting) -> None:
+    empty = Journal(setting.folder / "another.db")
+    market = setting.market
+    other = Settlement(
+        market.chain,
+        market.deployment,
+        market.watcher,
+        empty,
+        provider=market.provider.address,
+        exposure=1,
+        clock=setting.now,
+    )
+    other.tick()
+    assert empty.leases() == []
+
+
+def test_a_lease_that_can_not_be_opened_any_more_is_forgotten(setting: Setting) -> None:
+    _, later = setting.market.open_call(setting.job, 2)
+    params = LeaseParamsModel.from_domain(setting.market.leases[later])
+    until = setting.market.now() + 600
+    setting.journal.put_lease(LeaseRecord(lease_id=later, params=params, fence=2, open_until=until))
+    setting.pass_time(600 + NEVER_OPENED_S - 60)
+    setting.settlement.tick()
+    assert len(setting.journal.leases()) == 2
+    setting.pass_time(120)
+    setting.settlement.tick()
+    assert [lease.lease_id for lease in setting.journal.leases()] == [setting.lease]

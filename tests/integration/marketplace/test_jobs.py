@@ -57,6 +57,7 @@ def test_an_order_becomes_a_job_once(tenant: httpx.Client, market: Market) -> No
         ({"deadline": 1_600_000_000}, 422, "order-expired"),
         ({"deadline": 4_000_000_000}, 422, "deadline-too-far"),
         ({"max_silence": 1}, 422, "silence-out-of-bounds"),
+        ({"max_silence": 5}, 422, "silence-out-of-bounds"),
         ({"max_silence": 301}, 422, "silence-out-of-bounds"),
         ({"deposit": 1}, 422, "deposit-too-small"),
         ({"deposit": 1001 * DOLLAR}, 422, "deposit-above-balance"),

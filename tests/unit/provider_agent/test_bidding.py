@@ -14,6 +14,7 @@ from everlease.chain.keys import Key
 from everlease.chain.typed_data import Domain, bid_digest, job_id, order_digest, recover
 from everlease.domain.auction import LONGEST_BID_S
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources, spec_hash
+from everlease.domain.silence import LEAST_SILENCE_S
 from everlease.domain.terms import Order
 from everlease.wire.node import CallForBids
 from everlease.wire.terms import OrderModel
@@ -119,6 +120,12 @@ def test_a_bid_is_good_for_as_long_as_the_call_asks_but_binds_no_longer_than_the
     assert bidding.consider(host, call(bids_until=until)).signed.bid.deadline == until
     with pytest.raises(bidding.Declined, match="would have to be good for"):
         bidding.consider(host, call(bids_until=until + 60))
+
+
+def test_an_order_in_whose_silence_three_receipts_do_not_fit_is_declined(host: Host) -> None:
+    assert bidding.consider(host, call(replace(ORDER, max_silence=LEAST_SILENCE_S)))
+    with pytest.raises(bidding.Declined, match="three receipts, must fit"):
+        bidding.consider(host, call(replace(ORDER, max_silence=LEAST_SILENCE_S - 1)))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,15 @@ def test_a_lease_that_ended_before_its_host_was_silent_long_enough_is_closed() -
     assert how_to_settle(world.snapshot, world.snapshot.awards[0], world.now) == "close"
 
 
+def test_the_winner_is_told_its_lease_before_it_is_opened() -> None:
+    world = opened()
+    told = next(m_ for _, _, m_ in world.moved if isinstance(m_, m.IssueCommand) and m_.kind == "prepare")
+    award = world.snapshot.awards[0]
+    assert (told.payload["lease_id"], told.payload["rate_per_hour"]) == (award.lease_id, award.rate_per_hour)
+    order = [type(move) for _, _, move in world.moved]
+    assert order.index(m.IssueCommand) < order.index(m.EnqueueOpen)
+
+
 def test_the_planner_and_the_judge_mean_the_same_failures() -> None:
     assert {hosts.HOST_FAULT, hosts.LATE, hosts.UNREADY} <= FAILED_STEP
     assert not FAILED_STEP & {hosts.UNSENT, hosts.NOT_OPENED, hosts.STOPPED, hosts.LEFT, "lost"}

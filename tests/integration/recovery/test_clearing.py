@@ -1,0 +1,190 @@
+"""Suspended leases, judged by rows that the accused doesn't write: who is cleared by the watcher, and who is not."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select
+
+from everlease.db import commands, outages
+from everlease.db import receipts as receipt_rows
+from everlease.db.models.jobs import AwardRow, JobEventRow
+from everlease.db.models.nodes import CommandRow
+from everlease.db.terms import awarded
+from recovery import receipts, watch
+from recovery.clearing import clear_leases
+from tests.support.deployed import key
+from tests.support.recovery import Stage
+
+pytestmark = pytest.mark.anvil
+
+
+def hand_over(stage: Stage, job: str, kind: str) -> None:
+    """The gateway puts the open command of this kind on its node's socket."""
+    with stage.database.transaction() as tx:
+        for row in stage.commands(tx, job):
+            if row.kind == kind and row.finished_at is None:
+                commands.mark_sent(tx, row.id)
+
+
+def prepared_on(stage: Stage, job: str, index: int) -> str:
+    """The job's lease is open at the node of account ``index``, which was told to prepare; the lease's id."""
+    stage.until(job, lambda s: s.has_open_auction(job))
+    stage.bid(job, index)
+    stage.until(job, lambda s: s.has_command(job, "prepare"))
+    hand_over(stage, job, "prepare")
+    stage.until(job, lambda s: s.lease_state(s.award(job).lease_id) == "ACTIVE")
+    stage.reach(job, "PREPARING")
+    return stage.award(job).lease_id
+
+
+def clear(stage: Stage) -> int:
+    """One sweep, sent and mirrored."""
+    found = clear_leases(stage.desk)
+    stage.sender.pump(stage.desk.watcher.address)
+    stage.mirror()
+    return found
+
+
+def slashed(stage: Stage, index: int) -> int:
+    return stage.market.views.stake(key(index).address).slashed
+
+
+def test_a_tenant_that_suspends_a_host_at_work_pays_the_bond_and_the_host_nothing(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    lease = prepared_on(stage, job, 5)
+    with stage.database.transaction() as tx:
+        params = awarded(tx, stage.job(job), lease)
+    stage.market.anvil.warp(20)
+    stage.market.send(stage.market.tenant, stage.market.escrow.suspend(params))
+    stage.until(job, lambda s: s.lease_state(lease) == "SUSPENDED")
+    stage.advance(job)
+    assert clear(stage) == 1
+    assert stage.lease_state(lease) == "CLEARED"
+    assert slashed(stage, 5) == 0
+    assert stage.market.views.claimable(key(5).address) == stage.market.deployment.terms.bond
+    assert clear(stage) == 0
+
+
+def failed_at(stage: Stage, job: str, index: int, following: int) -> str:
+    """Its Prepare fails at the node of account ``index``, its lease is suspended with that of ``following``."""
+    lease = prepared_on(stage, job, index)
+    stage.answer(job, "prepare", ok=False, error="the image can't be unpacked")
+    stage.until(job, lambda s: s.has_open_auction(job))
+    stage.market.anvil.warp(20)
+    stage.bid(job, following)
+    stage.until(job, lambda s: s.lease_state(lease) == "SUSPENDED")
+    return lease
+
+
+def test_a_host_that_failed_what_another_can_is_left_to_answer_for_itself(stage: Stage) -> None:
+    stage.node(5)
+    stage.node(6)
+    job = stage.launch()
+    lease = failed_at(stage, job, 5, 6)
+    assert clear(stage) == 0, "nobody else has tried it yet"
+    stage.answer(job, "prepare")
+    stage.until(job, lambda s: s.has_command(job, "start"))
+    stage.answer(job, "start")
+    stage.reach(job, "RUNNING")
+    stage.beat(job, 3, 0.3)
+    stage.market.anvil.warp(stage.market.deployment.terms.answer_window // 2)
+    stage.mirror()
+    assert clear(stage) == 0
+    assert stage.lease_state(lease) == "SUSPENDED"
+
+
+def test_nobody_is_fined_where_nothing_shows_whose_fault_it_was(stage: Stage) -> None:
+    stage.node(5)
+    stage.node(6)
+    job = stage.launch()
+    lease = failed_at(stage, job, 5, 6)
+    assert clear(stage) == 0
+    stage.market.anvil.warp(stage.market.deployment.terms.answer_window // 3 + 2)
+    stage.mirror()
+    assert clear(stage) == 1
+    assert stage.lease_state(lease) == "CLEARED"
+    assert slashed(stage, 5) == 0
+    with stage.database.transaction() as tx:
+        told = tx.scalar(select(JobEventRow).where(JobEventRow.kind == "lease.cleared"))
+        assert told is not None
+        assert "nothing shows" in told.data["why"]
+
+
+@pytest.mark.parametrize("gateway_down", [True, False])
+def test_an_outage_of_the_gateway_clears_the_silent_of_that_time_and_no_other(stage: Stage, gateway_down: bool) -> None:
+    stage.node(5)
+    stage.node(6)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    lease = stage.award(job).lease_id
+    stage.beat(job, 2, 0.3)
+    if gateway_down:
+        with stage.database.transaction() as tx:
+            outages.note(tx, "gateway", time.time() - 0.2, time.time())
+    stage.lose(job)
+    stage.market.anvil.warp(20)
+    stage.until(job, lambda s: s.has_open_auction(job))
+    stage.bid(job, 6)
+    stage.until(job, lambda s: s.lease_state(lease) == "SUSPENDED")
+    assert clear(stage) == gateway_down
+    assert stage.lease_state(lease) == ("CLEARED" if gateway_down else "SUSPENDED")
+
+
+def test_heartbeats_before_the_start_give_receipts_of_nothing_until_the_deadline(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    lease = prepared_on(stage, job, 5)
+    watcher = stage.desk.watcher
+    stage.beat(job, serving=False)
+    assert receipts.sign_all(stage.database, watcher, stage.desk.clock) == 1
+    with stage.database.transaction() as tx:
+        row = receipt_rows.newest(tx, lease)
+        assert row is not None
+        assert (row.earned, row.final) == (0, False)
+        assert row.seen_at >= int(time.time()) - 2
+        command = tx.scalar(select(CommandRow).where(CommandRow.kind == "prepare"))
+        assert command is not None
+        command.deadline = datetime.fromtimestamp(time.time() - 1, UTC)
+    time.sleep(1.1)
+    stage.beat(job, serving=False)
+    assert receipts.sign_all(stage.database, watcher, stage.desk.clock) == 0, "its time is over"
+
+
+def test_what_came_before_the_start_is_not_paid(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    prepared_on(stage, job, 5)
+    stage.beat(job, serving=False)
+    time.sleep(1.5)
+    stage.answer(job, "prepare")
+    stage.until(job, lambda s: s.has_command(job, "start"))
+    stage.answer(job, "start")
+    stage.reach(job, "RUNNING")
+    stage.beat(job)
+    with stage.database.transaction() as tx:
+        award = tx.scalar(select(AwardRow))
+        assert award is not None
+        assert award.earned_s < 1.4
+
+
+def test_outages_are_noted_by_who_watches(stage: Stage) -> None:
+    noted, now = watch.Outages(), time.time()
+
+    def look(at: float, *, deaf: bool = False) -> frozenset[str]:
+        with stage.database.transaction() as tx:
+            noted.note(tx, at, deaf=deaf)
+            tx.flush()
+            return outages.between(tx, now - 1, now + 1000)
+
+    assert look(now) == frozenset()
+    assert look(now + 60) == frozenset(), "a pause of ours alone is no outage"
+    assert look(now + 61, deaf=True) == {"gateway"}
+    assert look(now + 61.2, deaf=True) == {"gateway"}
+    noted.database_away()
+    assert look(now + 90) == {"gateway", "database"}
+    assert look(now + 91) == {"gateway", "database"}
+    assert look(now + watch.MIRROR_AGE_S + 60) == {"gateway", "database", "chain"}
+    with stage.database.transaction() as tx:
+        assert outages.between(tx, now + 62, now + 89) == {"database", "chain"}, "the gateway was back"
