@@ -11,7 +11,7 @@ from everlease.db.models.jobs import AwardRow, JobRow
 from everlease.db.models.mirror import EscrowRow, LeaseRow
 from everlease.db.models.nodes import CommandRow
 from everlease.db.terms import params_of
-from everlease.domain.fault import FAILED_STEP, Evidence, parties
+from everlease.domain.fault import FAILED_STEP, Evidence, affordable, parties
 from everlease.domain.lease import LeaseState
 from everlease.domain.terms import LeaseParams
 
@@ -21,25 +21,34 @@ PROVEN_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """A suspended lease whose answer window is open; unix seconds by the chain's clock."""
+    """A suspended lease whose answer window is open; unix seconds by the chain's clock, base units."""
 
     lease_id: str
     params: LeaseParams
     suspended_at: int
     answer_by: int
+    bond: int
+    deposit: int
 
 
-def suspended(tx: Tx, watcher: str, chain_now: int, limit: int = 500) -> list[Suspension]:
-    """This watcher's suspended leases that can be answered still."""
+def suspended(tx: Tx, watcher: str, chain_now: int, limit: int = 50) -> list[Suspension]:
+    """This watcher's suspended leases that can be answered still; of very many, some by chance each time."""
     found = tx.execute(
         select(LeaseRow, EscrowRow)
         .join(EscrowRow, EscrowRow.job_id == LeaseRow.job_id)
         .where(LeaseRow.state == LeaseState.SUSPENDED, LeaseRow.answer_by > chain_now, EscrowRow.watcher == watcher)
-        .order_by(LeaseRow.answer_by)
+        .order_by(func.random())
         .limit(limit)
     )
     return [
-        Suspension(lease.lease_id, params_of(lease, escrow), lease.suspended_at, lease.answer_by)
+        Suspension(
+            lease.lease_id,
+            params_of(lease, escrow),
+            lease.suspended_at,
+            lease.answer_by,
+            lease.bond,
+            escrow.deposit,
+        )
         for lease, escrow in found
     ]
 
@@ -71,6 +80,7 @@ def evidence(tx: Tx, award: AwardRow, case: Suspension, chain_now: int) -> Evide
         worked_at=frozenset(other.provider for other in others if other.started_at is not None and other.earned_s > 0),
         failed_at=parties(failed, proven(tx, failed, case.params.tenant)) - accused,
         window_used=(chain_now - case.suspended_at) / max(case.answer_by - case.suspended_at, 1),
+        affordable=affordable(_unserved(tx, award.job_id), case.bond, case.deposit),
     )
 
 
@@ -84,6 +94,14 @@ def proven(tx: Tx, providers: Collection[str], tenant: str) -> frozenset[str]:
         .having(func.sum(AwardRow.earned_s) >= PROVEN_S)
     )
     return frozenset(tx.scalars(served))
+
+
+def _unserved(tx: Tx, job_id: str) -> int:
+    """How many bonds of the job went to providers that had not served under their leases."""
+    found = select(func.count()).where(
+        LeaseRow.job_id == job_id, LeaseRow.state == LeaseState.CLEARED, LeaseRow.earned == 0
+    )
+    return int(tx.scalar(found) or 0)
 
 
 def _others(tx: Tx, award: AwardRow) -> list[AwardRow]:

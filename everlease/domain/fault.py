@@ -9,7 +9,9 @@ Rules, the first that applies decides:
   worked elsewhere        the failed step worked at another provider, same inputs        the host's
   failed elsewhere        the failed step failed at an unrelated one, same inputs        not the host's
   nothing shows it        a third of the answer window went by without any of these      not the host's
-Until then the case is open.
+Until then the case is open. To clear a lease gives the job's bond to its provider, so the last rule holds only while
+the bonds of leases that never served are within 5 % of the job's deposit: else failing would pay. Beyond that the host
+answers for itself, for the drop penalty at most.
 """
 
 from collections.abc import Iterable
@@ -18,6 +20,8 @@ from enum import StrEnum
 
 FAILED_STEP = frozenset({"prepare_failed", "restore_failed", "unfit", "unready", "late", "host_fault"})
 """Outcomes of an award that never started whose Prepare or Start failed, or was not answered in time."""
+UNSERVED_BPS = 500
+"""The share of a job's deposit, in basis points, that unserved leases may cost it without evidence."""
 PATIENCE = 1 / 3
 """The share of the answer window in which evidence is waited for: well before the provider would admit a drop."""
 NEWCOMERS = "newcomers"
@@ -38,7 +42,7 @@ class Evidence:
     ``step``: Prepare or Start, where it failed; empty where neither did. ``silent``: no heartbeat came for longer than
     the order allows. ``outages``: what was down in that time. ``failed_at``: the parties, other than the accused, at
     which the same step failed from the same inputs; ``worked_at``: the providers at which the job then ran.
-    ``window_used``: the share of the answer window that went by, from 0 to 1.
+    ``window_used``: the share of the answer window that went by, from 0 to 1. ``affordable``: see the last rule.
     """
 
     told: bool = True
@@ -49,6 +53,7 @@ class Evidence:
     worked_at: frozenset[str] = frozenset()
     failed_at: frozenset[str] = frozenset()
     window_used: float = 0.0
+    affordable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,14 @@ def _judge(it: Evidence) -> tuple[Blame, str]:
         return Blame.HOST, f"{it.step} worked at another provider from the same inputs"
     if it.failed_at:
         return Blame.OTHERS, f"{it.step} failed at two unrelated providers from the same inputs"
-    if it.window_used >= PATIENCE:
+    if it.window_used >= PATIENCE and it.affordable:
         return Blame.OTHERS, f"nothing shows why {it.step} failed"
     return Blame.OPEN, "no other provider has tried it yet"
+
+
+def affordable(unserved: int, bond: int, deposit: int) -> bool:
+    """Whether one more bond may go where ``unserved`` went before; bond and deposit in base units."""
+    return (unserved + 1) * bond * 10_000 <= deposit * UNSERVED_BPS
 
 
 def parties(providers: Iterable[str], proven: Iterable[str]) -> frozenset[str]:

@@ -91,7 +91,9 @@ def void(draft: Draft, award: Award, reason: str, outcome: str = "voided") -> bo
     if award.start_sent_at is not None:
         draft.add(IssueCommand(award.node, award.fence, step, "freeze", {}, draft.policy.stop_timeout_s))
     draft.abandon_auction(reason)
-    draft.end(award, outcome)
+    lease = draft.snapshot.lease(award.lease_id)
+    # A final receipt would clear a suspension, whoever's fault it was.
+    draft.end(award, outcome, final=lease is None or lease.state is not LeaseState.SUSPENDED)
     draft.event(JobEvent.VOIDED, reason)
     return True
 

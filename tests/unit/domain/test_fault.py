@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlease.domain.fault import PATIENCE, Blame, Evidence, judge, parties
+from everlease.domain.fault import PATIENCE, Blame, Evidence, affordable, judge, parties
 
 ONE = frozenset({"0xb"})
 CASES = [
@@ -23,6 +23,8 @@ CASES = [
     (Evidence(step="Start"), Blame.OPEN, "no other provider"),
     (Evidence(step="Start", window_used=PATIENCE - 0.01), Blame.OPEN, "no other provider"),
     (Evidence(step="Start", window_used=PATIENCE), Blame.OTHERS, "nothing shows"),
+    (Evidence(step="Start", window_used=1, affordable=False), Blame.OPEN, "no other provider"),
+    (Evidence(step="Start", failed_at=ONE, affordable=False), Blame.OTHERS, "failed at two"),
 ]
 
 
@@ -31,6 +33,11 @@ def test_the_table_of_cases(evidence: Evidence, blame: Blame, reason: str) -> No
     verdict = judge(evidence)
     assert verdict.blame is blame
     assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(("unserved", "allowed"), [(0, True), (1, True), (2, False), (9, False)])
+def test_failing_without_evidence_earns_no_more_than_a_twentieth_of_the_deposit(unserved: int, allowed: bool) -> None:
+    assert affordable(unserved, bond=100, deposit=4000) is allowed
 
 
 def test_providers_that_never_served_are_one_party() -> None:

@@ -151,6 +151,15 @@ def test_a_lease_that_ended_before_its_host_was_silent_long_enough_is_closed() -
     assert how_to_settle(world.snapshot, world.snapshot.awards[0], world.now) == "close"
 
 
+def test_a_lease_that_others_suspended_gets_no_final_receipt_before_it_is_judged() -> None:
+    world = World()
+    world.run(A)
+    world.set_lease("lease-1", state=LeaseState.SUSPENDED)
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "voided"
+    assert "lease-1" not in world.snapshot.receipts
+
+
 def test_the_winner_is_told_its_lease_before_it_is_opened() -> None:
     world = opened()
     told = next(m_ for _, _, m_ in world.moved if isinstance(m_, m.IssueCommand) and m_.kind == "prepare")
