@@ -142,6 +142,12 @@ def _(move: m.ClearWish, work: _Work) -> None:
 
 
 @_apply.register
+def _(move: m.BeginFrom, work: _Work) -> None:
+    head = None if move.seq is None else checkpoints.restorable(work.tx, work.job.id, move.seq)
+    jobs.resume_from(work.tx, work.job, head)
+
+
+@_apply.register
 def _(move: m.SetExitCode, work: _Work) -> None:
     work.job.exit_code = move.code
 

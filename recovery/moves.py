@@ -32,6 +32,13 @@ class ClearWish:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginFrom:
+    """The tenant lets the job go on from its checkpoint ``seq``, None for its head; what failed before is forgotten."""
+
+    seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAuction:
     """Call for bids on epoch ``epoch`` for ``window_s`` seconds.
 
@@ -191,6 +198,7 @@ Move = (
     ApplyEvent
     | Record
     | ClearWish
+    | BeginFrom
     | OpenAuction
     | HoldBids
     | CloseAuction

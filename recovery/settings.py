@@ -1,14 +1,17 @@
 """Settings of the recovery service: prefix ``EVERLEASE_RECOVERY_``. Seconds unless a name says otherwise."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from everlease.chain.deployment import Terms
+from everlease.chain import deployment
 from everlease.chain.keys import Key, load_keystore, raw_key
 from everlease.chain.sender import SendPolicy
+from everlease.db.retention import Terms
 from everlease.domain.liveness import LivenessPolicy
+from everlease.domain.retention import Bounds
 from everlease.domain.silence import RECEIPT_EVERY_S
 from everlease.settings import PriceSettings
 from recovery.planner import Policy
@@ -24,7 +27,9 @@ class RecoverySettings(PriceSettings):
     """One set for monitor, relay, workers and beat. The broker may be ``redis://…`` or ``redis+socket:///path``.
 
     ``min_epoch_fee``: the marketplace's (base units); no lease is opened for an order that pays less.
-    ``health_port``: where the monitor answers ``/readyz`` and ``/metrics``; 0 for nowhere.
+    ``keep_…``: how many checkpoints of a job are kept, and the bytes of all but its head. ``retention``: for how long
+    after the job; ``unpaid_retention``: where no provider was paid for it. ``health_port``: where the monitor answers
+    ``/readyz`` and ``/metrics``; 0 for nowhere.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="EVERLEASE_RECOVERY_")
@@ -56,7 +61,11 @@ class RecoverySettings(PriceSettings):
 
     receipt_every: float = Field(default=RECEIPT_EVERY_S, gt=0, le=RECEIPT_EVERY_S)
     keep_checkpoints: int = Field(default=3, ge=2)
-    retention: float = 7 * 86_400
+    keep_restore_points: int = Field(default=8, ge=1)
+    keep_superseded: int = Field(default=8, ge=0)
+    keep_bytes: int = Field(default=512 << 30, ge=0)
+    retention: float = Field(default=7 * 86_400, ge=0)
+    unpaid_retention: float = Field(default=86_400, ge=0)
     task_time_limit: int = Field(default=60, ge=2)
 
     health_host: str = "127.0.0.1"
@@ -85,7 +94,7 @@ class RecoverySettings(PriceSettings):
             fence_after=self.fence_after,
         )
 
-    def policy(self, terms: Terms) -> Policy:
+    def policy(self, terms: deployment.Terms) -> Policy:
         """The planner's policy under a deployment's terms."""
         return Policy(
             min_runtime_s=terms.min_runtime,
@@ -108,6 +117,14 @@ class RecoverySettings(PriceSettings):
             storing_after_s=self.storing_after,
             exhaust_margin_s=self.exhaust_margin,
         )
+
+    def kept(self) -> Bounds:
+        """How many checkpoints of a job are kept."""
+        return Bounds(self.keep_checkpoints, self.keep_restore_points, self.keep_superseded, self.keep_bytes)
+
+    def kept_for(self) -> Terms:
+        """How long they are kept after the job."""
+        return Terms(timedelta(seconds=self.retention), timedelta(seconds=self.unpaid_retention))
 
     def send_policy(self) -> SendPolicy:
         """The transaction sender's fee caps and patience."""

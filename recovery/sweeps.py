@@ -7,8 +7,9 @@ import structlog
 
 from everlease.chain.contracts import Call
 from everlease.chain.typed_data import lease_id
-from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, prices, receipts, timers
+from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, prices, receipts, retention, timers
 from everlease.domain.job import JobState
+from everlease.domain.retention import Bounds
 from everlease.domain.terms import LeaseParams
 from recovery.apply import Desk
 from recovery.planner.leases import backoff_s
@@ -70,11 +71,16 @@ def settle_prices(database: Database, now: float) -> int:
         return prices.settle(tx, now)
 
 
-def tidy(database: Database, now: float, keep_checkpoints: int, retention_s: float) -> int:
+def tidy(database: Database, now: float, bounds: Bounds, terms: retention.Terms) -> int:
     """Condemn checkpoints that nothing can want, forget old outbox events; returns how many checkpoints."""
     with database.transaction() as tx:
         outbox.purge_sent(tx, _instant(now - _OUTBOX_KEPT_S))
-        return timers.condemn_old(tx, keep_checkpoints, _instant(now - retention_s), _instant(now))
+        found = retention.jobs_to_tidy(tx, bounds, _instant(now))
+    condemned = 0
+    for job_id in found:
+        with database.transaction() as tx:
+            condemned += retention.condemn(tx, job_id, bounds, terms, _instant(now))
+    return condemned
 
 
 def _close(tx: Tx, desk: Desk, params: LeaseParams) -> Call:

@@ -92,7 +92,7 @@ class Tasks:
         """Condemn old checkpoints, forget old events, take over settled prices."""
         process, settings = self.runtime, self._settings
         sweeps.settle_prices(process.database, process.desk.clock())
-        sweeps.tidy(process.database, process.desk.clock(), settings.keep_checkpoints, settings.retention)
+        sweeps.tidy(process.database, process.desk.clock(), settings.kept(), settings.kept_for())
 
     def _advance_all(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import defer
 
 from everlease.db.engine import Tx
-from everlease.db.models.jobs import CheckpointRow
+from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 
 
 def by_manifest(tx: Tx, manifest: str) -> CheckpointRow | None:
@@ -13,9 +14,57 @@ def by_manifest(tx: Tx, manifest: str) -> CheckpointRow | None:
     return tx.scalar(select(CheckpointRow).where(CheckpointRow.manifest == manifest))
 
 
-def page(tx: Tx, job_id: str, before: int | None, limit: int) -> Sequence[CheckpointRow]:
-    """A job's checkpoints below seq ``before``, newest first."""
-    wanted = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+def numbered(tx: Tx, job_id: str, seq: int) -> CheckpointRow | None:
+    """The job's checkpoint of this number."""
+    return tx.get(CheckpointRow, (job_id, seq), populate_existing=True)
+
+
+def restorable(tx: Tx, job_id: str, seq: int) -> CheckpointRow | None:
+    """The job's checkpoint of this number, if the program can go on from it: it is kept, sound, and not of outputs."""
+    row = numbered(tx, job_id, seq)
+    return row if row is not None and row.condemned_at is None and not row.damaged and not row.final else None
+
+
+def newest_program(tx: Tx, job_id: str) -> CheckpointRow | None:
+    """The newest sound ancestor of the head, itself included, that is there and from which the program can go on."""
+    return tx.scalar(
+        select(CheckpointRow)
+        .where(
+            CheckpointRow.job_id == job_id,
+            CheckpointRow.condemned_at.is_(None),
+            CheckpointRow.damaged == "",
+            CheckpointRow.superseded.is_(False),
+            CheckpointRow.final.is_(False),
+        )
+        .order_by(CheckpointRow.seq.desc())
+        .limit(1)
+    )
+
+
+def authors(tx: Tx, job_id: str) -> dict[int, str]:
+    """The provider of each of the job's awards, by fence."""
+    rows = tx.execute(select(AwardRow.fence, AwardRow.provider).where(AwardRow.job_id == job_id))
+    return {row.fence: row.provider for row in rows}
+
+
+def newest_times(tx: Tx, job: JobRow, fence: int, most: int) -> Sequence[tuple[bool, float]]:
+    """Of the job's ``most`` newest commits those under this fence: whether each is final, and how old (seconds)."""
+    age = func.extract("epoch", func.clock_timestamp() - CheckpointRow.committed_at)
+    rows = tx.execute(
+        select(CheckpointRow.final, age).where(
+            CheckpointRow.job_id == job.id, CheckpointRow.seq > job.last_seq - most, CheckpointRow.fence == fence
+        )
+    )
+    return [(final, float(seconds)) for final, seconds in rows]
+
+
+def page(tx: Tx, job_id: str, before: int | None, limit: int, *, kept: bool = False) -> Sequence[CheckpointRow]:
+    """A job's checkpoints below seq ``before``, newest first; without block lists, which are long. ``kept``: those that
+    are there alone.
+    """
+    wanted = select(CheckpointRow).where(CheckpointRow.job_id == job_id).options(defer(CheckpointRow.block_cids))
+    if kept:
+        wanted = wanted.where(CheckpointRow.condemned_at.is_(None))
     if before is not None:
         wanted = wanted.where(CheckpointRow.seq < before)
     return tx.scalars(wanted.order_by(CheckpointRow.seq.desc()).limit(limit)).all()

@@ -1,7 +1,7 @@
 """Commands to nodes: written once per (job, step), sent by the gateway, answered by the node."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, text
@@ -77,6 +77,18 @@ def finish(
     row.ok, row.error, row.retryable, row.result = ok, error, retryable, result
     emit(tx, "command.finished", {"job_id": job_id, "step": step, "kind": row.kind, "ok": ok})
     return True
+
+
+def asked_within(tx: Tx, job_id: str, fence: int, kind: str, seconds: float) -> int:
+    """How many commands of this kind were out under this fence within so many seconds."""
+    since = func.clock_timestamp() - timedelta(seconds=seconds)
+    found = select(func.count()).where(
+        CommandRow.job_id == job_id,
+        CommandRow.fence == fence,
+        CommandRow.kind == kind,
+        CommandRow.finished_at.is_(None) | (CommandRow.finished_at >= since),
+    )
+    return tx.scalar(found) or 0
 
 
 def expire(tx: Tx, now: datetime) -> Sequence[CommandRow]:

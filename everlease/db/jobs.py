@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, func, select, update
 
 from everlease.db import awards
 from everlease.db.engine import Tx
@@ -91,7 +91,9 @@ def apply_event(tx: Tx, row: JobRow, event: JobEvent, reason: str = "", **data: 
     after = machine.next_state(before, event)
     row.state = after.value
     row.reason = reason
-    if after in machine.ENDED:
+    if after not in machine.ENDED:
+        row.ended_at = None
+    else:
         row.ended_at = tx.scalar(select(func.clock_timestamp()))
         row.due_at = None
     record(tx, row.id, f"job.{event}", {"from": before.value, "to": after.value, "reason": reason, **data})
@@ -114,28 +116,20 @@ def raise_fence(tx: Tx, job_id: str) -> RestorePoint:
 def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
     """Commit a checkpoint: one update where job, fence and predecessor match; raises StaleFence and adds nothing.
 
-    A repeat of the commit that is already the head is accepted and changes nothing.
+    It gets the job's next number. A repeat of the commit that is already the head is accepted and changes nothing.
     """
     moved = tx.execute(
         update(JobRow)
         .where(
             JobRow.id == checkpoint.job_id,
             JobRow.fence == checkpoint.fence,
-            JobRow.head_seq == checkpoint.seq - 1,
             JobRow.head_manifest.is_not_distinct_from(checkpoint.predecessor),
         )
-        .values(head_seq=checkpoint.seq, head_manifest=checkpoint.manifest)
-        .returning(JobRow.id)
+        .values(head_seq=JobRow.last_seq + 1, last_seq=JobRow.last_seq + 1, head_manifest=checkpoint.manifest)
+        .returning(JobRow.head_seq)
     ).one_or_none()
     if moved is not None:
-        # A damaged checkpoint that the head was taken back from makes room for the one that replaces it.
-        tx.execute(
-            delete(CheckpointRow).where(
-                CheckpointRow.job_id == checkpoint.job_id,
-                CheckpointRow.seq == checkpoint.seq,
-                CheckpointRow.damaged != "",
-            )
-        )
+        checkpoint.seq = moved.head_seq
         tx.add(checkpoint)
         awards.count_as_saved(tx, checkpoint.job_id, checkpoint.fence)
         return
@@ -150,11 +144,43 @@ def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, ma
     """Take the head of a locked job back to an earlier checkpoint; those after it, head included, count as damaged."""
     tx.execute(
         update(CheckpointRow)
-        .where(CheckpointRow.job_id == row.id, CheckpointRow.seq > seq, CheckpointRow.seq <= damaged_seq)
+        .where(
+            CheckpointRow.job_id == row.id,
+            CheckpointRow.seq > seq,
+            CheckpointRow.seq <= damaged_seq,
+            CheckpointRow.superseded.is_(False),
+        )
         .values(damaged=reason or "it can't be restored")
     )
     row.head_seq, row.head_manifest = seq, manifest
     record(tx, row.id, "checkpoint.damaged", {"seq": damaged_seq, "reason": reason, "restore_from": seq})
+
+
+def resume_from(tx: Tx, row: JobRow, head: CheckpointRow | None) -> None:
+    """A locked job begins anew from a checkpoint of its own, None for none: what was counted before counts no more.
+
+    What is no ancestor of it is superseded: it stays, and can be resumed from in its turn.
+    """
+    if head is not None:
+        ancestors = _ancestors(head)
+        of_job = update(CheckpointRow).where(CheckpointRow.job_id == row.id)
+        tx.execute(of_job.values(superseded=CheckpointRow.manifest.not_in(ancestors)))
+        row.head_seq, row.head_manifest = head.seq, head.manifest
+    row.resumed_fence = row.fence
+    row.recoveries = row.barren_recoveries = 0
+    row.exit_code = row.kept_until = None
+    record(tx, row.id, "job.resumed_from", {"seq": row.head_seq})
+
+
+def _ancestors(head: CheckpointRow) -> Select[tuple[str]]:
+    """The manifests from the head back to the first."""
+    line = select(CheckpointRow.manifest, CheckpointRow.predecessor).where(CheckpointRow.manifest == head.manifest)
+    walk = line.cte("line", recursive=True)
+    before = select(CheckpointRow.manifest, CheckpointRow.predecessor).where(
+        CheckpointRow.job_id == head.job_id, CheckpointRow.manifest == walk.c.predecessor
+    )
+    whole = walk.union(before)
+    return select(whole.c.manifest)
 
 
 def due(tx: Tx, now: datetime, limit: int = 500) -> Sequence[str]:

@@ -105,6 +105,7 @@ def of_others(tx: Tx, head: CheckpointRow, most: int) -> Sequence[CheckpointRow]
             CheckpointRow.job_id == head.job_id,
             CheckpointRow.seq < head.seq,
             CheckpointRow.damaged == "",
+            CheckpointRow.superseded.is_(False),
             CheckpointRow.condemned_at.is_(None),
             AwardRow.provider != _author(tx, head),
         )

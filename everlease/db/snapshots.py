@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
-from everlease.db import nodes, outbox, restores
+from everlease.db import checkpoints, nodes, outbox, restores
 from everlease.db.auctions import declined, dry_since, reserve_of
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
@@ -58,6 +58,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
     gone = tx.scalars(
         select(NodeRow.address).where(NodeRow.address.in_(winners), NodeRow.disconnected_at.is_not(None))
     ).all()
+    resume_seq = job.wish_detail.get("seq") if job.wish == "resume" else None
     since = auctions[-1].closed_at if auctions and job.state == JobState.WAITING_CAPACITY else None
     return Snapshot(
         job=_job(job),
@@ -76,6 +77,8 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
         other=_other(tx, job) if job.state == JobState.AUCTIONING else None,
         reach=_reach(tx, job) if job.state == JobState.AUCTIONING else None,
+        resume_seq=resume_seq,
+        resume_gone=resume_seq is not None and checkpoints.restorable(tx, job.id, resume_seq) is None,
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 
@@ -108,6 +111,7 @@ def _job(row: JobRow) -> Job:
         epoch=row.epoch,
         head_seq=row.head_seq,
         head_manifest=row.head_manifest,
+        resumed_fence=row.resumed_fence,
         recoveries=row.recoveries,
         barren_recoveries=row.barren_recoveries,
         due_at=unix(row.due_at),
@@ -293,6 +297,8 @@ def _checkpoints(tx: Tx, job: JobRow) -> tuple[Checkpoint, ...]:
         .where(
             CheckpointRow.job_id == job.id,
             CheckpointRow.seq <= job.head_seq,
+            CheckpointRow.superseded.is_(False),
+            CheckpointRow.damaged == "",
             CheckpointRow.condemned_at.is_(None),
         )
         .order_by(CheckpointRow.seq.desc())

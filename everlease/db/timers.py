@@ -1,4 +1,4 @@
-"""What time alone brings up: answer windows, expired escrows, old checkpoints; and who may watch the clock."""
+"""What time alone brings up: answer windows, expired escrows; and who may watch the clock."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy import Select, exists, func, select, tuple_, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import select
 
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.locks import try_lock
-from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
+from everlease.db.models.jobs import JobRow
 from everlease.db.models.mirror import CursorRow, EscrowRow, LeaseRow
 from everlease.db.models.outbox import TxRow
 from everlease.db.terms import order_of, params_of
@@ -25,16 +24,17 @@ _ENDED = tuple(state.value for state in ENDED)
 
 
 def unfinished(tx: Tx, now: datetime, after: str = "", limit: int = 500) -> Sequence[str]:
-    """Jobs that have not ended, by id after ``after``, a page at a time.
+    """Jobs that have not ended, or are asked to go on, by id after ``after``, a page at a time.
 
     One that waits for its deposit is left out until that is mirrored, its time is up or its tenant wants something:
     posting orders costs nothing, so it must not keep the workers busy.
     """
     funded = exists(select(EscrowRow.job_id).where(EscrowRow.job_id == JobRow.id))
     waits = (JobRow.state == JobState.PENDING) & (JobRow.due_at > now) & JobRow.wish.is_(None) & ~funded
+    goes_on = JobRow.state.not_in(_ENDED) | JobRow.wish.is_not(None)
     return tx.scalars(
         select(JobRow.id)
-        .where(JobRow.state.not_in(_ENDED), ~func.coalesce(waits, False), JobRow.id > after)
+        .where(goes_on, ~func.coalesce(waits, False), JobRow.id > after)
         .order_by(JobRow.id)
         .limit(limit)
     ).all()
@@ -136,71 +136,6 @@ def refundable(tx: Tx, watcher: str, now: int) -> list[Refundable]:
         .limit(max(REFUNDS_AT_ONCE - under_way, 0))
     )
     return [Refundable(row.job_id, order_of(row), row.block) for row in found]
-
-
-PROVED_S = 86_400.0
-"""Seconds that another provider has to serve from later checkpoints before an earlier restore point may go."""
-RESTORE_POINTS = 3
-"""How many restore points of a job are kept at most, each of another provider."""
-
-
-def condemn_old(tx: Tx, keep: int, ended_before: datetime, now: datetime) -> int:
-    """Condemn checkpoints that no restore can want: all but the last ``keep`` and the head of a job that goes on,
-    and every one of a job that ended before ``ended_before``. Returns how many; gc deletes their blocks later.
-
-    A checkpoint that an award of another provider than its author's started from is kept, however many follow, until a
-    provider other than that has served ``PROVED_S`` from later ones: the host that has the job now can't make it go.
-    Of each author that is the newest such point, and of all the newest ``RESTORE_POINTS``. Damaged ones go.
-    """
-    place = tuple_(CheckpointRow.job_id, CheckpointRow.seq)
-    condemned = tx.execute(
-        update(CheckpointRow)
-        .where(
-            CheckpointRow.condemned_at.is_(None),
-            CheckpointRow.job_id == JobRow.id,
-            ((CheckpointRow.seq <= JobRow.head_seq - keep) & place.not_in(_restore_points()))
-            | (CheckpointRow.damaged != "")
-            | (JobRow.ended_at < ended_before),
-        )
-        .values(condemned_at=now)
-        .returning(CheckpointRow.seq)
-        .execution_options(synchronize_session=False)
-    ).all()
-    return len(condemned)
-
-
-def _restore_points() -> Select[tuple[str, int]]:
-    """The checkpoints that are kept because a host of another provider started from them."""
-    point, author, used, later = CheckpointRow, aliased(AwardRow), aliased(AwardRow), aliased(AwardRow)
-    proved = exists(
-        select(later.provider)
-        .where(
-            later.job_id == used.job_id,
-            later.provider != used.provider,
-            later.started_at.is_not(None),
-            later.restore_seq > used.restore_seq,
-        )
-        .group_by(later.provider)
-        .having(func.sum(later.earned_s) >= PROVED_S)
-    )
-    newest = (
-        select(point.job_id, func.max(point.seq).label("seq"))
-        .join(JobRow, (JobRow.id == point.job_id) & JobRow.ended_at.is_(None))
-        .join(author, (author.job_id == point.job_id) & (author.fence == point.fence))
-        .join(used, (used.job_id == point.job_id) & (used.restore_manifest == point.manifest))
-        .where(
-            point.condemned_at.is_(None),
-            point.damaged == "",
-            used.started_at.is_not(None),
-            used.provider != author.provider,
-            ~proved,
-        )
-        .group_by(point.job_id, author.provider)
-        .subquery()
-    )
-    place = func.row_number().over(partition_by=newest.c.job_id, order_by=newest.c.seq.desc())
-    ranked = select(newest.c.job_id, newest.c.seq, place.label("place")).subquery()
-    return select(ranked.c.job_id, ranked.c.seq).where(ranked.c.place <= RESTORE_POINTS)
 
 
 def chain_time(tx: Tx) -> int | None:

@@ -35,6 +35,13 @@ def checkpoint_interval(cost: CheckpointCost, mtbf: float, max_lost_work: float,
     return min(max(daly_optimum(cost.pause, mtbf), min_interval), longest)
 
 
+def shortest_cycle(max_lost_work: float, min_interval: float) -> float:
+    """Seconds from one checkpoint's beginning to the next one's: no host that goes by ``checkpoint_interval``, and has
+    one in flight at a time, is faster, whatever a checkpoint costs it.
+    """
+    return min(min_interval, max_lost_work / 2)
+
+
 def loss_bound(cost: CheckpointCost, interval: float) -> float:
     """The most work, in seconds, that a loss of the host right now can cost."""
     return interval + cost.pause + cost.upload

@@ -77,6 +77,9 @@ ENDED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 PLACED = frozenset({S.ALLOCATING, S.PREPARING, S.RESTORING, S.RUNNING, S.MIGRATING, S.HIBERNATING})
 """States in which a node holds the current award."""
 
+RESUMABLE = frozenset({S.HIBERNATED, S.EXHAUSTED, S.SUCCEEDED, S.FAILED})
+"""States from which its tenant lets a job go on, from any checkpoint that is kept."""
+
 _OPEN_ENDED = frozenset(S) - ENDED
 
 _TABLE: dict[tuple[JobState, JobEvent], JobState] = {
@@ -100,7 +103,6 @@ _TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (S.WAITING_CAPACITY, E.HIBERNATE_REQUESTED): S.HIBERNATED,
     (S.HIBERNATING, E.HIBERNATE_ABANDONED): S.RUNNING,
     (S.HIBERNATING, E.HIBERNATED): S.HIBERNATED,
-    (S.HIBERNATED, E.RESUME_REQUESTED): S.AUCTIONING,
     (S.CANCELLING, E.STOPPED): S.CANCELLED,
     (S.CANCELLING, E.LOST): S.CANCELLED,
     (S.CANCELLING, E.VOIDED): S.CANCELLED,
@@ -111,6 +113,7 @@ _TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (S.HIBERNATING, E.LOST): S.HIBERNATED,
     (S.HIBERNATING, E.HOST_STOPPED): S.HIBERNATED,
 }
+_TABLE |= {(s, E.RESUME_REQUESTED): S.AUCTIONING for s in RESUMABLE}
 _TABLE |= {(s, E.LOST): S.RECOVERING for s in PLACED - {S.HIBERNATING}}
 _TABLE |= {(s, E.HOST_STOPPED): S.AUCTIONING for s in PLACED - {S.HIBERNATING}}
 _TABLE |= {(s, E.VOIDED): S.AUCTIONING for s in PLACED}

@@ -17,7 +17,9 @@ from everlease.domain.terms import Order, Receipt
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job's row. ``created_at``: when its order was posted."""
+    """The job's row. ``created_at``: when its order was posted. ``resumed_fence``: awards up to this fence are from before
+    its tenant resumed it.
+    """
 
     id: str
     state: JobState
@@ -33,6 +35,7 @@ class Job:
     epoch: int = 0
     head_seq: int = 0
     head_manifest: str | None = None
+    resumed_fence: int = 0
     recoveries: int = 0
     barren_recoveries: int = 0
     due_at: float | None = None
@@ -265,6 +268,8 @@ class Snapshot:
     ``other``: while the job is at auction, the newest checkpoint before the head of another provider than the head's,
     without its blocks.
     ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
+    ``resume_seq``: the checkpoint from which the job is asked to be resumed; None for its head, or where that one is no
+    longer kept, which ``resume_gone`` says.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """
@@ -285,6 +290,8 @@ class Snapshot:
     winner_unfit: str = ""
     other: Checkpoint | None = None
     reach: Reach | None = None
+    resume_seq: int | None = None
+    resume_gone: bool = False
     unread: bool = False
 
     @property

@@ -84,9 +84,10 @@ class JobRequest(Message):
 
 
 class WishRequest(Message):
-    """Why, in words, for the job's history."""
+    """Why, in words, for the job's history. ``checkpoint_seq``: what to resume from, for ``resume`` alone."""
 
     reason: Plain = ""
+    checkpoint_seq: int | None = Field(default=None, ge=1, lt=2**31)
 
 
 class JobOut(Out):
@@ -147,10 +148,19 @@ class LeaseList(Out):
 
 
 class CheckpointOut(Out):
+    """``kept``: it is there, until ``kept_until`` where that is known already; ``superseded``: the job was resumed from
+    before it; ``head``: the job goes on from it.
+    """
+
     seq: int
     fence: int
     epoch: int
     node: Address
+    provider: Address | None
+    head: bool
+    superseded: bool
+    kept: bool
+    kept_until: float | None
     mode: str
     manifest: str
     predecessor: str | None

@@ -173,7 +173,7 @@ def _author(tx: Tx, row: CommandRow) -> dict[str, Any]:
     award = awards.under_fence(tx, row.job_id, row.fence)
     live = award is not None and award.mode == "process"
     needs = restores.of_checkpoint(tx, row.job_id, wanted) if live else None
-    return {"checkpoint_node": found.node, "checkpoint_seq": found.seq, "checkpoint_requirements": needs}
+    return {"checkpoint_node": found.node, "checkpoint_seq": found.depth, "checkpoint_requirements": needs}
 
 
 def _entitled(tx: Tx, row: CommandRow) -> AwardRow:

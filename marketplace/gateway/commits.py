@@ -6,6 +6,7 @@ from everlease.db import Tx, awards, checkpoints, commands, jobs, keys, nodes
 from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.outbox import emit
 from everlease.domain import jobspec
+from everlease.domain.interval import shortest_cycle
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.manifest import Manifest
 from everlease.store.errors import InvalidCid, ManifestInvalid, StoreError, StoreUnavailable
@@ -15,6 +16,12 @@ from marketplace.gateway import manifests
 from marketplace.gateway.manifests import Place
 from marketplace.parts import Parts
 from marketplace.services.keys import KeyUnavailable
+
+_PACES, _SPARE, _FINALS = 16, 4, 8
+"""Of ``_PACES`` of the order's intervals, so many commits more than that are fair: clocks step, uploads bunch them up,
+and a host that leaves takes a last one. ``_FINALS``: with outputs, under one award.
+"""
+_LEAST_PACE_S = 1.0
 
 
 class CommitRefused(Exception):
@@ -92,7 +99,7 @@ def _is_repeat(tx: Tx, message: CommitCheckpoint) -> bool:
     known = checkpoints.by_manifest(tx, message.manifest)
     if known is None:
         return False
-    if (known.job_id, known.seq, known.fence) != (message.job_id, message.checkpoint_seq, message.fence):
+    if (known.job_id, known.depth, known.fence) != (message.job_id, message.checkpoint_seq, message.fence):
         raise CommitRefused("this manifest was committed before, as another checkpoint")
     return True
 
@@ -103,14 +110,17 @@ def _check_place(parts: Parts, tx: Tx, job: JobRow, message: CommitCheckpoint) -
     assert award is not None
     if not _began(tx, award):
         raise CommitRefused("the job has not started under this award: there is nothing to checkpoint")
-    if (message.checkpoint_seq, message.predecessor) != (job.head_seq + 1, job.head_manifest):
+    head = checkpoints.by_manifest(tx, job.head_manifest) if job.head_manifest else None
+    depth = head.depth if head is not None else 0
+    if (message.checkpoint_seq, message.predecessor) != (depth + 1, job.head_manifest):
         raise CommitRefused(
             f"the checkpoint follows {message.predecessor} as number {message.checkpoint_seq}, "
-            f"the head is {job.head_manifest}, number {job.head_seq}"
+            f"the head is {job.head_manifest}, number {depth}"
         )
     spec = jobspec.from_dict(job.spec)
     if not message.final:
         _check_mode(award, spec, message.mode)
+    _check_pace(tx, job, spec, message)
     if message.generation != award.generation:
         raise CommitRefused(f"generation {message.generation} is not this award's")
     known = keys.wrapped_keys(tx, message.job_id, message.generations)
@@ -138,6 +148,23 @@ def _check_mode(award: AwardRow, spec: JobSpec, mode: str) -> None:
     fallen = bool(award.facts.get("undumpable")) and spec.checkpoint.fall_back_to_files
     if mode != award.mode and not (mode == "files" and fallen):
         raise CommitRefused(f"the checkpoint is of mode {mode}, the award is for {award.mode}")
+
+
+def _check_pace(tx: Tx, job: JobRow, spec: JobSpec, message: CommitCheckpoint) -> None:
+    """A host commits no faster than its order's ``min_interval``, but for what it was asked for. The agent takes a
+    refusal for a checkpoint that failed, and the job runs on.
+    """
+    pace = max(shortest_cycle(spec.checkpoint.max_lost_work_s, spec.checkpoint.min_interval_s), _LEAST_PACE_S)
+    window = _PACES * pace
+    asked = commands.asked_within(tx, job.id, message.fence, "checkpoint", window)
+    fair = _PACES + _SPARE + asked
+    newest = checkpoints.newest_times(tx, job, message.fence, fair + _FINALS)
+    if message.final and sum(final for final, _ in newest) >= _FINALS:
+        raise CommitRefused(f"{_FINALS} final checkpoints were committed under this award: no more are taken")
+    if not message.final and sum(not final and age < window for final, age in newest) >= fair:
+        raise CommitRefused(
+            f"{fair} checkpoints were committed within {window:.0f} s: the order asks for one in {pace:.0f} s at most"
+        )
 
 
 def _check_blocks(parts: Parts, node: str, message: CommitCheckpoint) -> None:
@@ -174,7 +201,7 @@ def _advance(tx: Tx, place: Place, message: CommitCheckpoint, manifest: Manifest
         raise CommitRefused(str(error)) from error
     row = CheckpointRow(
         job_id=message.job_id,
-        seq=message.checkpoint_seq,
+        depth=message.checkpoint_seq,
         fence=message.fence,
         epoch=award.epoch,
         node=place.node,

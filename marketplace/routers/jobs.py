@@ -17,12 +17,13 @@ from everlease.wire.terms import OrderModel
 from marketplace.dependencies import CallerDep, IdempotencyKey, JobIdDep, PartsDep
 from marketplace.examples import JOB_REQUEST
 from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
+from marketplace.parts import Parts
 from marketplace.problems import ProblemError
 from marketplace.services.idempotency import once
 from marketplace.services.images import check_image
 from marketplace.services.orders import CheckedOrder
 from marketplace.services.presentation import job_out
-from marketplace.services.wishes import record_wish
+from marketplace.services.wishes import Begin, beginning, record_wish
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -123,15 +124,35 @@ def wish(
 ) -> JobOut:
     """Ask for a checkpoint, a move to another host, a pause without cost, its end, or the job's end.
 
+    ``resume`` lets a job go on that hibernates, ended or ran out of money: from ``checkpoint_seq``, else from its head.
     Answers 409 where the job's state doesn't allow it. Asking again while it is under way changes nothing.
     """
-    reason = request.reason if request else ""
+    asked = request or WishRequest()
+    if asked.checkpoint_seq is not None and wish != "resume":
+        raise ProblemError(422, "no-checkpoint-here", f"checkpoint_seq is for resume: {wish} has none")
+    begin = _begin(parts, job_id, caller, asked.checkpoint_seq) if wish == "resume" else None
 
     def note(tx: Tx) -> tuple[int, JobOut]:
-        return 202, job_out(tx, record_wish(tx, job_id, caller, wish, reason))
+        return 202, job_out(tx, record_wish(tx, job_id, caller, wish, asked.reason, begin))
 
     with parts.db.transaction() as tx:
-        return JobOut.model_validate(once(tx, caller, key, f"{wish} {job_id} {reason}", note).body)
+        words = f"{wish} {job_id} {asked.reason}" + (f" {asked.checkpoint_seq}" if asked.checkpoint_seq else "")
+        return JobOut.model_validate(once(tx, caller, key, words, note).body)
+
+
+def _begin(parts: Parts, job_id: str, caller: str, seq: int | None) -> Begin:
+    """What the store has of the checkpoint to resume from; its blocks stay there meanwhile. What is wrong is told
+    later, where the request is no repeat. Raises UnknownJob, StoreUnavailable.
+    """
+    with parts.db.transaction() as tx:
+        try:
+            found = beginning(tx, own_job(tx, job_id, caller), seq)
+        except ProblemError:
+            found = None
+        if found is None:
+            return Begin(seq)
+        manifest, wanted = found.manifest, {found.manifest, *found.block_cids}
+    return Begin(seq, manifest, len(parts.store.missing(wanted, f"resume:{job_id}")))
 
 
 def own_job(tx: Tx, job_id: str, caller: str) -> JobRow:

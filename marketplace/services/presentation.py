@@ -28,7 +28,7 @@ def maybe_unix(instant: datetime | None) -> float | None:
 def job_out(tx: Tx, row: JobRow) -> JobOut:
     """A job with its present host and newest checkpoint."""
     award: AwardRow | None = queries.current_award(tx, row.id)
-    newest = next(iter(checkpoints.page(tx, row.id, None, 1)), None)
+    newest = next(iter(checkpoints.page(tx, row.id, row.head_seq + 1, 1)), None)
     return JobOut(
         id=row.id,
         name=row.name,
@@ -81,13 +81,19 @@ def lease_out(row: LeaseRow) -> LeaseOut:
     )
 
 
-def checkpoint_out(row: CheckpointRow) -> CheckpointOut:
-    """A committed checkpoint."""
+def checkpoint_out(row: CheckpointRow, job: JobRow, provider: str | None) -> CheckpointOut:
+    """A committed checkpoint of a job; ``provider``: its author's."""
+    kept = row.condemned_at is None
     return CheckpointOut(
         seq=row.seq,
         fence=row.fence,
         epoch=row.epoch,
         node=row.node,
+        provider=provider,
+        head=row.manifest == job.head_manifest,
+        superseded=row.superseded,
+        kept=kept,
+        kept_until=maybe_unix(job.kept_until) if kept else None,
         mode=row.mode,
         manifest=row.manifest,
         predecessor=row.predecessor,

@@ -226,7 +226,8 @@ def _plan(snapshot: Snapshot) -> str:
     ended = [award for award in snapshot.awards if award.started_at is not None]
     if not ended:
         return "first"
-    return "resume" if ended[-1].outcome in {"hibernated", "exhausted"} else "recovery"
+    resumed = ended[-1].fence <= snapshot.job.resumed_fence or ended[-1].outcome in {"hibernated", "exhausted"}
+    return "resume" if resumed else "recovery"
 
 
 def _excluded(draft: Draft) -> dict[str, str]:
@@ -259,7 +260,8 @@ def _mode(draft: Draft, plan: str) -> str:
     head = snapshot.head
     if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or (head is not None and head.mode == "files"):
         return "files"
-    undumpable = any(award.undumpable and award.started_at is not None for award in snapshot.awards)
+    since = [award for award in snapshot.awards if award.fence > snapshot.job.resumed_fence]
+    undumpable = any(award.undumpable and award.started_at is not None for award in since)
     if undumpable and policy.fall_back_to_files:
         return "files"
     dry = dry_auctions(snapshot)

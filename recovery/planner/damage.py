@@ -77,7 +77,8 @@ def _others_left(draft: Draft, failed: Collection[str]) -> bool:
     if not dry:
         return True
     owners = {award.node: award.provider for award in snapshot.awards}
-    tried = [award for award in snapshot.awards if award.restore_manifest == snapshot.job.head_manifest]
+    since = (award for award in snapshot.awards if award.fence > snapshot.job.resumed_fence)
+    tried = [award for award in since if award.restore_manifest == snapshot.job.head_manifest]
     done = often(tried, draft.policy.max_restore_tries).union(failed)
     left_out = dry[0].excluded.keys() - for_good(snapshot)
     return any(owners.get(address, address) not in done for address in left_out)

@@ -1,7 +1,7 @@
 """CANCELLING, and wishes that end or change a job in any phase."""
 
-from everlease.domain.job import ENDED, JobEvent, JobState, allows
-from recovery.moves import ClearWish
+from everlease.domain.job import ENDED, RESUMABLE, JobEvent, JobState, allows
+from recovery.moves import BeginFrom, ClearWish, Record
 from recovery.planner.draft import Draft
 from recovery.planner.history import begin_anew
 from recovery.planner.running import exited
@@ -10,7 +10,7 @@ _NEVER = {
     "migrate": frozenset({JobState.PENDING, JobState.AUCTIONING, JobState.WAITING_CAPACITY, JobState.RECOVERING})
     | {JobState.HIBERNATED, JobState.HIBERNATING, JobState.MIGRATING, JobState.EXHAUSTED},
     "hibernate": frozenset({JobState.PENDING, JobState.HIBERNATED, JobState.HIBERNATING, JobState.EXHAUSTED}),
-    "resume": frozenset(JobState) - {JobState.HIBERNATED, JobState.HIBERNATING},
+    "resume": frozenset(JobState) - RESUMABLE - {JobState.HIBERNATING},
     "checkpoint": frozenset(JobState) - {JobState.RUNNING, JobState.ALLOCATING, JobState.PREPARING, JobState.RESTORING},
 }
 """States in which a wish can't come true by waiting; it is dropped."""
@@ -22,7 +22,8 @@ def wishes(draft: Draft) -> bool:
     wish, state = job.wish, job.state
     if wish is None:
         return False
-    if state in ENDED or state is JobState.CANCELLING or state in _NEVER.get(wish, frozenset()):
+    ended = state in ENDED and wish != "resume"
+    if ended or state is JobState.CANCELLING or state in _NEVER.get(wish, frozenset()):
         draft.add(ClearWish())
         return True
     event = {"cancel": JobEvent.CANCEL_REQUESTED, "resume": JobEvent.RESUME_REQUESTED}.get(wish)
@@ -31,9 +32,13 @@ def wishes(draft: Draft) -> bool:
     if event is None or not allows(state, event):
         return False
     draft.add(ClearWish())
+    if wish == "resume" and draft.snapshot.resume_gone:
+        draft.add(Record("job.resume_refused", {"seq": draft.snapshot.resume_seq, "why": "it is no longer kept"}))
+        return True
     draft.abandon_auction(wish)
     if wish == "resume":
         begin_anew(draft)
+        draft.add(BeginFrom(draft.snapshot.resume_seq))
     draft.event(event)
     return True
 

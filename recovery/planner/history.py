@@ -17,9 +17,11 @@ _LASTING = {
 
 
 def since_started(snapshot: Snapshot, outcomes: Collection[str]) -> list[Award]:
-    """Awards that ended so since the job last started, the one that started included; newest first."""
+    """Awards that ended so since the job last started, the one that started included, or was resumed; newest first."""
     found: list[Award] = []
     for award in reversed(snapshot.awards):
+        if award.fence <= snapshot.job.resumed_fence:
+            break
         if award.outcome in outcomes:
             found.append(award)
         if award.started_at is not None:
@@ -33,7 +35,9 @@ def for_good(snapshot: Snapshot) -> dict[str, str]:
     return {
         award.node: _LASTING[award.outcome]
         for award in snapshot.awards
-        if award.outcome in _LASTING and (award.outcome == "moved" or award.restore_manifest == head)
+        if award.outcome in _LASTING
+        and award.fence > snapshot.job.resumed_fence
+        and (award.outcome == "moved" or award.restore_manifest == head)
     }
 
 

@@ -116,6 +116,7 @@ def _barren(snapshot: Snapshot, award: Award) -> bool:
 def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
     return _barren(snapshot, award) and any(
         old.outcome == HOST_FAULT
+        and old.fence > snapshot.job.resumed_fence
         and old.started_at is not None
         and old.provider != award.provider
         and _barren(snapshot, old)
@@ -160,6 +161,8 @@ def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
 
 def _counts(draft: Draft, award: Award) -> bool:
     job = draft.snapshot.job
+    if award.fence <= job.resumed_fence:
+        return False
     if award.outcome in ("restore_failed", UNREADY):
         return award.restore_manifest == job.head_manifest
     short = award.earned_s < draft.policy.fault_wait_max_s

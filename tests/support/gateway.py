@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from everlease.db import auctions, commands, jobs, nodes
+from everlease.db import auctions, checkpoints, commands, jobs, nodes
 from everlease.db.models.jobs import AuctionRow, AwardRow
 from everlease.db.models.nodes import CommandRow
 from everlease.db.models.outbox import OutboxRow
@@ -102,6 +102,7 @@ def commit_fields(
     store = HttpBlockStore(service.parts.store.url, lambda: token)
     with service.db.transaction() as tx:
         job = jobs.get(tx, held.job_id)
+        head = checkpoints.by_manifest(tx, job.head_manifest) if job.head_manifest else None
         service.parts.keys.ensure(tx, held.job_id, held.generation)
         secret = service.parts.keys.plain(tx, held.job_id, held.generation)
     deployment = service.parts.deployment
@@ -110,7 +111,7 @@ def commit_fields(
     block = put_block(store, keys.seal(content))
     refs = (BlockRef(block, 0, held.generation, len(content)),)
     fields: dict[str, Any] = {
-        "seq": job.head_seq + 1,
+        "seq": head.depth + 1 if head is not None else 1,
         "fence": held.fence,
         "epoch": held.epoch,
         "lease_id": held.lease_id,

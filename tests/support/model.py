@@ -155,6 +155,11 @@ class World:
         match move:
             case m.ApplyEvent():
                 self.set_job(state=machine.next_state(self.job.state, move.event), reason=move.reason)
+            case m.BeginFrom():
+                self.set_job(resumed_fence=self.job.fence, recoveries=0, barren_recoveries=0)
+                for point in self.snapshot.checkpoints:
+                    if point.seq == move.seq:
+                        self.set_job(head_seq=point.seq, head_manifest=point.manifest)
             case m.ClearWish():
                 self.set_job(wish=None)
             case m.SetDue():

@@ -24,6 +24,10 @@ from everlease.db.models.base import (
 class JobRow(Base):
     """One job. ``fence`` and ``head_*`` are the fenced head of its checkpoint chain; times are unix or timestamptz.
 
+    ``last_seq``: the number of the newest commit; greater than ``head_seq`` where the head went back.
+    ``resumed_fence``: awards up to this fence are from before its tenant resumed it, and count for nothing.
+    ``kept_until``: when its checkpoints go, as far as that is known.
+
     ``fence`` is raised by every award and never reused; ``epoch`` is the number of the last lease that was opened.
     ``wish`` is what the tenant or provider asked for and the planner has not done yet (migrate, hibernate, cancel).
     ``due_at``: the planner wants to look at this job again then.
@@ -49,12 +53,15 @@ class JobRow(Base):
     epoch: Mapped[int] = mapped_column(default=0)
     head_seq: Mapped[int] = mapped_column(default=0)
     head_manifest: Mapped[Cid | None]
+    last_seq: Mapped[int] = mapped_column(default=0)
+    resumed_fence: Mapped[BigInt] = mapped_column(default=0)
     recoveries: Mapped[int] = mapped_column(default=0)
     barren_recoveries: Mapped[int] = mapped_column(default=0)
     exit_code: Mapped[int | None]
     due_at: Mapped[Instant | None] = mapped_column(index=True)
     created_at: Mapped[CreatedAt]
     ended_at: Mapped[Instant | None]
+    kept_until: Mapped[Instant | None]
 
 
 class AuctionRow(Base):
@@ -183,12 +190,18 @@ class AwardRow(Base):
 
 
 class CheckpointRow(Base):
-    """A committed checkpoint. ``block_cids`` is the gc's mark set and what a node may fetch before it has the key."""
+    """A committed checkpoint. ``block_cids`` is the gc's mark set and what a node may fetch before it has the key.
+
+    ``seq`` numbers the job's commits and is never used again. ``depth`` is the manifest's own number, its place in the
+    chain of its predecessors: hosts know it by that. ``superseded``: no ancestor of the head, since the tenant resumed
+    the job from before it.
+    """
 
     __tablename__ = "checkpoint"
 
     job_id: Mapped[Hex32Key]
     seq: Mapped[int] = mapped_column(primary_key=True)
+    depth: Mapped[int]
     fence: Mapped[BigInt]
     epoch: Mapped[int]
     node: Mapped[Address]
@@ -205,6 +218,7 @@ class CheckpointRow(Base):
     total_s: Mapped[float]
     final: Mapped[bool] = mapped_column(default=False)
     damaged: Mapped[LongText] = mapped_column(default="")
+    superseded: Mapped[bool] = mapped_column(default=False)
     taken_at: Mapped[Instant]
     committed_at: Mapped[CreatedAt]
     condemned_at: Mapped[Instant | None]

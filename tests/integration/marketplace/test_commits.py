@@ -1,17 +1,19 @@
 """Checkpoint commits: fenced, complete, once."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from everlease.db import awards, checkpoints, jobs
-from everlease.db.models.jobs import CheckpointRow, JobRow
+from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.nodes import NodeRow
 from everlease.domain import compat
 from everlease.domain.manifest import BlockRef, FileEntry
 from tests.support.deployed import Market
-from tests.support.gateway import commit_fields, started, starting, topics
+from tests.support.gateway import commit_fields, issue, started, starting, topics
 from tests.support.marketplace import FACTS, FakeNode, Service
 
 pytestmark = pytest.mark.anvil
@@ -178,3 +180,38 @@ def test_files_are_taken_of_a_process_award_only_after_a_failed_trial_and_if_the
             awards.note(tx, job_id, held.fence, {}, {"undumpable": "inotify" if told else None})
         node.send("commit_checkpoint", **fields)
         assert node.expect("commit_answer").ok is (allowed and told)
+
+
+def commit(service: Service, node: FakeNode, held: AwardRow, number: int, *, final: bool = False) -> str:
+    """Why the next checkpoint is refused, or nothing."""
+    node.send("commit_checkpoint", **commit_fields(service, node, held, b"number %d" % number), final=final)
+    answer = node.expect("commit_answer")
+    assert not answer.fenced
+    return str(answer.error)
+
+
+def test_a_host_commits_no_faster_than_the_order_asks_for(service: Service, node: FakeNode, job_id: str) -> None:
+    """What it was asked for and its outputs apart; and a refusal takes nothing from it but that checkpoint."""
+    node.connect()
+    held, _ = started(service, node, job_id)
+    assert [commit(service, node, held, number) for number in range(20)] == [""] * 20
+    refusal = commit(service, node, held, 20)
+    assert "20 checkpoints were committed within 160 s: the order asks for one in 10 s" in refusal
+    assert node.beat() is not None
+    issue(service, held, "checkpoint", {"hold": True}, "hold/migrate-1/1")
+    assert node.expect("command").command.kind == "checkpoint"
+    assert commit(service, node, held, 21) == "", "asked for"
+    assert "21 checkpoints" in commit(service, node, held, 22)
+    assert commit(service, node, held, 23, final=True) == ""
+    with service.db.transaction() as tx:
+        for row in tx.scalars(select(CheckpointRow)):
+            row.committed_at -= timedelta(seconds=161)
+    assert commit(service, node, held, 24) == "", "time has passed"
+
+
+def test_outputs_are_committed_a_few_times_at_most(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    assert [commit(service, node, held, number, final=True) for number in range(8)] == [""] * 8
+    assert "8 final checkpoints" in commit(service, node, held, 8, final=True)
+    assert commit(service, node, held, 9) == ""

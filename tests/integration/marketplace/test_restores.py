@@ -25,7 +25,7 @@ def runs_elsewhere(service: Service, node: FakeNode, job_id: str, facts: dict[st
     with service.db.transaction() as tx:
         job = jobs.get(tx, job_id)
         row = CheckpointRow(
-            job_id=job_id, seq=job.head_seq + 1, fence=held.fence, epoch=1, node=other.address, mode="process",
+            job_id=job_id, depth=job.head_seq + 1, fence=held.fence, epoch=1, node=other.address, mode="process",
             manifest="bafkrei" + "a" * 52, predecessor=None, block_cids=[], generation=1, generations=[1],
             requirements={**REQUIREMENTS, "kernel": "6.1.0-18"}, logical_bytes=1, new_bytes=1, pause_s=0.1,
             total_s=0.2, final=False, damaged="", taken_at=datetime.now(UTC),

@@ -44,7 +44,7 @@ def put(parts: Parts, text: str, clock: Clock) -> CID:
 
 def checkpoint(seq: int, manifest: CID, blocks: list[CID]) -> CheckpointRow:
     return CheckpointRow(
-        job_id=JOB, seq=seq, fence=1, epoch=1, node="0x" + "01" * 20, mode="files", manifest=manifest,
+        job_id=JOB, seq=seq, depth=seq, fence=1, epoch=1, node="0x" + "01" * 20, mode="files", manifest=manifest,
         predecessor=None, block_cids=blocks, generation=1, generations=[1], requirements={}, logical_bytes=1,
         new_bytes=1, pause_s=0.0, total_s=0.0, taken_at="2026-01-01T00:00:00Z",
     )  # fmt: skip

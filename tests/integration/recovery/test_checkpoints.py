@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import select
 
 from everlease.chain.keys import Key
-from everlease.db import auctions, jobs, nodes, restores, snapshots, timers
+from everlease.db import auctions, jobs, nodes, restores, snapshots
 from everlease.db.models.jobs import AwardRow, CheckpointRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.outbox import NOTICE, OutboxEvent
+from everlease.db.retention import Terms
 from everlease.domain import compat
+from everlease.domain.retention import Bounds
 from recovery import facts, sweeps
 from tests.support.deployed import key
 from tests.support.marketplace import FACTS
@@ -27,9 +29,12 @@ def earn(stage: Stage, job: str, seconds: float) -> None:
         tx.get_one(AwardRow, stage.award(job).id).earned_s = seconds
 
 
-def kept(stage: Stage, job: str) -> list[int]:
+TERMS = Terms(timedelta(days=7), timedelta(days=1))
+
+
+def kept(stage: Stage, job: str, bounds: Bounds = Bounds(), in_days: float = 0) -> list[int]:
     """The checkpoints that storage's sweep leaves of this job."""
-    sweeps.tidy(stage.database, time.time(), 3, 7 * 86_400)
+    sweeps.tidy(stage.database, time.time() + in_days * 86_400, bounds, TERMS)
     with stage.database.transaction() as tx:
         rows = tx.scalars(
             select(CheckpointRow).where(CheckpointRow.job_id == job, CheckpointRow.condemned_at.is_(None))
@@ -154,7 +159,7 @@ def test_after_a_long_way_back_the_head_is_still_seen(stage: Stage) -> None:
     assert kept(stage, job) == [1], "what is damaged takes no room"
 
 
-def test_one_restore_point_of_each_of_a_few_providers_is_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_points_are_kept_up_to_a_number_the_oldest_and_the_newest(stage: Stage) -> None:
     """However often hosts hand a job to and fro."""
     for index in (5, 6, 7):
         stage.node(index)
@@ -169,10 +174,9 @@ def test_one_restore_point_of_each_of_a_few_providers_is_kept(stage: Stage, monk
         stage.run_on(job, index)
     for _ in range(4):
         stage.checkpoint(job)
-    # Its author alone started from 2. 4 is that provider's last, 10 and 8 are the last of the others.
-    assert kept(stage, job) == [4, 8, 10, 12, 13, 14]
-    monkeypatch.setattr(timers, "RESTORE_POINTS", 2)
-    assert kept(stage, job) == [8, 10, 12, 13, 14]
+    # Its author alone started from 2.
+    assert kept(stage, job) == [4, 6, 8, 10, 12, 13, 14]
+    assert kept(stage, job, Bounds(points=3)) == [4, 6, 10, 12, 13, 14]
 
 
 def test_service_proves_a_checkpoint_over_all_leases_of_its_provider(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from everlease.domain.auction import AuctionTerms, Offer, expected_cost, refusal, run_auction
 from everlease.domain.earning import Accrual, Service, accrue, payable
-from everlease.domain.interval import CheckpointCost, checkpoint_interval, daly_optimum, loss_bound
+from everlease.domain.interval import CheckpointCost, checkpoint_interval, daly_optimum, loss_bound, shortest_cycle
 from everlease.domain.liveness import (
     Liveness,
     LivenessPolicy,
@@ -139,6 +139,15 @@ def test_the_interval_keeps_the_promise(pause: float, mtbf: float, upload: float
     interval = checkpoint_interval(cost, mtbf, bound, least)
     assert interval >= 0
     assert loss_bound(cost, interval) <= max(bound, pause + upload) + 1e-6
+
+
+@given(st.floats(0, 1e4), st.floats(1, 1e7), st.floats(0, 1e4), st.floats(0, 1e5), st.floats(0, 1e5))
+def test_no_honest_host_is_faster_than_the_pace(
+    pause: float, mtbf: float, upload: float, bound: float, least: float
+) -> None:
+    """Of the agent's checkpoints one is in flight at a time, and the next begins an interval after the last began."""
+    interval = checkpoint_interval(CheckpointCost(pause, upload), mtbf, bound, least)
+    assert max(interval, pause + upload) >= shortest_cycle(bound, least) - 1e-6
 
 
 def test_dalys_optimum_at_known_points() -> None:

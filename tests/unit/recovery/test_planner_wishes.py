@@ -1,7 +1,10 @@
 """What its tenant wishes while it runs: checkpoints, hibernation; as often as it likes."""
 
+from dataclasses import replace
+
 import pytest
 
+from recovery.moves import Record
 from tests.support.model import LOADED, World
 from tests.unit.recovery.test_planner_host_faults import FAULT
 from tests.unit.recovery.test_planner_running import A, issued, running, settles
@@ -113,3 +116,53 @@ def test_the_answer_to_a_hibernation_that_an_exit_ended_is_not_taken_for_the_nex
     world.settle()
     wish(world, "hibernate")
     assert (world.job.state, len(issued(world, "checkpoint"))) == ("HIBERNATING", 2)
+
+
+def succeeded() -> World:
+    """A job with three checkpoints, of which the last is final."""
+    world = running()
+    world.commit()
+    world.commit(final=True)
+    world.exit(0)
+    world.settle()
+    assert world.job.state == "SUCCEEDED"
+    return world
+
+
+def test_a_job_that_is_said_to_have_succeeded_is_resumed_from_any_checkpoint() -> None:
+    world = succeeded()
+    world.mine()
+    world.set_job(wish="resume")
+    world.snapshot = replace(world.snapshot, resume_seq=2)
+    world.settle()
+    assert (world.job.state, world.job.wish, world.job.head_seq) == ("AUCTIONING", None, 2)
+    assert world.snapshot.auctions[-1].plan == "resume"
+
+
+def test_a_wish_for_a_checkpoint_that_is_gone_changes_nothing_but_itself() -> None:
+    world = succeeded()
+    world.set_job(wish="resume")
+    world.snapshot = replace(world.snapshot, resume_seq=2, resume_gone=True)
+    told = [move.kind for move in world.settle() if isinstance(move, Record)]
+    assert (world.job.state, world.job.wish, world.job.head_seq) == ("SUCCEEDED", None, 3)
+    assert "job.resume_refused" in told
+
+
+@pytest.mark.parametrize("wish", ["migrate", "hibernate", "checkpoint", "cancel"])
+def test_an_ended_job_takes_no_other_wish(wish: str) -> None:
+    world = succeeded()
+    world.set_job(wish=wish)
+    world.settle()
+    assert (world.job.state, world.job.wish) == ("SUCCEEDED", None)
+
+
+def test_what_failed_before_a_resume_keeps_nobody_out_and_ends_nothing() -> None:
+    world = running()
+    world.commit()
+    world.set_job(barren_recoveries=3)
+    world.set_award(world.job.fence, outcome="moved", ended_at=world.now)
+    world.set_job(state="FAILED", wish="resume")
+    world.settle()
+    assert world.job.state == "AUCTIONING", "three recoveries without progress are forgotten"
+    assert A not in world.snapshot.auctions[-1].excluded
+    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)

@@ -31,6 +31,7 @@ def upgrade() -> None:
         "checkpoint",
         sa.Column("job_id", sa.String(length=66), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("depth", sa.Integer(), nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("node", sa.String(length=42), nullable=False),
@@ -47,6 +48,7 @@ def upgrade() -> None:
         sa.Column("total_s", sa.Double(), nullable=False),
         sa.Column("final", sa.Boolean(), nullable=False),
         sa.Column("damaged", sa.Text(), nullable=False),
+        sa.Column("superseded", sa.Boolean(), nullable=False),
         sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "committed_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
@@ -268,6 +270,8 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("head_seq", sa.Integer(), nullable=False),
         sa.Column("head_manifest", sa.String(length=110), nullable=True),
+        sa.Column("last_seq", sa.Integer(), nullable=False),
+        sa.Column("resumed_fence", sa.BigInteger(), nullable=False),
         sa.Column("recoveries", sa.Integer(), nullable=False),
         sa.Column("barren_recoveries", sa.Integer(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
@@ -276,6 +280,7 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("kept_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
     )
     op.create_index(op.f("ix_job_due_at"), "job", ["due_at"], unique=False)
