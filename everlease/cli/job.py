@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from everlease.cli import job_money
+from everlease.cli import job_history, job_money
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.follow import follow_events, follow_logs, print_logs
@@ -14,8 +14,7 @@ from everlease.cli.images import LocalImages
 from everlease.cli.launch import Options
 from everlease.cli.launch import launch as launch_job
 from everlease.cli.options import JobId, Json, Limit, Reason
-from everlease.cli.output import ago, console, done, emit_json, errors, facts, money, short, size, table
-from everlease.cli.outputs import fetch_outputs
+from everlease.cli.output import ago, console, emit_json, errors, facts, money, short, size, table
 from everlease.cli.selection import find_job
 from everlease.wire.http import CheckpointList, JobList, JobOut, LeaseList, WishRequest
 from everlease.wire.jobfile import load_job_file
@@ -23,6 +22,7 @@ from everlease.wire.spec import SpecModel
 
 app = typer.Typer(no_args_is_help=True, help="Launch, follow, move and end jobs.")
 job_money.register(app)
+job_history.register(app)
 
 
 @app.command(epilog="Example: everlease job launch job.yaml --wait")
@@ -192,31 +192,7 @@ def hibernate(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json
     _wish(ctx, job, "hibernate", reason, as_json, "hibernation asked for")
 
 
-@app.command(epilog="Example: everlease job resume train-mlp")
-def resume(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json = False) -> None:
-    """Go on, memory and all, on whichever host wins."""
-    _wish(ctx, job, "resume", reason, as_json, "resumption asked for")
-
-
 @app.command(epilog="Example: everlease job cancel train-mlp")
 def cancel(ctx: typer.Context, job: JobId, reason: Reason = "", as_json: Json = False) -> None:
     """Stop the job; what is left of the deposit can be refunded."""
     _wish(ctx, job, "cancel", reason, as_json, "cancellation asked for")
-
-
-@app.command(epilog="Example: everlease job outputs train-mlp --to results/")
-def outputs(
-    ctx: typer.Context,
-    job: JobId,
-    to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet, or is empty.")] = Path("outputs"),
-    as_json: Json = False,
-) -> None:
-    """Fetch the files of the job's last checkpoint, decrypted with keys sealed to this call."""
-    context = of(ctx)
-    found = find_job(context, job)
-    fetched = fetch_outputs(context.market, found.id, to)
-    done(
-        as_json,
-        {"job": found.id, "folder": str(to), "seq": fetched.seq, "bytes": fetched.size, "files": fetched.files},
-        f"{fetched.files} files, {size(fetched.size)}, of checkpoint {fetched.seq} are in {to}",
-    )

@@ -12,7 +12,7 @@ from everlease.cli.context import of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.launches import Launches
 from everlease.cli.options import JobId, Json
-from everlease.cli.output import done, emit_json, facts, money, short
+from everlease.cli.output import done, emit_json, facts, minute, money, short
 from everlease.cli.selection import find_job
 from everlease.domain.job import ENDED, JobState
 from everlease.domain.money import to_units
@@ -136,12 +136,12 @@ def extend(
     if lifetime is None and max_leases is None and max_price is None:
         raise CliError(ExitCode.USAGE, "say what to raise: --lifetime, --max-leases or --max-price-per-hour")
     context = of(ctx)
-    deadline = None if lifetime is None else int(time.time()) + _seconds(lifetime)
+    deadline = None if lifetime is None else deadline_in(lifetime)
     rate = None if max_price is None else to_units(max_price)
     found = find_job(context, job)
     order = payments.own_order(context.wallet, found)
     limits, tx = payments.extend(context.wallet, order, deadline, max_leases, rate)
-    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(limits.deadline))
+    until = minute(limits.deadline)
     done(
         as_json,
         {
@@ -156,9 +156,10 @@ def extend(
     )
 
 
-def _seconds(text: str) -> int:
+def deadline_in(lifetime: str) -> int:
+    """Unix seconds so long from now; raises CliError."""
     try:
-        return parse_duration(text)
+        return int(time.time()) + parse_duration(lifetime)
     except ValueError as error:
         raise CliError(ExitCode.INVALID, f"--lifetime: {error}") from None
 

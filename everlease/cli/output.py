@@ -92,6 +92,11 @@ def ago(unix: float | None) -> str:
     return f"{seconds // 60} min ago" if seconds < 7200 else f"{seconds // 3600} h ago"
 
 
+def minute(unix: float) -> str:
+    """A time of day, to the minute, where the reader is."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+
+
 def size(count: int) -> str:
     """Bytes for people."""
     value = float(count)

@@ -31,8 +31,9 @@ class Fetched:
     size: int
 
 
-def fetch_outputs(market: Market, job_id: str, target: Path) -> Fetched:
-    """Unpack the newest checkpoint's files into ``target``: its writable layer in upper/, /checkpoint in checkpoint/.
+def fetch_outputs(market: Market, job_id: str, target: Path, seq: int | None = None) -> Fetched:
+    """Unpack the files of checkpoint ``seq``, else of the newest, into ``target``: its writable layer in upper/,
+    /checkpoint in checkpoint/.
 
     Raises CliError where the target holds something, StoreError for damaged or missing blocks.
     """
@@ -40,7 +41,9 @@ def fetch_outputs(market: Market, job_id: str, target: Path) -> Fetched:
         raise CliError(ExitCode.INVALID, f"{target} exists and is not an empty folder: name another with --to")
     reader = PrivateKey.generate()
     public = base64.urlsafe_b64encode(bytes(reader.public_key)).decode("ascii")
-    grant = market.get(f"/v1/jobs/{job_id}/outputs", OutputsOut, params={"public_key": public})
+    grant = market.get(
+        f"/v1/jobs/{job_id}/outputs", OutputsOut, params={"public_key": public} | ({} if seq is None else {"seq": seq})
+    )
     keys = _open_keys(grant, job_id, reader)
     store = HttpBlockStore(grant.store_url, lambda: grant.store_token)
     target.parent.mkdir(parents=True, exist_ok=True)
