@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy import select
+from sqlalchemy import exists, func, select
 
 from everlease.db.engine import Database, DatabaseUnavailable, Tx
 from everlease.db.locks import try_lock

@@ -17,8 +17,8 @@ from everlease.domain.terms import Order, Receipt
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job's row. ``created_at``: when its order was posted. ``resumed_fence``: awards up to this fence are from before
-    its tenant resumed it.
+    """The job's row. ``created_at``: when its order was posted. ``resumed_fence``: awards up to this fence are from
+    before its tenant resumed it.
     """
 
     id: str
