@@ -140,11 +140,11 @@ def test_retention_and_a_resume_take_turns(stage: Stage) -> None:
     with stage.database.transaction() as tx:
         jobs.lock(tx, job)
         begin_beside(work)
-        ask(tx, job, 4)
+        ask(tx, job, 9)
     work.join(10)
-    assert row(stage, job, 4).condemned_at is None
+    assert row(stage, job, 9).condemned_at is None
     stage.until(job, lambda stage: stage.has_open_auction(job))
-    assert (stage.job(job).head_seq, row(stage, job, 4).condemned_at) == (4, None)
+    assert (stage.job(job).head_seq, row(stage, job, 9).condemned_at) == (9, None)
 
 
 def test_a_resume_that_waited_for_retention_is_refused(stage: Stage) -> None:
@@ -154,7 +154,7 @@ def test_a_resume_that_waited_for_retention_is_refused(stage: Stage) -> None:
     def late() -> None:
         try:
             with stage.database.transaction() as tx:
-                ask(tx, job, 4)
+                ask(tx, job, 9)
         except ProblemError as error:
             refused.append(error)
 
