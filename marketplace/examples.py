@@ -13,6 +13,7 @@ _SPEC = {
     "resources": {"gpus": 0, "cpu_millis": 1000, "memory_bytes": 2 << 30, "disk_bytes": 2 << 30, "pids": 1024},
     "checkpoint": {"mode": "auto", "max_lost_work_s": 300, "min_interval_s": 10, "fall_back_to_files": False},
     "max_recoveries": 10,
+    "on_failure": "fail",
     "env": {},
     "workdir": "",
     "user": "",

@@ -101,7 +101,7 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         if "goodbye" in award.facts:
             return False
         awards.note(tx, job_id, fence, {}, {"last_seen_at": why.get("last_seen")})
-        if award.started_at is not None and _outputs_are_in(tx, work.job, fence):
+        if award.started_at is not None and _told_of_its_end(award) and _outputs_are_in(tx, work.job, fence):
             # The host died after its job: its outputs are the head, only word of the exit was lost.
             awards.note_exit(tx, job_id, fence, "lost", 0, work.now)
             return False
@@ -112,6 +112,12 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         _end(work, fence, "lost", recovery=True)
         jobs.apply_event(tx, work.job, JobEvent.LOST, fence=fence, node=award.node, epoch=award.epoch, **why)
         return True
+
+
+def _told_of_its_end(award: AwardRow) -> bool:
+    """As planner.hosts.ended_well: word of the exit, or heartbeats that say that the job stands still to be stored."""
+    exited = award.facts.get("exit_code") == 0 and "host_fault" not in award.facts
+    return exited or (award.storing and award.idle_since is not None)
 
 
 def _outputs_are_in(tx: Tx, job: JobRow, fence: int) -> bool:
@@ -301,17 +307,9 @@ def _reserve(move: m.OpenAuction, work: _Work) -> Reserve:
 
 
 def _end(work: _Work, fence: int, outcome: str, *, recovery: bool) -> None:
-    """Progress under the award counts however it ends; what it did not bring, only where the end is a recovery."""
     ended = awards.end(work.tx, work.job.id, fence, outcome, work.at)
-    if ended is None:
-        return
-    progressed = work.job.head_seq > ended.restore_seq
-    if progressed:
-        work.job.barren_recoveries = 0
-    if not recovery or ended.started_at is None:
-        return
-    work.job.recoveries += 1
-    work.job.barren_recoveries += not progressed
+    if ended is not None and recovery and ended.started_at is not None:
+        work.job.recoveries += 1
 
 
 def _settling(work: _Work, lease: str, how: m.SettleHow) -> Call:

@@ -171,13 +171,13 @@ class EnqueueSettle:
 @dataclass(frozen=True, slots=True)
 class MarkDamaged:
     """The head can't be restored, or nobody can take it: the head goes back to ``seq``/``manifest``, and what came
-    after that is given up.
+    after that is given up. Number 0, without a manifest, is the job's beginning.
     """
 
     damaged_seq: int
     reason: str
     seq: int
-    manifest: str
+    manifest: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ from everlease.domain.job import ENDED, JobState
 from everlease.wire.http import EventList, EventOut, JobOut, LogList, LogOut
 
 RECONNECT_S = 1.0
+_OVER = ENDED | {JobState.EXHAUSTED, JobState.PARKED}
+"""States that a job does not leave without its tenant."""
 _PAGE = 500
 
 
 def follow_events(
     market: Market, job_id: str, *, quiet: bool, as_json: bool = False, until_now: bool = False
 ) -> JobOut:
-    """Print the job's history and what comes, until it has ended (or there is no more yet); returns the job."""
+    """Print the job's history and what comes, until nothing goes on (or there is no more yet); returns the job."""
     last = 0
     while True:
         last = _catch_up_events(market, job_id, last, quiet=quiet, as_json=as_json)
@@ -31,7 +33,7 @@ def follow_events(
                     event = EventOut.model_validate(item.data)
                     last = max(last, event.id)
                     _show_event(event, quiet=quiet, as_json=as_json)
-                    if event.data.get("to") in {state.value for state in ENDED | {JobState.EXHAUSTED}}:
+                    if event.data.get("to") in {state.value for state in _OVER}:
                         break
         except CliError as error:
             if error.code != ExitCode.UNAVAILABLE:
@@ -40,7 +42,7 @@ def follow_events(
 
 
 def _over(job: JobOut) -> bool:
-    return JobState(job.state) in ENDED or job.state == JobState.EXHAUSTED
+    return JobState(job.state) in _OVER
 
 
 def _catch_up_events(market: Market, job_id: str, last: int, *, quiet: bool, as_json: bool) -> int:

@@ -64,7 +64,7 @@ def launch(
     if as_json:
         emit_json({"job": final, "fund_tx": launched.fund_tx})
     if wait and final.state != "SUCCEEDED":
-        raise CliError(ExitCode.JOB_FAILED, f"the job ended as {final.state}: {final.reason or 'see its logs'}")
+        raise CliError(ExitCode.JOB_FAILED, f"the job is {final.state}: {final.reason or 'see its logs'}")
 
 
 def _until_it_ends(context: Context, job: JobOut, *, quiet: bool) -> JobOut:
@@ -83,10 +83,18 @@ def list_jobs(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> N
         emit_json(jobs)
         return
     rows = [
-        (short(job.id), job.name, job.state, short(job.node), job.epoch, job.last_checkpoint_seq, ago(job.created_at))
+        (
+            short(job.id),
+            job.name,
+            job.state,
+            short(job.node),
+            job.last_checkpoint_seq,
+            ago(job.created_at),
+            escape(job.reason[:80]),
+        )
         for job in jobs.items
     ]
-    table(("ID", "NAME", "STATE", "NODE", "EPOCH", "CHECKPOINT", "CREATED"), rows, empty="You have no jobs yet.")
+    table(("ID", "NAME", "STATE", "NODE", "CHECKPOINT", "CREATED", "REASON"), rows, empty="You have no jobs yet.")
 
 
 def paid_for(spec: SpecModel) -> str:

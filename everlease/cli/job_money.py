@@ -21,7 +21,7 @@ from everlease.wire.jobfile import parse_duration
 
 MAX_LEASES = 1_000_000
 """The most that an order may have."""
-_WAITS_FOR_RESUME = ENDED | {JobState.HIBERNATED}
+_WAITS_FOR_RESUME = ENDED | {JobState.HIBERNATED, JobState.PARKED}
 """States in which money alone starts nothing."""
 
 
@@ -80,11 +80,13 @@ def top_up(
     amount: Annotated[str, typer.Argument(help="Dollars.")],
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--no-resume", help="What to do if the job has ended or hibernates; else asked."),
+        typer.Option(
+            "--resume/--no-resume", help="What to do if the job has ended, hibernates or is parked; else asked."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add escrow to a job. An exhausted one goes on; whether an ended or hibernated one shall, is asked."""
+    """Add escrow to a job. An exhausted one goes on; whether an ended, hibernated or parked one shall, is asked."""
     context = of(ctx)
     units = to_units(amount)
     if units == 0:

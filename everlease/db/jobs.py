@@ -140,7 +140,7 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
     raise StaleFence(checkpoint.job_id, checkpoint.fence, row.fence)
 
 
-def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, manifest: str) -> None:
+def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, manifest: str | None) -> None:
     """Take the head of a locked job back to an earlier checkpoint; those after it, head included, count as damaged."""
     tx.execute(
         update(CheckpointRow)
@@ -167,7 +167,7 @@ def resume_from(tx: Tx, row: JobRow, head: CheckpointRow | None) -> None:
         tx.execute(of_job.values(superseded=CheckpointRow.manifest.not_in(ancestors)))
         row.head_seq, row.head_manifest = head.seq, head.manifest
     row.resumed_fence = row.fence
-    row.recoveries = row.barren_recoveries = 0
+    row.recoveries = 0
     row.exit_code = row.kept_until = None
     record(tx, row.id, "job.resumed_from", {"seq": row.head_seq})
 

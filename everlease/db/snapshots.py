@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from everlease.db import awards as awards_of_nodes
-from everlease.db import checkpoints, nodes, outbox, restores
+from everlease.db import checkpoints, nodes, outbox, records, restores
 from everlease.db.auctions import declined, dry_since, reserve_of
 from everlease.db.engine import Tx
 from everlease.db.models.base import Base
@@ -79,6 +79,9 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         reach=_reach(tx, job) if job.state == JobState.AUCTIONING else None,
         resume_seq=resume_seq,
         resume_gone=resume_seq is not None and checkpoints.restorable(tx, job.id, resume_seq) is None,
+        unserved=records.unserved(tx, job),
+        recovered=records.recovered_from(tx, job),
+        proven=_proven(tx, auctions[-1]) if auctions and auctions[-1].closed_at is None else frozenset(),
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 
@@ -113,7 +116,6 @@ def _job(row: JobRow) -> Job:
         head_manifest=row.head_manifest,
         resumed_fence=row.resumed_fence,
         recoveries=row.recoveries,
-        barren_recoveries=row.barren_recoveries,
         due_at=unix(row.due_at),
         reason=row.reason,
     )
@@ -251,6 +253,10 @@ def _offer(bid: BidRow, node: NodeRow, provider: ProviderRow, served_s: float) -
         available_collateral=max(provider.staked - provider.locked, 0),
     )
     return SignedOffer(offer, bid.signature)
+
+
+def _proven(tx: Tx, auction: AuctionRow) -> frozenset[str]:
+    return records.proven(tx, tx.scalars(select(BidRow.provider).where(BidRow.auction_id == auction.id)).all())
 
 
 def _lease(row: LeaseRow) -> Lease:

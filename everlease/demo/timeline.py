@@ -46,6 +46,8 @@ _TEXTS = {
     "node.restarting": "{node} restarts its agent",
     "job.nobody_bid": "nobody bid: {reason}",
     "job.gave_up": "gave up: {reason}",
+    "job.parked": "parked: {reason}",
+    "job.held_back": "held back: {reason}",
     "job.host_stopped": "host {node} stopped in order",
     "host.fault": "{node}: {detail}",
     "job.voided": "award void: {reason}",

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SERVED_S = 60.0
+"""A lease under which less was served cost its tenant a fee for nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accrual:

@@ -22,6 +22,7 @@ class JobState(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     EXHAUSTED = "EXHAUSTED"
+    PARKED = "PARKED"
 
 
 class JobEvent(StrEnum):
@@ -30,6 +31,7 @@ class JobEvent(StrEnum):
     FUNDED = "funded"  # the deposit is in the escrow (mirrored from the chain)
     AWARDED = "awarded"  # a bid won, the fence was raised, open was journaled
     NOBODY_BID = "nobody_bid"  # the auction closed without an acceptable bid
+    HELD_BACK = "held_back"  # no auction for now: the last leases came to nothing
     CAPACITY_TIMER = "capacity_timer"  # time to ask again
     OPENED = "opened"  # the lease is on chain
     OPEN_FAILED = "open_failed"  # open reverted or expired
@@ -51,8 +53,9 @@ class JobEvent(StrEnum):
     STOPPED = "stopped"  # the container is gone after a cancel
     EXITED_OK = "exited_ok"  # exit code 0
     RESTARTED = "restarted"  # non-zero exit, restarted on the spot
-    MOVED = "moved"  # non-zero exits used up on this node: try another
+    MOVED = "moved"  # the host or the program failed there: try another
     GAVE_UP = "gave_up"  # nothing left to try
+    PARKED = "parked"  # as GAVE_UP, but its tenant may let it go on
     FUNDS_OUT = "funds_out"  # the escrow can't pay another minimum runtime
     TOPPED_UP = "topped_up"
 
@@ -76,8 +79,10 @@ FUND_WITHIN_S = 5 * 3600.0
 ENDED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 PLACED = frozenset({S.ALLOCATING, S.PREPARING, S.RESTORING, S.RUNNING, S.MIGRATING, S.HIBERNATING})
 """States in which a node holds the current award."""
+HOSTLESS = frozenset({S.AUCTIONING, S.WAITING_CAPACITY, S.RECOVERING})
+"""States in which a job that goes on has no host."""
 
-RESUMABLE = frozenset({S.HIBERNATED, S.EXHAUSTED, S.SUCCEEDED, S.FAILED})
+RESUMABLE = frozenset({S.WAITING_CAPACITY, S.HIBERNATED, S.EXHAUSTED, S.PARKED, S.SUCCEEDED, S.FAILED})
 """States from which its tenant lets a job go on, from any checkpoint that is kept."""
 
 _OPEN_ENDED = frozenset(S) - ENDED
@@ -86,6 +91,7 @@ _TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (S.PENDING, E.FUNDED): S.AUCTIONING,
     (S.AUCTIONING, E.AWARDED): S.ALLOCATING,
     (S.AUCTIONING, E.NOBODY_BID): S.WAITING_CAPACITY,
+    (S.AUCTIONING, E.HELD_BACK): S.WAITING_CAPACITY,
     (S.WAITING_CAPACITY, E.CAPACITY_TIMER): S.AUCTIONING,
     (S.ALLOCATING, E.OPENED): S.PREPARING,
     (S.ALLOCATING, E.OPEN_FAILED): S.AUCTIONING,
@@ -120,7 +126,8 @@ _TABLE |= {(s, E.VOIDED): S.AUCTIONING for s in PLACED}
 _TABLE |= {(s, E.CANCEL_REQUESTED): S.CANCELLING for s in _OPEN_ENDED - {S.CANCELLING}}
 _TABLE |= {(s, E.EXITED_OK): S.SUCCEEDED for s in (S.RUNNING, S.MIGRATING, S.HIBERNATING, S.CANCELLING)}
 _TABLE |= {(s, E.GAVE_UP): S.FAILED for s in _OPEN_ENDED - {S.CANCELLING}}
-_TABLE |= {(s, E.FUNDS_OUT): S.EXHAUSTED for s in _OPEN_ENDED - {S.PENDING, S.HIBERNATED, S.CANCELLING, S.EXHAUSTED}}
+_TABLE |= {(s, E.PARKED): S.PARKED for s in HOSTLESS}
+_TABLE |= {(s, E.FUNDS_OUT): S.EXHAUSTED for s in HOSTLESS | PLACED}
 
 
 def next_state(state: JobState, event: JobEvent) -> JobState:

@@ -15,6 +15,13 @@ class CheckpointMode(StrEnum):
     NONE = "none"
 
 
+class OnFailure(StrEnum):
+    """What becomes of a job that is shown to be at fault itself: it has FAILED, or it is PARKED and can go on."""
+
+    FAIL = "fail"
+    PARK = "park"
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """Limits of the container: whole GPUs, CPUs in thousandths, bytes of memory and disk, processes."""
@@ -64,6 +71,7 @@ class JobSpec:
     resources: Resources
     checkpoint: CheckpointPolicy
     max_recoveries: int
+    on_failure: OnFailure = OnFailure.FAIL
     env: dict[str, str] = field(default_factory=dict)
     workdir: str = ""
     user: str = ""
@@ -93,12 +101,13 @@ def from_dict(data: dict[str, object]) -> JobSpec:
     checkpoint = fields.pop("checkpoint")
     if not isinstance(resources, dict) or not isinstance(checkpoint, dict):
         raise TypeError("resources and checkpoint are objects")
-    command = fields.pop("command")
+    command, on_failure = fields.pop("command"), fields.pop("on_failure", OnFailure.FAIL)
     if not isinstance(command, list | tuple) or not all(isinstance(word, str) for word in command):
         raise TypeError("command is a list of strings")
     return JobSpec(
         **fields,  # type: ignore[arg-type]
         command=tuple(command),
+        on_failure=OnFailure(str(on_failure)),
         resources=Resources(**resources),
         checkpoint=CheckpointPolicy(**{**checkpoint, "mode": CheckpointMode(checkpoint["mode"])}),
     )

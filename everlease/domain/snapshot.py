@@ -14,6 +14,9 @@ from everlease.domain.lease import LeaseState
 from everlease.domain.reserve import Reserve
 from everlease.domain.terms import Order, Receipt
 
+RECOVERED = ("lost", "moved", "unstored", "undumpable")
+"""Outcomes of awards that ran, and from which the job was recovered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -37,7 +40,6 @@ class Job:
     head_manifest: str | None = None
     resumed_fence: int = 0
     recoveries: int = 0
-    barren_recoveries: int = 0
     due_at: float | None = None
     reason: str = ""
 
@@ -270,6 +272,9 @@ class Snapshot:
     ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
     ``resume_seq``: the checkpoint from which the job is asked to be resumed; None for its head, or where that one is no
     longer kept, which ``resume_gone`` says.
+    ``unserved``: leases since the tenant last let the job go on under which next to nothing was served.
+    ``recovered``: providers that the job was recovered from since then; all that never served here count as one.
+    ``proven``: of the providers that bid, those whose hosts served any job here to a committed checkpoint.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """
@@ -293,6 +298,9 @@ class Snapshot:
     resume_seq: int | None = None
     resume_gone: bool = False
     unread: bool = False
+    unserved: int = 0
+    recovered: int = 0
+    proven: frozenset[str] = frozenset()
 
     @property
     def award(self) -> Award | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from everlease.domain.money import pay_for
 
 ZERO_BYTES32 = "0x" + "00" * 32
+UNSERVED_SHARE = 20
+"""Fees of leases under which next to nothing was served are one part in so many of the deposit at most."""
 
 
 @dataclass(frozen=True, slots=True)

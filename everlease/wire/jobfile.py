@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.jobspec import CheckpointMode, OnFailure
 from everlease.domain.money import InvalidAmount, to_units
 from everlease.wire.base import Message
 from everlease.wire.spec import CheckpointPolicyModel, EnvName, ResourcesModel, SpecModel, Word
@@ -100,7 +100,10 @@ class CheckpointFile(Message):
 
 
 class RecoveryFile(Message):
+    """``max_recoveries``: how many providers may lose the job before it is parked."""
+
     max_recoveries: int = Field(default=10, ge=0, le=1000)
+    on_failure: OnFailure = OnFailure.FAIL
 
 
 class JobFile(Message):
@@ -155,6 +158,7 @@ class JobFile(Message):
                     pay_unsaved=policy.pay_unsaved,
                 ),
                 max_recoveries=self.recovery.max_recoveries,
+                on_failure=self.recovery.on_failure,
                 env=self.env,
                 workdir=self.workdir,
                 user=self.user or image_user,

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from everlease.domain import jobspec
-from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.jobspec import CheckpointMode, OnFailure
 from everlease.wire.base import Message
 
 MiB = 1 << 20
@@ -59,6 +59,7 @@ class SpecModel(Message):
     resources: ResourcesModel
     checkpoint: CheckpointPolicyModel
     max_recoveries: int = Field(ge=0, le=1000)
+    on_failure: OnFailure = OnFailure.FAIL
     env: dict[EnvName, Word] = Field(default_factory=dict, max_length=512)
     workdir: str = Field(default="", max_length=1024, pattern=r"^(/[^\x00]*)?$")
     user: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$")

@@ -10,6 +10,8 @@ from everlease.db import Tx, awards, checkpoints, commands, jobs, nodes, queries
 from everlease.db.models.jobs import AwardRow
 from everlease.db.models.nodes import CommandRow
 from everlease.domain.lease import LeaseState
+from everlease.store.cid import parse_cid
+from everlease.store.errors import BlockCorrupt, BlockNotFound, StoreError
 from everlease.wire.commands import AnyCommand, CommandResult
 from everlease.wire.node import MAX_FRAME_BYTES
 from marketplace.parts import Parts
@@ -48,6 +50,9 @@ def outgoing(parts: Parts, node: str, sealing_key: str, sent: Collection[int]) -
 
 def take_result(parts: Parts, node: str, message: CommandResult) -> str | None:
     """Keep a node's answer; returns why it is refused (a stale fence), or None. A repeat changes nothing."""
+    told = dict(message.result)
+    if "damaged" in told and not _is_damaged(parts, node, message, str(told["damaged"])):
+        told["called_damaged"] = told.pop("damaged")
     with parts.db.transaction() as tx:
         row = commands.find(tx, node, message.job_id, message.step)
         if row is None:
@@ -67,9 +72,28 @@ def take_result(parts: Parts, node: str, message: CommandResult) -> str | None:
             ok=message.ok,
             error=message.error,
             retryable=message.retryable,
-            result=message.result,
+            result=told,
         )
     return None
+
+
+def _is_damaged(parts: Parts, node: str, message: CommandResult, name: str) -> bool:
+    """Whether a block that a node calls damaged is one of the checkpoint to restore, and the store's copy is damaged or
+    gone. A store that doesn't answer proves nothing.
+    """
+    with parts.db.transaction() as tx:
+        row = commands.find(tx, node, message.job_id, message.step)
+        wanted = row.payload.get("checkpoint") if row is not None and row.finished_at is None else None
+        found = checkpoints.by_manifest(tx, wanted) if wanted else None
+        if found is None or name not in {found.manifest, *found.block_cids}:
+            return False
+    try:
+        parts.store.block(parse_cid(name))
+    except (BlockCorrupt, BlockNotFound):
+        return True
+    except StoreError as error:
+        _log.warning("a block that a node calls damaged was not looked at", cid=name, reason=str(error))
+    return False
 
 
 def _release(parts: Parts, tx: Tx, command_id: int, sealing_key: str) -> AnyCommand | None:

@@ -10,7 +10,7 @@ from everlease.domain import jobspec
 from everlease.domain.jobspec import JobSpec
 from everlease.domain.money import from_units
 from everlease.domain.silence import too_short
-from everlease.domain.terms import Order, least_deposit
+from everlease.domain.terms import UNSERVED_SHARE, Order, least_deposit
 from everlease.wire.http import JobRequest
 from marketplace.problems import ProblemError
 
@@ -86,6 +86,12 @@ class OrderDesk:
                 "deposit-too-small",
                 f"a deposit of {from_units(order.deposit)} can't open a lease at the order's rate: "
                 f"put in at least {from_units(least)}",
+            )
+        if order.epoch_fee * UNSERVED_SHARE > order.deposit:
+            raise _refused(
+                "fee-too-large",
+                f"the fee of one lease, {from_units(order.epoch_fee)}, is more than 5 % of the deposit: "
+                f"put in at least {from_units(order.epoch_fee * UNSERVED_SHARE)}",
             )
 
     def _check_signature(self, order: Order, signature: str) -> None:

@@ -123,6 +123,8 @@ def _hint(state: JobState) -> str:
         return ": top its escrow up and it goes on by itself"
     if state is JobState.CANCELLED:
         return ": it has ended, and 'job outputs' downloads what is kept of it"
+    if state is JobState.PARKED:
+        return ": resume or cancel it"
     if state in machine.ENDED:
         return ": it has ended, and 'job resume' lets it go on"
     return ""

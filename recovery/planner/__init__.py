@@ -5,7 +5,7 @@ from collections.abc import Callable
 from everlease.domain.job import JobEvent, JobState
 from everlease.domain.snapshot import Snapshot
 from recovery.moves import Move, SetDue
-from recovery.planner.bidding import auctioning, hopeless
+from recovery.planner.bidding import auctioning
 from recovery.planner.draft import Draft
 from recovery.planner.ending import cancelling, wishes
 from recovery.planner.hosts import said_goodbye
@@ -14,7 +14,8 @@ from recovery.planner.moving import hibernating, migrating
 from recovery.planner.placing import allocating, preparing, restoring
 from recovery.planner.policy import Policy
 from recovery.planner.running import running
-from recovery.planner.waiting import exhausted, pending, waiting_capacity
+from recovery.planner.verdict import judged
+from recovery.planner.waiting import exhausted, parked, pending, waiting_capacity
 
 __all__ = ["Policy", "plan"]
 
@@ -38,7 +39,7 @@ def plan(snapshot: Snapshot, now: float, policy: Policy) -> list[Move]:
 
 def _recovering(draft: Draft) -> None:
     draft.abandon_auction("the host was lost")
-    if not hopeless(draft):
+    if not judged(draft):
         draft.event(JobEvent.REAUCTIONED)
 
 
@@ -66,4 +67,5 @@ _PHASES: dict[JobState, Callable[[Draft], None]] = {
     JobState.HIBERNATING: hibernating,
     JobState.CANCELLING: cancelling,
     JobState.EXHAUSTED: exhausted,
+    JobState.PARKED: parked,
 }

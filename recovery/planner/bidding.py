@@ -5,20 +5,22 @@ from dataclasses import asdict
 from itertools import takewhile
 from typing import Any, Literal
 
-from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, run_auction
+from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, Offer, refusal, run_auction
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import CheckpointMode
 from everlease.domain.money import from_units
 from everlease.domain.snapshot import Auction, Snapshot
 from recovery.moves import CloseAuction, GiveAward, OpenAuction, SettleHow
-from recovery.planner.damage import damaged, unclaimed
+from recovery.planner.backoff import held_back
+from recovery.planner.damage import damaged, set_aside, unclaimed
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
-from recovery.planner.history import dry_auctions, for_good, since_started
-from recovery.planner.hosts import UNSENT, kept_out
+from recovery.planner.history import dry_auctions, for_good, since_resumed, since_started
+from recovery.planner.hosts import UNSENT, UNSTORED, kept_out
 from recovery.planner.leases import left_over
 from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s
 from recovery.planner.settling import how_to_settle, silent_from
+from recovery.planner.verdict import MOVED, UNDUMPABLE, judged, undumpable_everywhere
 
 CLOCKS_APART_S = 600
 """How far a node's clock may be behind ours before it takes a call for one that binds it too long."""
@@ -26,16 +28,22 @@ BID_SLACK_S = 5
 """A bid that expires sooner could not be opened in time."""
 _OTHERS_FIRST = {
     "prepare_failed": "the job's preparation failed on a host of this provider: others are asked first",
+    "unfit": "a host of this provider could not hold the checkpoint: others are asked first",
     "unready": "a host of this provider could not prepare or restore the job for now: others are asked first",
     "restore_failed": "a host of this provider failed to restore a checkpoint: others are asked first",
     "open_failed": "a lease with this provider could not be opened: others are asked first",
     UNSENT: "the job could not be handed to a host of this provider: others are asked first",
+    MOVED: "the program failed on a host of this provider: others are asked first",
+    UNDUMPABLE: "a host of this provider could not checkpoint the job: others are asked first",
+    UNSTORED: "a host of this provider could not store the job's outputs: others are asked first",
     "late": "a host of this provider was late with the job: others are asked first",
     "host_fault": "a host of this provider failed the job: others are asked first",
     "stopped": "a host of this provider stopped while it had the job: others are asked first",
     "left": "a host of this provider stopped while it had the job: others are asked first",
 }
 """Outcomes that keep a provider out until an auction finds nobody else, and what its nodes are told."""
+_GRACEFUL = frozenset({"", "migrated", "hibernated", "exhausted"})
+"""Of an award that goes on, or ended because it was to."""
 
 
 def auctioning(draft: Draft) -> None:
@@ -54,26 +62,15 @@ def auctioning(draft: Draft) -> None:
     if why is not None:
         draft.event(JobEvent.FUNDS_OUT, why)
         return
-    if hopeless(draft) or damaged(draft) or unclaimed(draft):
+    if judged(draft) or set_aside(draft) or damaged(draft) or unclaimed(draft):
         return
-    if _open_pending(draft) or _out_of_reach(draft) or _unsendable(draft):
+    if _open_pending(draft) or _out_of_reach(draft):
+        return
+    waits = held_back(draft)
+    if waits is not None:
+        draft.event(JobEvent.HELD_BACK, waits.reason)
         return
     draft.add(call_for_bids(draft))
-
-
-def hopeless(draft: Draft) -> bool:
-    """Give up a job that was recovered too often, makes no progress, or that several providers could not start."""
-    job, policy = draft.snapshot.job, draft.policy
-    refusing = {award.provider for award in since_started(draft.snapshot, {"prepare_failed"})}
-    if job.recoveries > job.spec.max_recoveries:
-        draft.give_up(f"the job was recovered {job.spec.max_recoveries} times, as often as its order allows")
-    elif job.barren_recoveries >= policy.max_barren:
-        draft.give_up(f"the job made no progress over {job.barren_recoveries} recoveries")
-    elif len(refusing) >= policy.max_refused_starts:
-        draft.give_up(f"no node could start the job: {job.reason}")
-    else:
-        return False
-    return True
 
 
 def out_of_terms(draft: Draft) -> str | None:
@@ -158,7 +155,7 @@ def undecided(draft: Draft, auction: Auction) -> bool:
 def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
     """The winning bid as the fields of GiveAward, or None where no bid is acceptable in this round."""
     terms = award_terms(draft.snapshot, auction, draft.now)
-    award = run_auction((signed.offer for signed in draft.snapshot.offers), terms, cap(auction))
+    award = run_auction(_contenders(draft.snapshot, terms), terms, cap(auction))
     if award is None:
         return None
     bid = award.offer.bid
@@ -177,9 +174,22 @@ def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
     }
 
 
-def held_back(draft: Draft, auction: Auction) -> bool:
+def bids_wait(draft: Draft, auction: Auction) -> bool:
     """Whether bids without a winner wait for the next round, in which the reserve is higher."""
-    return hold(draft, auction, award_terms(draft.snapshot, auction, draft.now))
+    terms = award_terms(draft.snapshot, auction, draft.now)
+    return hold(draft, auction, _contenders(draft.snapshot, terms), terms)
+
+
+def _contenders(snapshot: Snapshot, terms: AuctionTerms) -> list[Offer]:
+    """The offers that may win: in a recovery, and after an award that came to nothing, those of providers that served
+    here to a checkpoint, as long as there is one that the order takes at its maximum.
+
+    A job that had bad luck isn't for strangers to try themselves on; they have it where no such provider bids.
+    """
+    offers = [signed.offer for signed in snapshot.offers]
+    if not any(award.outcome not in _GRACEFUL for award in since_resumed(snapshot)[-1:]):
+        return offers
+    return [o for o in offers if o.bid.provider in snapshot.proven and refusal(o, terms) is None] or offers
 
 
 def nobody(auction: Auction, offers: int) -> str:
@@ -197,7 +207,7 @@ def _decide(draft: Draft, auction: Auction) -> None:
     if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
-    if winner is None and held_back(draft, auction):
+    if winner is None and bids_wait(draft, auction):
         return
     if winner is None:
         reason = nobody(auction, len(snapshot.offers))
@@ -231,8 +241,8 @@ def _plan(snapshot: Snapshot) -> str:
 
 
 def _excluded(draft: Draft) -> dict[str, str]:
-    """Nodes where the workload or a restore failed stay out. Providers whose hosts were late or could not get it going
-    are let in after a dry auction; those whose hosts failed the job after a while at the soonest.
+    """Providers whose hosts were late or could not get it going are let in after a dry auction; those whose hosts
+    failed the job after a while at the soonest. Nobody stays out for ever but nodes that can't hold the checkpoint.
     """
     snapshot = draft.snapshot
     out: dict[str, str] = {}
@@ -257,12 +267,9 @@ def _mode(draft: Draft, plan: str) -> str:
     """
     snapshot = draft.snapshot
     policy = snapshot.job.spec.checkpoint
-    head = snapshot.head
-    if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or (head is not None and head.mode == "files"):
+    if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE):
         return "files"
-    since = [award for award in snapshot.awards if award.fence > snapshot.job.resumed_fence]
-    undumpable = any(award.undumpable and award.started_at is not None for award in since)
-    if undumpable and policy.fall_back_to_files:
+    if policy.fall_back_to_files and undumpable_everywhere(snapshot):
         return "files"
     dry = dry_auctions(snapshot)
     if not dry or plan == "migration" or not (policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files):
@@ -281,19 +288,6 @@ def _out_of_reach(draft: Draft) -> bool:
         return False
     within = LONGEST_BID_S - CLOCKS_APART_S - draft.policy.open_timeout_s
     at = silent_from(draft.snapshot, lease) - within
-    if draft.now < at:
-        draft.wait_until(at)
-    return draft.now < at
-
-
-def _unsendable(draft: Draft) -> bool:
-    """Providers one after the other could not be sent their Start: that is not theirs. Another lease would be in vain,
-    so the next call waits, longer each time.
-    """
-    row = list(takewhile(lambda award: award.outcome == UNSENT, reversed(draft.snapshot.awards)))
-    if len({award.provider for award in row}) < 2:
-        return False
-    at = (row[0].ended_at or draft.now) + draft.policy.fault_wait_s(len(row) - 1)
     if draft.now < at:
         draft.wait_until(at)
     return draft.now < at

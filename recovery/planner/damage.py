@@ -6,16 +6,16 @@ from everlease.domain.snapshot import Award, Snapshot
 from recovery.moves import MarkDamaged
 from recovery.planner.draft import Draft
 from recovery.planner.history import begin_anew, for_good, heard_auctions, often, since_started
-from recovery.planner.hosts import UNREADY, let_in_at
+from recovery.planner.hosts import UNREADY
 
 
 def damaged(draft: Draft) -> bool:
     """A head that hosts of two providers failed to restore gives way to its predecessor, once; then to the newest of
-    another provider than its author, again and again; then FAILED. Before that everybody else has been asked.
+    another provider than its author, again and again. Before that everybody else has been asked. What is left then is
+    kept, and tried again later and later: no word of hosts ends the job.
 
-    One provider's word that a block is damaged is enough where nobody else is there to try, its own other hosts
-    included: another may hold the block in its cache. It costs that one checkpoint; to give up more, or the job, takes
-    a second provider. Until one comes the job waits.
+    One provider is enough where the marketplace found in the store what it says of a block: whoever still holds that in
+    a cache has been asked.
 
     A host that calls a restore worth another try (its disk is full, its agent has a fault) has not failed it, and waits
     longer each time. But a checkpoint that crashes every agent is not kept for ever: a provider whose hosts said that
@@ -28,21 +28,36 @@ def damaged(draft: Draft) -> bool:
     providers |= often(of_head, draft.policy.max_restore_tries)
     if _others_left(draft, providers):
         return False
-    several = len(providers) > 1
-    if not several and not any(_corrupt(snapshot, award) for award in of_head if _found_nobody(draft, award.provider)):
+    corrupt = any(_corrupt(snapshot, award) for award in of_head)
+    if len(providers) < 2 and not corrupt:
         return False
     head = snapshot.head
     seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
     before = seqs.get(head.predecessor or "") if head is not None else None
     error = _last_error(snapshot, of_head[0])
-    if head is not None and before is not None and len(of_head) == len(failed):
+    if head is not None and before is not None and (corrupt or len(of_head) == len(failed)):
         draft.add(MarkDamaged(head.seq, error, before.seq, before.manifest))
-    elif head is not None and snapshot.other is not None and several:
+    elif head is not None and snapshot.other is not None:
         draft.add(MarkDamaged(head.seq, error, snapshot.other.seq, snapshot.other.manifest))
         begin_anew(draft)
-    elif several:
-        draft.give_up(f"the checkpoint can't be restored: {error}")
     return bool(draft.moves)
+
+
+def set_aside(draft: Draft) -> bool:
+    """A final checkpoint of an end that nobody was told of gives way to the one before: the job has not ended, and what
+    a host calls its outputs is no place to go on from.
+    """
+    snapshot = draft.snapshot
+    head = snapshot.head
+    author = next((award for award in snapshot.awards if head is not None and award.fence == head.fence), None)
+    if head is None or not head.final or author is None or author.outcome == "finished":
+        return False
+    before = next((p for p in snapshot.checkpoints if p.manifest == head.predecessor and not p.damaged), snapshot.other)
+    if before is None and head.predecessor is not None:
+        return False
+    seq, manifest = (before.seq, before.manifest) if before is not None else (0, None)
+    draft.add(MarkDamaged(head.seq, "its host never told that the job ended", seq, manifest))
+    return True
 
 
 def unclaimed(draft: Draft) -> bool:
@@ -89,13 +104,8 @@ def _restored(award: Award) -> bool:
     return award.restore_manifest is not None and award.start_sent_at is not None
 
 
-def _found_nobody(draft: Draft, provider: str) -> bool:
-    """Whether the last auction was dry though it asked this provider, too."""
-    dry = heard_auctions(draft.snapshot)
-    return len(dry) > 1 and dry[0].opened_at >= let_in_at(draft).get(provider, 0.0)
-
-
 def _corrupt(snapshot: Snapshot, award: Award) -> bool:
+    """Whether its host named a damaged block, and the marketplace found the store's copy so."""
     answer = snapshot.command(f"start/{award.fence}")
     return answer is not None and bool(answer.result.get("damaged"))
 

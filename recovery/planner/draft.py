@@ -51,8 +51,6 @@ class Draft:
             timeout = self.policy.stop_timeout_s + grace_s
             self.add(IssueCommand(award.node, award.fence, step, "stop", {"grace_s": grace_s}, timeout))
 
-    def give_up(self, reason: str, award: Award | None = None) -> None:
+    def give_up(self, reason: str) -> None:
         """Nothing is left to try."""
-        if award is not None:
-            self.end(award, "given_up")
         self.event(JobEvent.GAVE_UP, reason)

@@ -4,12 +4,13 @@ from everlease.domain.job import ENDED, RESUMABLE, JobEvent, JobState, allows
 from recovery.moves import BeginFrom, ClearWish, Record
 from recovery.planner.draft import Draft
 from recovery.planner.history import begin_anew
-from recovery.planner.running import exited
+from recovery.planner.running import exited, unstored
 
 _NEVER = {
     "migrate": frozenset({JobState.PENDING, JobState.AUCTIONING, JobState.WAITING_CAPACITY, JobState.RECOVERING})
-    | {JobState.HIBERNATED, JobState.HIBERNATING, JobState.MIGRATING, JobState.EXHAUSTED},
-    "hibernate": frozenset({JobState.PENDING, JobState.HIBERNATED, JobState.HIBERNATING, JobState.EXHAUSTED}),
+    | {JobState.HIBERNATED, JobState.HIBERNATING, JobState.MIGRATING, JobState.EXHAUSTED, JobState.PARKED},
+    "hibernate": frozenset({JobState.PENDING, JobState.HIBERNATED, JobState.HIBERNATING, JobState.EXHAUSTED})
+    | {JobState.PARKED},
     "resume": frozenset(JobState) - RESUMABLE - {JobState.HIBERNATING},
     "checkpoint": frozenset(JobState) - {JobState.RUNNING, JobState.ALLOCATING, JobState.PREPARING, JobState.RESTORING},
 }
@@ -49,7 +50,7 @@ def cancelling(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.STOPPED)
         return
-    if award.exit_code == 0 and not award.host_fault and exited(draft, award):
+    if award.exit_code == 0 and not award.host_fault and not unstored(draft, award) and exited(draft, award):
         return
     answer = draft.snapshot.command(f"stop/{award.fence}")
     if answer is None:

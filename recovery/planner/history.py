@@ -8,20 +8,16 @@ from everlease.domain.snapshot import Auction, Award, Snapshot
 from recovery.moves import CloseAuction
 from recovery.planner.draft import Draft
 
-_LASTING = {
-    "moved": "the job already failed on this node",
-    "restore_failed": "this node failed to restore this checkpoint",
-    "unfit": "this checkpoint can't live on this node",
-}
-"""Outcomes that keep a node out: of the job, or of restores of the same checkpoint."""
+
+def since_resumed(snapshot: Snapshot) -> list[Award]:
+    """Awards since the tenant last let the job go on, oldest first: those before count no more."""
+    return [award for award in snapshot.awards if award.fence > snapshot.job.resumed_fence]
 
 
 def since_started(snapshot: Snapshot, outcomes: Collection[str]) -> list[Award]:
     """Awards that ended so since the job last started, the one that started included, or was resumed; newest first."""
     found: list[Award] = []
-    for award in reversed(snapshot.awards):
-        if award.fence <= snapshot.job.resumed_fence:
-            break
+    for award in reversed(since_resumed(snapshot)):
         if award.outcome in outcomes:
             found.append(award)
         if award.started_at is not None:
@@ -30,14 +26,12 @@ def since_started(snapshot: Snapshot, outcomes: Collection[str]) -> list[Award]:
 
 
 def for_good(snapshot: Snapshot) -> dict[str, str]:
-    """Nodes that stay out, of the job or of restores of its head, and what they are told."""
+    """Nodes that can't hold the job's head, and what they are told."""
     head = snapshot.job.head_manifest
     return {
-        award.node: _LASTING[award.outcome]
-        for award in snapshot.awards
-        if award.outcome in _LASTING
-        and award.fence > snapshot.job.resumed_fence
-        and (award.outcome == "moved" or award.restore_manifest == head)
+        award.node: "this checkpoint can't live on this node"
+        for award in since_resumed(snapshot)
+        if award.outcome == "unfit" and award.restore_manifest == head
     }
 
 

@@ -6,6 +6,9 @@ from everlease.domain.job import PLACED, JobEvent, JobState
 from everlease.domain.snapshot import Award, Command, Snapshot
 from recovery.moves import CountRestart, IssueCommand, NoteAward, Record
 from recovery.planner.draft import Draft
+from recovery.planner.history import since_resumed
+from recovery.planner.settling import LOST
+from recovery.planner.verdict import MOVED, UNDUMPABLE
 
 HOST_FAULT = "host_fault"
 """The outcome of an award whose host's Docker went away too often, or did not get the job going again."""
@@ -22,8 +25,19 @@ NOT_OPENED = "open_failed"
 UNSENT = "unsent"
 """The outcome of an award whose Start could not be sent: its node was away, or the marketplace had no key for it."""
 
-_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, NOT_OPENED, UNSENT})
+UNSTORED = "unstored"
+"""The outcome of an award under which the job ended well and its outputs were not stored."""
+
+_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, LOST, NOT_OPENED, UNSENT})
+_OF_HEAD = frozenset({"restore_failed", "unfit", UNREADY})
+"""They count as long as the checkpoint is the head."""
+_ENDED_THERE = frozenset({MOVED, UNSTORED, UNDUMPABLE})
+"""They count until the job got on elsewhere, whatever progress there was."""
 _WHY = {
+    LOST: "was lost with the job",
+    MOVED: "could not keep the job running",
+    UNDUMPABLE: "could not checkpoint the job",
+    UNSTORED: "could not store the job's outputs",
     LATE: "was late with the job",
     NOT_OPENED: "won the job, and its lease could not be opened",
     UNSENT: "won the job, and it could not be handed over",
@@ -33,11 +47,7 @@ STOPPED, LEFT = "stopped", "left"
 
 
 def host_failed(draft: Draft, award: Award) -> None:
-    """Start again in place from the last checkpoint, uncounted; after ``max_host_faults`` of a lease, elsewhere.
-
-    The move is counted once another provider's host has failed the job, too, before it got anywhere: then it may be the
-    job's doing.
-    """
+    """Start again in place from the last checkpoint; after ``max_host_faults`` of a lease, elsewhere."""
     number = award.host_faults + 1
     step = f"restart/{award.fence}/host-{number}"
     answer = draft.snapshot.command(step)
@@ -50,7 +60,7 @@ def host_failed(draft: Draft, award: Award) -> None:
         payload = {"checkpoint": draft.snapshot.job.head_manifest}
         draft.add(IssueCommand(award.node, award.fence, step, "restart", payload, draft.policy.start_timeout_s))
     else:
-        draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
+        draft.end(award, HOST_FAULT)
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {award.host_fault}")
 
 
@@ -92,36 +102,16 @@ def leave_idle(draft: Draft, award: Award) -> bool:
     Where the outputs are in, as where such a host is lost, only word of the exit is missing.
     """
     why = idle_too_long(draft, award)
-    if why and outputs_stored(draft.snapshot, award):
+    if why and ended_well(draft.snapshot, award):
         _note_end(draft, award)
     elif why:
-        draft.end(award, HOST_FAULT, recovery=_failed_elsewhere(draft.snapshot, award))
+        draft.end(award, HOST_FAULT)
         draft.event(JobEvent.MOVED, f"{award.node} failed the job: {why}")
     return bool(why)
 
 
 def _is_of(command: Command, award: Award) -> bool:
     return command.fence == award.fence and command.node == award.node
-
-
-def _barren(snapshot: Snapshot, award: Award) -> bool:
-    """Whether the job got nowhere under this award: no newer head, and it served so little that none was due yet.
-
-    A checkpoint is due within the order's ``max_lost_work`` of each start.
-    """
-    due_s = snapshot.job.spec.checkpoint.max_lost_work_s * (award.host_faults + 1)
-    return award.restore_seq >= snapshot.job.head_seq and award.earned_s < due_s
-
-
-def _failed_elsewhere(snapshot: Snapshot, award: Award) -> bool:
-    return _barren(snapshot, award) and any(
-        old.outcome == HOST_FAULT
-        and old.fence > snapshot.job.resumed_fence
-        and old.started_at is not None
-        and old.provider != award.provider
-        and _barren(snapshot, old)
-        for old in snapshot.awards
-    )
 
 
 def kept_out(draft: Draft) -> dict[str, str]:
@@ -144,7 +134,7 @@ def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
     """
     policy = draft.policy
     faults: dict[str, list[Award]] = {}
-    for award in draft.snapshot.awards:
+    for award in since_resumed(draft.snapshot):
         if _counts(draft, award):
             faults.setdefault(award.provider, []).append(award)
     out: dict[str, tuple[float, str]] = {}
@@ -160,11 +150,13 @@ def _let_in(draft: Draft) -> dict[str, tuple[float, str]]:
 
 
 def _counts(draft: Draft, award: Award) -> bool:
-    job = draft.snapshot.job
+    job, head = draft.snapshot.job, draft.snapshot.head
     if award.fence <= job.resumed_fence:
         return False
-    if award.outcome in ("restore_failed", UNREADY):
+    if award.outcome in _OF_HEAD:
         return award.restore_manifest == job.head_manifest
+    if award.outcome in _ENDED_THERE:
+        return head is None or head.fence <= award.fence
     short = award.earned_s < draft.policy.fault_wait_max_s
     return award.outcome in _KEPT_OUT and award.restore_seq >= job.head_seq and short
 
@@ -186,7 +178,7 @@ def said_goodbye(draft: Draft) -> bool:
     word = award.goodbye if award is not None else None
     if award is None or word is None or state not in PLACED | {JobState.CANCELLING}:
         return False
-    if outputs_stored(draft.snapshot, award):
+    if ended_well(draft.snapshot, award):
         return _note_end(draft, award)
     if word.recent > draft.policy.max_stops_a_week:
         told = {"node": award.node, "fence": award.fence, "stops": word.recent}
@@ -209,6 +201,14 @@ def outputs_stored(snapshot: Snapshot, award: Award) -> bool:
     """Whether the job ran under this award and a final checkpoint was committed."""
     head = snapshot.head
     return award.started_at is not None and head is not None and head.final and head.fence == award.fence
+
+
+def ended_well(snapshot: Snapshot, award: Award) -> bool:
+    """Whether the outputs are in and the host told of the end that they are of: by word of the exit, or by heartbeats
+    that say that the job stands still to be stored. A final checkpoint alone ends nothing.
+    """
+    exited = award.exit_code == 0 and not award.host_fault
+    return outputs_stored(snapshot, award) and (exited or (award.storing and award.idle_since is not None))
 
 
 def _note_end(draft: Draft, award: Award) -> bool:

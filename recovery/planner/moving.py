@@ -3,12 +3,13 @@
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Auction, Award
 from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
-from recovery.planner.bidding import BID_SLACK_S, call_for_bids, held_back, nobody, out_of_terms, undecided, winner_of
+from recovery.planner.backoff import too_many_unserved
+from recovery.planner.bidding import BID_SLACK_S, bids_wait, call_for_bids, nobody, out_of_terms, undecided, winner_of
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import idle_too_long
 from recovery.planner.leases import watch_lease
 from recovery.planner.placing import prepare_payload
-from recovery.planner.running import exited, held, hold, holding, thaw
+from recovery.planner.running import exited, held, hold, holding, thaw, unstored
 
 _CLOSED_FOR_GOOD = ("nobody", "abandoned", "moved")
 
@@ -25,8 +26,8 @@ def migrating(draft: Draft) -> None:
     if watch_lease(draft, award) or _ended(draft, award, JobEvent.MIGRATE_ABANDONED, purpose):
         return
     if auction is None or auction.plan != "migration" or auction.outcome.startswith(_CLOSED_FOR_GOOD):
-        why = out_of_terms(draft)
-        if why is not None:
+        why = out_of_terms(draft) or too_many_unserved(draft)
+        if why:
             draft.event(JobEvent.MIGRATE_ABANDONED, why)
         else:
             draft.add(call_for_bids(draft, "migration", {award.node: "the job runs on this node already"}))
@@ -61,10 +62,11 @@ def _ended(draft: Draft, award: Award, abandoned: JobEvent, purpose: str) -> boo
 
     A job that was asked to be held stands still for that: the answer decides, however late it is read.
     """
-    if award.exit_code == 0 and not award.host_fault:
+    why = unstored(draft, award)
+    if award.exit_code == 0 and not award.host_fault and not why:
         draft.abandon_auction("the job ended")
         return exited(draft, award)
-    why = award.host_fault or (f"the job ended with exit code {award.exit_code}" if award.exit_code else "")
+    why = why or award.host_fault or (f"the job ended with exit code {award.exit_code}" if award.exit_code else "")
     if not why and not holding(draft, award, purpose):
         why = idle_too_long(draft, award)
     if why:
@@ -81,7 +83,7 @@ def _decide(draft: Draft, auction: Auction) -> None:
     if undecided(draft, auction):
         return
     winner = winner_of(draft, auction)
-    if winner is None and held_back(draft, auction):
+    if winner is None and bids_wait(draft, auction):
         return
     if winner is None:
         reason = nobody(auction, len(draft.snapshot.offers))

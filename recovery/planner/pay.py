@@ -2,7 +2,7 @@
 
 from everlease.domain.snapshot import Award, Snapshot
 
-_WITH_ITS_HOST = frozenset({"lost", "host_fault", "left"})
+_WITH_ITS_HOST = frozenset({"lost", "host_fault", "left", "unstored", "undumpable"})
 """Outcomes by which the work since the last checkpoint went with the host."""
 
 

@@ -20,7 +20,7 @@ class Policy:
     ``fault_wait_max_s``: the longest that a host which failed the job again and again is kept from it.
     ``unmet_wait_s``: how long a head that no connected host could restore is waited for, at least; ``untaken_wait_s``:
     one that some could, and none takes.
-    ``max_refused_starts``: how many providers must say that the job can't be started anywhere.
+    ``max_failing_providers``: a job that fails at so many from one checkpoint, in whatever ways, is parked.
     ``max_restore_tries``: how often a provider may have a checkpoint and not get it going; then the job waits for it no
     more where others gave it up, and restores that it called worth another try count as failed.
     ``max_host_faults``: per lease; ``max_stops_a_week``: announced stops per node. An announced stop ends its lease, so
@@ -57,11 +57,10 @@ class Policy:
     storing_after_s: float = 10_800
     drain_retry_s: float = 20
     exhaust_margin_s: int = 30
-    max_barren: int = 3
+    max_failing_providers: int = 3
     max_restarts: int = 2
     max_host_faults: int = 3
     max_stops_a_week: int = 7
-    max_refused_starts: int = 4
     max_restore_tries: int = 6
     max_attempts: int = 8
 

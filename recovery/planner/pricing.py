@@ -1,5 +1,7 @@
 """What a winner is paid at most, and bids that wait for that to rise (everlease.domain.reserve)."""
 
+from collections.abc import Iterable
+
 from everlease.domain.auction import AuctionTerms, Offer, above_reserve
 from everlease.domain.reserve import ROUNDS, Cap, Reserve
 from everlease.domain.snapshot import Auction, Snapshot
@@ -15,7 +17,7 @@ def cap(auction: Auction) -> Cap:
     return lambda provider: reserve.at(provider, number)
 
 
-def hold(draft: Draft, auction: Auction, terms: AuctionTerms) -> bool:
+def hold(draft: Draft, auction: Auction, offers: Iterable[Offer], terms: AuctionTerms) -> bool:
     """Whether bids without a winner wait for the reserve to rise: its next round looks at them again, unasked.
 
     They need not be given again, and what is new by then counts too. The database's clock made the auction's age, so
@@ -23,7 +25,7 @@ def hold(draft: Draft, auction: Auction, terms: AuctionTerms) -> bool:
     """
     reserve = _reserve(auction)
     number = reserve.round_at(auction.age_s)
-    held = above_reserve((signed.offer for signed in draft.snapshot.offers), terms, cap(auction))
+    held = above_reserve(offers, terms, cap(auction))
     if not held or number >= ROUNDS:
         return False
     draft.wait_until(draft.now + reserve.begins(number + 1) - auction.age_s)

@@ -14,8 +14,9 @@ from recovery.moves import (
 from recovery.planner.bidding import out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
-from recovery.planner.hosts import host_failed, leave_idle, outputs_stored
+from recovery.planner.hosts import UNSTORED, host_failed, leave_idle, outputs_stored
 from recovery.planner.leases import watch_lease
+from recovery.planner.verdict import MOVED, UNDUMPABLE
 
 
 def running(draft: Draft) -> None:
@@ -54,7 +55,7 @@ def exited(draft: Draft, award: Award) -> bool:
         )
     else:
         draft.add(SetExitCode(award.exit_code))
-        draft.end(award, "moved", recovery=True)
+        draft.end(award, MOVED, recovery=True)
         draft.event(JobEvent.MOVED, f"the job ended with exit code {award.exit_code} on {award.node}")
     return True
 
@@ -94,27 +95,41 @@ def thaw(draft: Draft, award: Award, purpose: str) -> None:
     )
 
 
-def _succeed(draft: Draft, award: Award) -> None:
-    """Exit code 0: SUCCEEDED once the outputs are committed as a final checkpoint."""
+def unstored(draft: Draft, award: Award) -> str:
+    """Why the outputs of a job that exited with 0 will not come; empty where they are in, or still may."""
+    if award.exit_code != 0 or award.host_fault or outputs_stored(draft.snapshot, award):
+        return ""
     until = (award.exited_at or draft.now) + draft.policy.final_timeout_s
-    reason = ""
-    if not outputs_stored(draft.snapshot, award):
-        if not award.final_commit_failed and draft.now < until:
-            draft.wait_until(until)
-            return
-        reason = f"the outputs could not be stored: {award.final_commit_failed or 'the node did not commit them'}"
-    draft.add(SetExitCode(0))
-    draft.end(award, "finished")
-    draft.event(JobEvent.EXITED_OK, reason)
+    if not award.final_commit_failed and draft.now < until:
+        return ""
+    why = award.final_commit_failed or "the node did not commit them"
+    return f"the outputs could not be stored: {why}"
+
+
+def _succeed(draft: Draft, award: Award) -> None:
+    """Exit code 0: SUCCEEDED once the outputs are committed as a final checkpoint. Until they are, it was for nothing:
+    the job goes on elsewhere from its last checkpoint.
+    """
+    why = unstored(draft, award)
+    if why:
+        draft.end(award, UNSTORED, recovery=True)
+        draft.event(JobEvent.MOVED, why)
+    elif outputs_stored(draft.snapshot, award):
+        draft.add(SetExitCode(0))
+        draft.end(award, "finished")
+        draft.event(JobEvent.EXITED_OK)
+    else:
+        draft.wait_until((award.exited_at or draft.now) + draft.policy.final_timeout_s)
 
 
 def _undumpable(draft: Draft, award: Award) -> bool:
-    """The trial dump failed: the order says whether the job goes on in ``files`` mode or stops."""
+    """Its host can't checkpoint a job that insists on that: another is tried. One that may fall back to files stays."""
     policy = draft.snapshot.job.spec.checkpoint
     allowed = policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or policy.fall_back_to_files
     if not award.undumpable or award.mode == "files" or allowed:
         return False
-    draft.give_up(f"the job can't be checkpointed: {award.undumpable}", award)
+    draft.end(award, UNDUMPABLE, recovery=True)
+    draft.event(JobEvent.MOVED, f"{award.node} can't checkpoint the job: {award.undumpable}")
     return True
 
 

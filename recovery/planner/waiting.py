@@ -1,6 +1,7 @@
 """Phases in which a job waits: for its deposit, for capacity, for its tenant, for money."""
 
 from everlease.domain.job import FUND_WITHIN_S, JobEvent
+from recovery.planner.backoff import held_back
 from recovery.planner.bidding import let_in_soon, out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
@@ -28,8 +29,14 @@ def pending(draft: Draft) -> None:
 
 def waiting_capacity(draft: Draft) -> None:
     """WAITING_CAPACITY: ask again at a node's news, once those that were kept out may be asked, or after a time that
-    doubles with every dry auction.
+    doubles with every dry auction; not before whatever holds the job back is over.
     """
+    hold = held_back(draft)
+    if hold is not None and out_of_terms(draft) is None:
+        escrow = draft.snapshot.escrow
+        end = escrow.deadline - draft.policy.margin_s if escrow is not None else draft.now + draft.policy.reorg_grace_s
+        draft.wait_until(min(hold.until or end, end))
+        return
     dry = len(dry_auctions(draft.snapshot))
     last = draft.snapshot.auction
     since = last.closed_at if last is not None and last.closed_at is not None else draft.now
@@ -55,3 +62,15 @@ def exhausted(draft: Draft) -> None:
     if available(snapshot, draft.now) >= required(snapshot, snapshot.escrow.max_rate_per_hour, draft.policy):
         begin_anew(draft)
         draft.event(JobEvent.TOPPED_UP)
+
+
+def parked(draft: Draft) -> None:
+    """PARKED: until its tenant lets it go on. Where that can't come any more, the job has failed."""
+    escrow = draft.snapshot.escrow
+    if escrow is None:
+        return
+    if escrow.cancelled or draft.now >= escrow.deadline:
+        why = "cancelled on chain" if escrow.cancelled else "past its deadline"
+        draft.give_up(f"{draft.snapshot.job.reason}; it was parked, and its order is {why}")
+    else:
+        draft.wait_until(float(escrow.deadline))

@@ -5,12 +5,13 @@ from typing import Any
 
 from everlease.domain import job as machine
 from everlease.domain.auction import Offer
-from everlease.domain.earning import Service, payable
+from everlease.domain.earning import SERVED_S, Service, payable
 from everlease.domain.job import JobEvent, JobState
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 from everlease.domain.lease import LeaseState
 from everlease.domain.reserve import Posted, fix
 from everlease.domain.snapshot import (
+    RECOVERED,
     Auction,
     Award,
     ChainTx,
@@ -109,6 +110,9 @@ class World:
     steps: set[str] = field(default_factory=set)
     providers: dict[str, str] = field(default_factory=dict)
     """Of nodes that are not their own."""
+    committed: list[Checkpoint] = field(default_factory=list)
+    trusted: frozenset[str] = frozenset()
+    """Providers that served other jobs to a committed checkpoint."""
 
     # -- recovery --
 
@@ -117,6 +121,7 @@ class World:
         done: list[m.Move] = []
         for _ in range(40):
             self._set(other=self._other(), auctions=tuple(self._aged(auction) for auction in self.snapshot.auctions))
+            self._set(proven=self._proven(), unserved=self._unserved(), recovered=self._recovered())
             found = plan(self.snapshot, self.now, self.policy)
             if not found:
                 return done
@@ -135,6 +140,21 @@ class World:
             return None
         sound = [point for point in self.snapshot.checkpoints if point.seq < head.seq and not point.damaged]
         return next((p for p in reversed(sound) if makers.get(p.fence) != makers.get(head.fence)), None)
+
+    def _proven(self) -> frozenset[str]:
+        authors = {point.fence for point in self.committed}
+        return self.trusted | {award.provider for award in self.snapshot.awards if award.fence in authors}
+
+    def _since_resumed(self) -> list[Award]:
+        return [award for award in self.snapshot.awards if award.fence > self.job.resumed_fence]
+
+    def _unserved(self) -> int:
+        served = {award.lease_id: award.earned_s >= SERVED_S for award in self._since_resumed()}
+        return sum(served.get(lease.lease_id) is False for lease in self.snapshot.leases)
+
+    def _recovered(self) -> int:
+        left = [a for a in self._since_resumed() if a.started_at is not None and a.outcome in RECOVERED]
+        return len({award.provider if award.provider in self._proven() else "fresh" for award in left})
 
     @property
     def job(self) -> Job:
@@ -156,7 +176,7 @@ class World:
             case m.ApplyEvent():
                 self.set_job(state=machine.next_state(self.job.state, move.event), reason=move.reason)
             case m.BeginFrom():
-                self.set_job(resumed_fence=self.job.fence, recoveries=0, barren_recoveries=0)
+                self.set_job(resumed_fence=self.job.fence, recoveries=0)
                 for point in self.snapshot.checkpoints:
                     if point.seq == move.seq:
                         self.set_job(head_seq=point.seq, head_manifest=point.manifest)
@@ -266,12 +286,8 @@ class World:
     def _end(self, fence: int, outcome: str, recovery: bool) -> None:
         award = next(a for a in self.snapshot.awards if a.fence == fence)
         self.set_award(fence, ended_at=self.now, outcome=outcome)
-        progressed = self.job.head_seq > award.restore_seq
-        if progressed:
-            self.set_job(barren_recoveries=0)
         if recovery and award.started_at is not None:
-            barren = self.job.barren_recoveries + (not progressed)
-            self.set_job(recoveries=self.job.recoveries + 1, barren_recoveries=barren)
+            self.set_job(recoveries=self.job.recoveries + 1)
 
     def _issue(self, move: m.IssueCommand) -> None:
         if move.step not in self.steps:
@@ -432,6 +448,7 @@ class World:
         self.serial += 1
         point = Checkpoint(seq, award.fence, f"m{self.serial}", self.job.head_manifest, mode, final)
         kept = tuple(p for p in self.snapshot.checkpoints if p.seq != seq)
+        self.committed.append(point)
         self._set(checkpoints=(*kept, point)[-4:])
         self.set_job(head_seq=seq, head_manifest=point.manifest)
         self.set_award(award.fence, saved_s=award.earned_s)

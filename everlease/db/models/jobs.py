@@ -56,7 +56,6 @@ class JobRow(Base):
     last_seq: Mapped[int] = mapped_column(default=0)
     resumed_fence: Mapped[BigInt] = mapped_column(default=0)
     recoveries: Mapped[int] = mapped_column(default=0)
-    barren_recoveries: Mapped[int] = mapped_column(default=0)
     exit_code: Mapped[int | None]
     due_at: Mapped[Instant | None] = mapped_column(index=True)
     created_at: Mapped[CreatedAt]
@@ -159,7 +158,7 @@ class AwardRow(Base):
     epoch: Mapped[int]
     auction_id: Mapped[BigInt | None]
     node: Mapped[Address] = mapped_column(index=True)
-    provider: Mapped[Address]
+    provider: Mapped[Address] = mapped_column(index=True)
     bid: Mapped[Json]
     bid_signature: Mapped[LongText]
     rate_per_hour: Mapped[Units]

@@ -8,6 +8,8 @@ import pytest
 from nacl.public import PrivateKey, SealedBox
 
 from everlease.db import commands
+from everlease.domain.manifest import CID
+from everlease.store.cid import cid_of
 from tests.support.deployed import key
 from tests.support.gateway import (
     award,
@@ -17,6 +19,7 @@ from tests.support.gateway import (
     refused_command,
     start_payload,
     started,
+    starting,
     topics,
 )
 from tests.support.marketplace import SPEC, FakeNode, Service, make_award, mirror_lease
@@ -106,3 +109,38 @@ def test_a_later_award_gets_the_earlier_generations_and_one_of_its_own(
     sealed = base64.b64decode(outputs["keys"][str(first.generation)])
     assert SealedBox(reader).decrypt(sealed) == node.unseal(one.keys[first.generation])
     assert outputs["seq"] == 1
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_block_that_a_host_calls_damaged_is_looked_at(
+    service: Service, node: FakeNode, job_id: str, gone: bool
+) -> None:
+    """The store's own copy decides, and only blocks of the checkpoint that it was to restore count."""
+    node.connect()
+    first, _ = started(service, node, job_id)
+    commit = commit_fields(service, node, first)
+    node.send("commit_checkpoint", **commit)
+    assert node.expect("commit_answer").ok
+    (block,) = commit["block_cids"]
+    held, command = starting(service, node, job_id)
+    if gone:
+        service.parts.store._local.delete([CID(block)])
+    said = {"ok": False, "error": "a block is damaged", "result": {"damaged": block}}
+    node.send("command_result", result={"job_id": job_id, "fence": held.fence, "step": command.step, **said})
+    node.beat()
+    assert command_row(service, command.step).result == {"damaged" if gone else "called_damaged": block}
+
+
+def test_a_block_of_something_else_that_is_not_there_damages_no_checkpoint(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    first, _ = started(service, node, job_id)
+    node.send("commit_checkpoint", **commit_fields(service, node, first))
+    assert node.expect("commit_answer").ok
+    held, command = starting(service, node, job_id)
+    for named in (cid_of(b"never stored"), 7):
+        said = {"ok": False, "error": "no", "result": {"damaged": named}}
+        node.send("command_result", result={"job_id": job_id, "fence": held.fence, "step": command.step, **said})
+    node.beat()
+    assert command_row(service, command.step).result == {"called_damaged": cid_of(b"never stored")}

@@ -60,6 +60,7 @@ def test_an_order_becomes_a_job_once(tenant: httpx.Client, market: Market) -> No
         ({"max_silence": 5}, 422, "silence-out-of-bounds"),
         ({"max_silence": 301}, 422, "silence-out-of-bounds"),
         ({"deposit": 1}, 422, "deposit-too-small"),
+        ({"epoch_fee": DOLLAR}, 422, "fee-too-large"),
         ({"deposit": 1001 * DOLLAR}, 422, "deposit-above-balance"),
         ({"job_spec": "0x" + "00" * 32}, 422, "spec-mismatch"),
         ({"tenant": key(6).address}, 403, "not-the-tenant"),

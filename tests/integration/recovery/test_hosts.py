@@ -49,22 +49,8 @@ def test_a_stop_closes_the_lease_with_a_final_receipt_and_moves_the_job_at_once(
         assert ended is not None
         assert ended.outcome == "stopped"
     row = stage.job(job)
-    assert (row.recoveries, row.barren_recoveries) == (0, 0)
+    assert row.recoveries == 0
     assert stage.award(job).restore_manifest == head
-
-
-def test_progress_before_a_stop_ends_the_row_of_recoveries_without_any(stage: Stage) -> None:
-    stage.node(5)
-    stage.node(6)
-    job = stage.launch()
-    stage.run_on(job, 5)
-    stage.lose(job)
-    stage.run_on(job, 6)
-    assert stage.job(job).barren_recoveries == 1
-    assert goodbye(stage, job, head=stage.checkpoint(job))
-    stage.advance(job)
-    row = stage.job(job)
-    assert (row.state, row.recoveries, row.barren_recoveries) == ("AUCTIONING", 1, 0)
 
 
 def test_beyond_the_bound_a_stop_is_a_loss(stage: Stage) -> None:

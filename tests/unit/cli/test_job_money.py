@@ -82,6 +82,13 @@ def test_a_top_up_of_ones_own_job_is_paid() -> None:
     assert (paid, error) == ([f"1.00 more for job {mine.id}"], None)
 
 
+def test_a_top_up_of_a_parked_job_resumes_it_only_where_that_is_wished() -> None:
+    mine = signed(MINE, 1, state="PARKED")
+    market = Lying(mine, mine)
+    paid, posted, error = top_up(market, mine.id)
+    assert (paid, posted, error) == ([f"1.00 more for job {mine.id}"], [f"/v1/jobs/{mine.id}/resume"], None)
+
+
 @pytest.mark.parametrize("state", ["RUNNING", "HIBERNATED"])
 @pytest.mark.parametrize("by", ["id", "name", "digits"])
 def test_anothers_job_in_place_of_ones_own_gets_nothing(by: str, state: str) -> None:

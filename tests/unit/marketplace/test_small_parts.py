@@ -83,7 +83,10 @@ def test_every_wish_is_decided_in_every_state(wish: str) -> None:
     allowed = {state for state in JobState if wishes._makes_sense(state, wish)}
     assert allowed.isdisjoint({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
     assert (JobState.RUNNING in allowed) == (wish != "resume")
-    assert (JobState.HIBERNATED in allowed) == (wish in ("resume", "cancel"))
+    for state in (JobState.HIBERNATED, JobState.PARKED):
+        assert (state in allowed) == (wish in ("resume", "cancel"))
+    assert (JobState.WAITING_CAPACITY in allowed) == (wish in ("resume", "hibernate", "cancel"))
+    assert (JobState.EXHAUSTED in allowed) == (wish == "cancel")
 
 
 def test_a_spec_on_the_wire_has_the_hash_of_the_domain() -> None:

@@ -363,7 +363,7 @@ def test_a_late_start_waits_out_the_fencing_time_and_says_nothing_about_the_chec
 
 def test_nodes_that_are_late_do_not_end_the_job() -> None:
     world = awarded()
-    for _ in range(POLICY.max_refused_starts + 2):
+    for _ in range(6):
         world.now += POLICY.prepare_timeout_s
         world.expire()
         world.settle()

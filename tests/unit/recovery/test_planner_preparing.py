@@ -11,20 +11,6 @@ from tests.unit.recovery.test_planner_running import A, B, recover, running
 AWAY = "the store does not answer"
 
 
-def test_a_job_that_no_node_can_start_fails_with_the_last_reason() -> None:
-    world = World(policy=replace(POLICY, max_refused_starts=2))
-    for node in (A, B):
-        world.settle()
-        world.offer(node)
-        world.now += 2
-        world.settle()
-        world.answer("prepare", ok=False, error="the image is broken")
-        world.mine(ok=False)
-        world.settle()
-    assert world.job.state == "FAILED"
-    assert "the image is broken" in world.job.reason
-
-
 def prepare_fails(world: World, *nodes: str, seconds: int = 3600, error: str = AWAY, retryable: bool = False) -> None:
     """Time in which these nodes alone bid, and answer each preparation so."""
     for _ in range(seconds):
@@ -55,8 +41,9 @@ def test_a_store_that_is_away_for_an_hour_costs_a_job_time_alone(nodes: tuple[st
     assert (world.job.state, world.snapshot.awards[-1].restore_seq) == ("RUNNING", 1)
 
 
-def test_one_provider_does_not_end_a_job_however_many_of_its_hosts_call_it_impossible() -> None:
-    world = World(providers=dict.fromkeys(NODES[:4], "one provider"))
+@pytest.mark.parametrize("owners", [dict.fromkeys(NODES[:4], "one provider"), {}])
+def test_no_number_of_hosts_that_call_it_impossible_ends_a_job(owners: dict[str, str]) -> None:
+    world = World(providers=owners)
     prepare_fails(world, *NODES[:4], error="the image is broken")
     assert world.job.state == "WAITING_CAPACITY"
     assert opened(world) <= 4 * 9
@@ -66,7 +53,7 @@ def test_one_provider_does_not_end_a_job_however_many_of_its_hosts_call_it_impos
 
 
 def test_a_first_start_that_fails_for_now_is_no_failure_for_good_either() -> None:
-    world = World(policy=replace(POLICY, max_refused_starts=1))
+    world = World()
     world.settle()
     world.offer(A)
     world.now += 2

@@ -93,6 +93,18 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.settle()
 
     @rule()
+    def a_dump_fails(self) -> None:
+        if self.world.snapshot.award is not None:
+            self.world.set_award(self.world.job.fence, undumpable="it uses io_uring")
+        self.world.settle()
+
+    @rule()
+    def outputs_are_not_stored(self) -> None:
+        if self.world.snapshot.award is not None:
+            self.world.set_award(self.world.job.fence, final_commit_failed="the store said no")
+        self.world.settle()
+
+    @rule()
     def node_is_lost(self) -> None:
         self.world.lose()
         self.world.settle()
@@ -152,7 +164,19 @@ class AnyWorld(RuleBasedStateMachine):
                     assert at >= fenced_at(old.last_beat_at, self.world.policy.liveness) or _stopped(self.world, old)
 
     @invariant()
+    def an_end_rests_on_outputs_or_on_two_providers(self) -> None:
+        job, snapshot = self.world.job, self.world.snapshot
+        if job.state == "SUCCEEDED":
+            assert snapshot.head is not None
+            assert snapshot.head.final
+        if job.state == "FAILED" and snapshot.escrow is not None and self.world.now < snapshot.escrow.deadline:
+            told = {award.provider for award in snapshot.awards if award.outcome in ("moved", "undumpable")}
+            assert len(told) > 1
+
+    @invariant()
     def an_ended_job_leaves_no_award(self) -> None:
+        if self.world.job.state == "PARKED":
+            assert self.world.snapshot.award is None
         if self.world.job.state in ENDED:
             assert self.world.snapshot.award is None
             assert self.world.job.due_at is None or self.world.snapshot.leases

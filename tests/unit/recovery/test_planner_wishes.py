@@ -159,10 +159,10 @@ def test_an_ended_job_takes_no_other_wish(wish: str) -> None:
 def test_what_failed_before_a_resume_keeps_nobody_out_and_ends_nothing() -> None:
     world = running()
     world.commit()
-    world.set_job(barren_recoveries=3)
+    world.set_job(recoveries=3)
     world.set_award(world.job.fence, outcome="moved", ended_at=world.now)
     world.set_job(state="FAILED", wish="resume")
     world.settle()
-    assert world.job.state == "AUCTIONING", "three recoveries without progress are forgotten"
+    assert world.job.state == "AUCTIONING", "three recoveries are forgotten"
     assert A not in world.snapshot.auctions[-1].excluded
-    assert (world.job.recoveries, world.job.barren_recoveries) == (0, 0)
+    assert world.job.recoveries == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from everlease.cli.job import paid_for
-from everlease.domain.jobspec import canonical
+from everlease.domain.jobspec import canonical, spec_hash
 from everlease.wire.jobfile import InvalidJobFile, load_job_file, parse_duration, parse_size
 from everlease.wire.spec import SpecModel
 
@@ -40,9 +40,19 @@ def test_the_example_of_the_design_is_read(tmp_path: Path) -> None:
     assert (spec.checkpoint.max_lost_work_s, spec.checkpoint.min_interval_s) == (300, 10)
 
 
+def test_what_becomes_of_a_failing_job_is_part_of_what_the_tenant_signs(tmp_path: Path) -> None:
+    specs = []
+    for recovery in ("{max_recoveries: 10}", "{max_recoveries: 10, on_failure: park}"):
+        job = load_job_file(written(tmp_path, GOOD.replace("{max_recoveries: 10}", recovery)))
+        specs.append(job.spec("sha256:" + "ab" * 32, "0").to_domain())
+    assert [spec.on_failure.value for spec in specs] == ["fail", "park"]
+    assert spec_hash(specs[0]) != spec_hash(specs[1])
+
+
 @pytest.mark.parametrize(
     ("before", "after", "field"),
     [
+        ("recovery: {max_recoveries: 10}", "recovery: {on_failure: give_up}", "recovery.on_failure"),
         ("name: train-mlp", "name: Train_MLP", "name"),
         ("memory: 2GiB", "memory: lots", "resources.memory"),
         ("cpus: 0.5", "cpus: many", "resources.cpus"),

@@ -1,0 +1,73 @@
+"""Whether a job is at fault itself: what several providers' hosts say of it, none of whom ends it alone."""
+
+from everlease.domain.job import JobEvent
+from everlease.domain.jobspec import OnFailure
+from everlease.domain.snapshot import Award, Snapshot
+from recovery.planner.draft import Draft
+from recovery.planner.history import since_resumed
+
+MOVED = "moved"
+"""The outcome of an award under which the program failed as often as it was to be started again."""
+UNDUMPABLE = "undumpable"
+"""The outcome of an award whose host could not checkpoint a job that insists on that."""
+WITNESSES = 2
+"""Providers that must tell the same of a job from the same checkpoint before it counts as its own fault."""
+
+
+def judged(draft: Draft) -> bool:
+    """End or park a job that is at fault itself, or was recovered as often as its order allows. True where it was."""
+    snapshot, policy = draft.snapshot, draft.policy
+    allowed = snapshot.job.spec.max_recoveries
+    failure = _failure(snapshot)
+    failing = _failing_at_head(snapshot)
+    if failure and snapshot.job.spec.on_failure is OnFailure.FAIL:
+        draft.give_up(failure)
+    elif failure:
+        draft.event(JobEvent.PARKED, failure)
+    elif len(failing) >= policy.max_failing_providers:
+        draft.event(JobEvent.PARKED, f"it failed at {len(failing)} providers from the same checkpoint, in several ways")
+    elif snapshot.recovered > allowed:
+        draft.event(JobEvent.PARKED, f"{snapshot.recovered} providers lost the job, its order allows {allowed}")
+    else:
+        return False
+    return True
+
+
+def undumpable_everywhere(snapshot: Snapshot) -> bool:
+    """Whether hosts of several providers said that the job can't be checkpointed."""
+    told = {a.provider for a in since_resumed(snapshot) if a.undumpable and a.started_at is not None}
+    return len(told) >= WITNESSES
+
+
+def _failure(snapshot: Snapshot) -> str:
+    """How the job failed in the same way at several providers from the same checkpoint; empty where it did not."""
+    seen: dict[tuple[str, str | None], set[str]] = {}
+    for award in since_resumed(snapshot):
+        how = _how_it_failed(award)
+        if how:
+            providers = seen.setdefault((how, award.restore_manifest), set())
+            providers.add(award.provider)
+            if len(providers) >= WITNESSES:
+                return f"the job {how} at {len(providers)} providers{_from(award)}{_detail(award)}"
+    return ""
+
+
+def _failing_at_head(snapshot: Snapshot) -> set[str]:
+    head = snapshot.job.head_manifest
+    return {a.provider for a in since_resumed(snapshot) if a.restore_manifest == head and _how_it_failed(a)}
+
+
+def _how_it_failed(award: Award) -> str:
+    if award.outcome == UNDUMPABLE:
+        return "can't be checkpointed"
+    if award.outcome == MOVED and award.exit_code:
+        return f"ended with exit code {award.exit_code}"
+    return ""
+
+
+def _from(award: Award) -> str:
+    return "" if award.restore_manifest is None else f", from checkpoint {award.restore_seq}"
+
+
+def _detail(award: Award) -> str:
+    return f": {award.undumpable[:300]}" if award.outcome == UNDUMPABLE else ""
