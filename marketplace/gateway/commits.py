@@ -119,7 +119,7 @@ def _check_place(parts: Parts, tx: Tx, job: JobRow, message: CommitCheckpoint) -
         )
     spec = jobspec.from_dict(job.spec)
     if not message.final:
-        _check_mode(award, spec, message.mode)
+        _check_mode(tx, job, award, spec, message.mode)
     _check_pace(tx, job, spec, message)
     if message.generation != award.generation:
         raise CommitRefused(f"generation {message.generation} is not this award's")
@@ -141,11 +141,13 @@ def _began(tx: Tx, award: AwardRow) -> bool:
     return award.started_at is not None or (told is not None and bool(told.ok))
 
 
-def _check_mode(award: AwardRow, spec: JobSpec, mode: str) -> None:
+def _check_mode(tx: Tx, job: JobRow, award: AwardRow, spec: JobSpec, mode: str) -> None:
     """A checkpoint is of its award's mode. One of files is taken from a host that told that it can't dump the
-    processes, where the order allows that.
+    processes, where the order allows that and no checkpoint of processes would give way to it.
     """
+    head = checkpoints.by_manifest(tx, job.head_manifest) if job.head_manifest else None
     fallen = bool(award.facts.get("undumpable")) and spec.checkpoint.fall_back_to_files
+    fallen = fallen and (head is None or head.mode == "files")
     if mode != award.mode and not (mode == "files" and fallen):
         raise CommitRefused(f"the checkpoint is of mode {mode}, the award is for {award.mode}")
 

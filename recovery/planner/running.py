@@ -123,9 +123,12 @@ def _succeed(draft: Draft, award: Award) -> None:
 
 
 def _undumpable(draft: Draft, award: Award) -> bool:
-    """Its host can't checkpoint a job that insists on that: another is tried. One that may fall back to files stays."""
-    policy = draft.snapshot.job.spec.checkpoint
-    allowed = policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or policy.fall_back_to_files
+    """Its host can't checkpoint a job that insists on that, or that others did checkpoint: another is tried. A job that
+    may fall back to files stays where no process would be given up for them.
+    """
+    policy, head = draft.snapshot.job.spec.checkpoint, draft.snapshot.head
+    falls_back = policy.fall_back_to_files and (head is None or head.mode == "files")
+    allowed = policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or falls_back
     if not award.undumpable or award.mode == "files" or allowed:
         return False
     draft.end(award, UNDUMPABLE, recovery=True)

@@ -43,7 +43,7 @@ def _failure(snapshot: Snapshot) -> str:
     """How the job failed in the same way at several providers from the same checkpoint; empty where it did not."""
     seen: dict[tuple[str, str | None], set[str]] = {}
     for award in since_resumed(snapshot):
-        how = _how_it_failed(award)
+        how = _how_it_failed(snapshot, award)
         if how:
             providers = seen.setdefault((how, award.restore_manifest), set())
             providers.add(award.provider)
@@ -54,11 +54,12 @@ def _failure(snapshot: Snapshot) -> str:
 
 def _failing_at_head(snapshot: Snapshot) -> set[str]:
     head = snapshot.job.head_manifest
-    return {a.provider for a in since_resumed(snapshot) if a.restore_manifest == head and _how_it_failed(a)}
+    return {a.provider for a in since_resumed(snapshot) if a.restore_manifest == head and _how_it_failed(snapshot, a)}
 
 
-def _how_it_failed(award: Award) -> str:
-    if award.outcome == UNDUMPABLE:
+def _how_it_failed(snapshot: Snapshot, award: Award) -> str:
+    """Empty where it did not. A job that may fall back to files does that instead of failing for want of a dump."""
+    if award.outcome == UNDUMPABLE and not snapshot.job.spec.checkpoint.fall_back_to_files:
         return "can't be checkpointed"
     if award.outcome == MOVED and award.exit_code:
         return f"ended with exit code {award.exit_code}"

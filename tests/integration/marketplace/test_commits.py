@@ -215,3 +215,19 @@ def test_outputs_are_committed_a_few_times_at_most(service: Service, node: FakeN
     assert [commit(service, node, held, number, final=True) for number in range(8)] == [""] * 8
     assert "8 final checkpoints" in commit(service, node, held, 8, final=True)
     assert commit(service, node, held, 9) == ""
+
+
+def test_files_do_not_take_the_place_of_processes_on_one_hosts_word(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    node.send("commit_checkpoint", **commit_fields(service, node, held))
+    assert node.expect("commit_answer").ok
+    with service.db.transaction() as tx:
+        job = tx.get_one(JobRow, job_id)
+        job.spec = {**job.spec, "checkpoint": {**job.spec["checkpoint"], "fall_back_to_files": True}}
+        awards.note(tx, job_id, held.fence, {}, {"undumpable": "inotify"})
+    node.send("commit_checkpoint", **commit_fields(service, node, held, b"second", mode="files"))
+    answer = node.expect("commit_answer")
+    assert (answer.ok, "of mode files" in answer.error) == (False, True)

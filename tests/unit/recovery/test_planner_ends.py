@@ -268,6 +268,19 @@ def test_a_job_that_may_fall_back_is_tried_in_process_mode_until_a_second_provid
     assert modes == ["process", "process", "files"]
 
 
+def test_no_files_take_the_place_of_processes_that_others_could_dump_on_one_providers_word() -> None:
+    world = running(of_order(spec(fall_back=True)))
+    world.lose()
+    for node in (B, C):
+        recover(world, node)
+        assert (world.snapshot.awards[-1].mode, world.snapshot.awards[-1].restore_seq) == ("process", 1)
+        cannot_dump(world)
+        world.settle()
+        assert (world.job.state, world.snapshot.awards[-1].outcome) == ("AUCTIONING", "undumpable")
+    recover(world, HONEST)
+    assert (world.job.state, world.snapshot.awards[-1].mode) == ("RUNNING", "files"), "two providers can't"
+
+
 # --- fresh providers ---
 
 
