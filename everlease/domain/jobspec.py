@@ -71,10 +71,10 @@ class JobSpec:
     resources: Resources
     checkpoint: CheckpointPolicy
     max_recoveries: int
-    on_failure: OnFailure = OnFailure.FAIL
     env: dict[str, str] = field(default_factory=dict)
     workdir: str = ""
     user: str = ""
+    on_failure: OnFailure = OnFailure.FAIL
 
 
 def largest_checkpoint(resources: Resources) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from everlease.domain import jobspec
 from everlease.domain.compat import HostTraits, host_traits, mismatch, needs_of, release, traits_from, why_not
-from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
+from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, OnFailure, Resources
 
 HOST = HostTraits("GenuineIntel", frozenset({"avx", "avx2"}), 2696, "6.1.0-18", "4.2", "1.1.5", "v2", True)
 
@@ -107,6 +107,7 @@ specs = st.builds(
     ),
     max_recoveries=st.integers(0, 99),
     env=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+    on_failure=st.sampled_from(OnFailure),
 )
 
 
