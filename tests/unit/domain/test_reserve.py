@@ -47,7 +47,7 @@ reserves = st.builds(
     st.integers(0, 1_500_000),
     st.integers(0, 1_000_000),
     st.floats(0, 5),
-    st.floats(0, 60),
+    st.just(0.0) | st.floats(0.01, 60),
     st.dictionaries(st.sampled_from(PROVIDERS), st.integers(0, 1_500_000)),
 )
 offers = st.builds(
