@@ -54,7 +54,10 @@ def answer(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the suspended leases of the key's nodes, or of the key's own node, with their deadlines; --send answers."""
+    """Show suspended leases, by when each is to be answered and what that costs; with --send, answer them.
+
+    With the provider's key those of all its nodes, with a node's key its own.
+    """
     wallet = of(ctx).wallet
     found = [it for it in suspended(wallet, data_dir, from_block) if it.lease_id.startswith(lease.lower() or "0x")]
     if lease and not found:

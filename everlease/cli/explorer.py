@@ -8,7 +8,7 @@ from everlease.cli.context import of
 from everlease.cli.options import Json, Limit
 from everlease.cli.output import console, emit_json, facts, money, plain, short, table
 
-app = typer.Typer(no_args_is_help=True, help="Leases, events, providers and slashes as the chain has them.")
+app = typer.Typer(no_args_is_help=True, help="Leases, events, providers and slashes as the chain has them; prices.")
 Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a page: the value of its 'next'.")]
 
 

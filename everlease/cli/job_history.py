@@ -34,8 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def checkpoints(ctx: typer.Context, job: JobId, limit: Limit = 50, as_json: Json = False) -> None:
-    """The checkpoints that are kept, newest first: 'job resume --from' goes on from any that is neither final nor
-    damaged.
+    """The checkpoints that are kept, newest first.
+
+    'job resume --from' goes on from any that is neither final nor damaged.
     """
     context = of(ctx)
     found = find_job(context, job)
@@ -74,10 +75,11 @@ def resume(
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Go on, memory and all, on whichever host wins: a job that hibernates, has no money left, or has ended.
+    """Let a job go on that waits, hibernates, is parked, has no money left, or has succeeded or failed.
 
-    From its head, or any checkpoint that is kept. What its order or escrow lacks for that is extended and paid in one
-    go, and nothing is paid where the marketplace refuses.
+    From its last checkpoint, or with --from another that is kept, on whichever host wins.
+
+    With --top-up, --lifetime and --max-leases its order gets what it lacks. Nothing is paid where that is refused.
     """
     context = of(ctx)
     found = find_job(context, job)
@@ -130,7 +132,7 @@ def outputs(
     seq: From = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch the files of the job's last checkpoint, or of another, decrypted with keys sealed to this call."""
+    """Download the files of the job's last checkpoint, or with --from of another that is kept."""
     context = of(ctx)
     found = find_job(context, job)
     fetched = fetch_outputs(context.market, found.id, to, seq)
