@@ -78,7 +78,7 @@ class Market:
 
     def order(self, nonce: int = 1, **changes: int) -> Order:
         """An order of the tenant, valid for a day."""
-        values = {"max_rate_per_hour": DOLLAR, "deposit": 5 * DOLLAR, "min_collateral": DOLLAR, "max_silence": 5}
+        values = {"max_rate_per_hour": DOLLAR, "deposit": 5 * DOLLAR, "min_collateral": DOLLAR, "max_silence": 6}
         values |= {"max_epochs": 20, "epoch_fee": 1000, "deadline": self.now() + 86_400, "nonce": nonce} | changes
         return Order(tenant=self.tenant.address, watcher=self.watcher.address, job_spec="0x" + "5b" * 32, **values)
 

@@ -60,7 +60,7 @@ def start_payload(held: AwardRow) -> dict[str, Any]:
         "mode": held.mode,
         "generation": held.generation,
         "not_before": 0.0,
-        "max_silence": 5.0,
+        "max_silence": 6.0,
         "mtbf_s": 86_400.0,
     }
 

@@ -178,7 +178,7 @@ class Launch:
             "keys": {number: self.gateway.sealed(agent.address, self.id, number) for number in generations},
             "dedup_secret": self.gateway.sealed(agent.address, self.id, 0),
             "store_token": self.gateway.token(self.id),
-            "max_silence": 5.0,
+            "max_silence": 6.0,
             "mtbf_s": 3600.0,
         }
         return Start(**{**fields, **changes})

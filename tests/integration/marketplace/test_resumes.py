@@ -41,7 +41,7 @@ def wish(service: Service, job: str) -> tuple[str | None, Any]:
 
 
 def test_an_ended_job_is_asked_to_resume_once(service: Service, tenant: httpx.Client, over: str) -> None:
-    copies = [resume(tenant, over, 1, **{"Idempotency-Key": "again"}) for _ in range(2)]
+    copies = [resume(tenant, over, 1, **{"Idempotency-Key": "resume-again"}) for _ in range(2)]
     assert [answer.status_code for answer in copies] == [202, 202]
     assert resume(tenant, over, 1).status_code == 202
     assert wish(service, over) == ("resume", 1)
@@ -88,7 +88,7 @@ def test_after_a_cancel_on_chain_there_is_only_the_download(service: Service, te
     with service.db.transaction() as tx:
         tx.get_one(EscrowRow, over).cancelled = True
     answer = resume(tenant, over, 1)
-    assert (answer.status_code, answer.json()["type"].rsplit("/", 1)[-1]) == (409, "cancelled-on-chain")
+    assert (answer.status_code, answer.json()["type"].rsplit(":", 1)[-1]) == (409, "cancelled-on-chain")
     fetched = tenant.get(
         f"/v1/jobs/{over}/outputs", params={"public_key": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=", "seq": 1}
     )
