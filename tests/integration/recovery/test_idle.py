@@ -39,6 +39,7 @@ def test_heartbeats_in_a_row_are_counted_from_the_first_and_service_or_our_absen
     stage: Stage, job: str
 ) -> None:
     assert stage.award(job).idle_since is None
+    back(stage, job, 300, "started_at")
     stage.beat(job, 2, 0.05, serving=False)
     first = stage.award(job).idle_since
     assert first is not None
