@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import platformdirs
 import typer
-from rich.markup import escape
 
 from everlease.chain._generated.events import FeesSwept, StakeWithdrawn, Withdrawn
 from everlease.chain.base import TxReceipt
@@ -178,7 +177,7 @@ class Context:
 
 
 def _note(text: str) -> None:
-    errors.print(f"[dim]{escape(text)}[/dim]")
+    errors.print(text, style="dim")
 
 
 def of(ctx: typer.Context) -> Context:

@@ -35,7 +35,7 @@ def _page(
     )
     table([name.upper() for name in columns], rows, empty="Nothing yet.")
     if answer.get("next"):
-        console.print(f"[dim]more: --cursor {answer['next']}[/dim]", soft_wrap=True)
+        console.print(f"more: --cursor {answer['next']}", style="dim", soft_wrap=True)
 
 
 def _cell(value: Any, in_dollars: bool) -> str:
@@ -122,4 +122,4 @@ def address(
 
 def _document(ctx: typer.Context, path: str, as_json: bool) -> None:
     answer = of(ctx).explorer(path)
-    emit_json(answer) if as_json else console.print_json(data=plain(answer))
+    emit_json(answer) if as_json else console.print_json(data=plain(answer), ensure_ascii=True)

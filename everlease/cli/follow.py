@@ -6,7 +6,7 @@ from typing import Any
 
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.market import Market
-from everlease.cli.output import console, emit_json_line
+from everlease.cli.output import console, emit_json_line, printable_line, printable_log, styled
 from everlease.domain.job import ENDED, JobState
 from everlease.wire.http import EventList, EventOut, JobOut, LogList, LogOut
 
@@ -59,7 +59,8 @@ def _show_event(event: EventOut, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         emit_json_line(event)
     elif not quiet:
-        console.print(f"[dim]{clock(event.at)}[/dim]  {event.kind:<24} {describe(event.data)}", soft_wrap=True)
+        told = styled((clock(event.at), "dim"), f"  {printable_line(event.kind):<24} ", *describe(event.data))
+        console.print(told, soft_wrap=True)
 
 
 def clock(unix: float) -> str:
@@ -67,18 +68,20 @@ def clock(unix: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(unix))
 
 
-def describe(data: dict[str, Any]) -> str:
-    """An event's data for people: a state change as an arrow, the rest as pairs."""
+def describe(data: dict[str, Any]) -> list[str | tuple[str, str]]:
+    """An event's data for people: a state change as an arrow, the rest as pairs. Parts of ``styled``."""
     shown = dict(data)
-    parts = []
+    change: list[str | tuple[str, str]] = []
     if "from" in shown and "to" in shown:
-        parts.append(f"{shown.pop('from')} → [bold]{shown.pop('to')}[/bold]")
+        before, after = printable_line(str(shown.pop("from"))), printable_line(str(shown.pop("to")))
+        change = [f"{before} → ", (after, "bold"), " "]
+    parts = []
     for key, value in shown.items():
         if value in (None, "", [], {}):
             continue
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
         parts.append(f"{key}={text if len(text) <= 60 else text[:57] + '…'}")
-    return " ".join(parts)
+    return [*change, printable_line(" ".join(parts))]
 
 
 def print_logs(market: Market, job_id: str, *, as_json: bool, after: int = 0) -> int:
@@ -115,5 +118,5 @@ def _show_log(piece: LogOut, *, as_json: bool) -> None:
         emit_json_line(piece)
         return
     out = sys.stderr if piece.stream == "stderr" else sys.stdout
-    out.write(piece.text)
+    out.write(printable_log(piece.text) if out.isatty() else piece.text)
     out.flush()

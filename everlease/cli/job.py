@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from everlease.cli import job_history, job_money
 from everlease.cli.context import Context, of
@@ -14,7 +13,18 @@ from everlease.cli.images import LocalImages
 from everlease.cli.launch import Options
 from everlease.cli.launch import launch as launch_job
 from everlease.cli.options import JobId, Json, Limit, Reason
-from everlease.cli.output import ago, console, emit_json, errors, facts, money, short, size, table
+from everlease.cli.output import (
+    ago,
+    console,
+    emit_json,
+    errors,
+    facts,
+    money,
+    short,
+    size,
+    styled,
+    table,
+)
 from everlease.cli.selection import find_job
 from everlease.wire.http import CheckpointList, JobList, JobOut, LeaseList, WishRequest
 from everlease.wire.jobfile import load_job_file
@@ -47,7 +57,7 @@ def launch(
     out = errors if as_json else console
 
     def posted(found: JobOut) -> None:
-        out.print(f"job [bold]{found.name}[/bold] {found.id}", soft_wrap=True)
+        out.print(styled("job ", (found.name, "bold"), f" {found.id}"), soft_wrap=True)
 
     try:
         launched = launch_job(
@@ -55,7 +65,7 @@ def launch(
             context.wallet,
             images,
             job,
-            lambda text: errors.print(f"[dim]{escape(text)}[/dim]", soft_wrap=True),
+            lambda text: errors.print(text, style="dim", soft_wrap=True),
             Options(file, new, queue, posted),
         )
     finally:
@@ -90,7 +100,7 @@ def list_jobs(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> N
             short(job.node),
             job.last_checkpoint_seq,
             ago(job.created_at),
-            escape(job.reason[:80]),
+            job.reason[:80],
         )
         for job in jobs.items
     ]

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from everlease.cli import payments
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.job_money import MAX_LEASES, deadline_in
 from everlease.cli.options import JobId, Json, Limit, Reason
-from everlease.cli.output import ago, console, done, emit_json, minute, money, short, size, table
+from everlease.cli.output import ago, clock, console, done, emit_json, money, short, size, table
 from everlease.cli.outputs import fetch_outputs
 from everlease.cli.selection import find_job
 from everlease.domain.job import JobState
@@ -54,11 +53,11 @@ def checkpoints(ctx: typer.Context, job: JobId, limit: Limit = 50, as_json: Json
 
 def _remarks(it: CheckpointOut) -> str:
     words = [word for word, holds in (("head", it.head), ("final", it.final), ("superseded", it.superseded)) if holds]
-    return ", ".join([*words, *([escape(f"damaged: {it.damaged}")] if it.damaged else [])])
+    return ", ".join([*words, *([f"damaged: {it.damaged}"] if it.damaged else [])])
 
 
 def _until(it: CheckpointOut) -> str:
-    return "-" if it.kept_until is None else minute(it.kept_until)
+    return "-" if it.kept_until is None else clock(it.kept_until)
 
 
 def resume(

@@ -12,7 +12,7 @@ from everlease.cli.context import of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.launches import Launches
 from everlease.cli.options import JobId, Json
-from everlease.cli.output import done, emit_json, facts, minute, money, short
+from everlease.cli.output import clock, done, emit_json, facts, money, short
 from everlease.cli.selection import find_job
 from everlease.domain.job import ENDED, JobState
 from everlease.domain.money import to_units
@@ -143,7 +143,7 @@ def extend(
     found = find_job(context, job)
     order = payments.own_order(context.wallet, found)
     limits, tx = payments.extend(context.wallet, order, deadline, max_leases, rate)
-    until = minute(limits.deadline)
+    until = clock(limits.deadline)
     done(
         as_json,
         {

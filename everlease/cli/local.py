@@ -7,7 +7,7 @@ import typer
 
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
-from everlease.cli.output import console, emit_json, errors, table
+from everlease.cli.output import console, emit_json, errors, styled, table
 from everlease.stack.plan import StackPlan
 
 if TYPE_CHECKING:
@@ -33,13 +33,17 @@ def up(
 ) -> None:
     """Start a market on this machine: chain, database, broker, services, and as many hosts as asked."""
     stack = _stack(home)
-    note = (lambda text: errors.print(f"[dim]{text}[/dim]")) if not as_json else (lambda text: None)
+    note = (lambda text: errors.print(text, style="dim")) if not as_json else (lambda text: None)
     state = stack.up(StackPlan(nodes=nodes), note)
     if as_json:
         emit_json(state.document())
         return
     console.print(
-        f"The market is up at [bold]{state.market_url}[/bold]; your wallet is in {home / 'keys' / 'tenant.json'}."
+        styled(
+            "The market is up at ",
+            (state.market_url, "bold"),
+            f"; your wallet is in {home / 'keys' / 'tenant.json'}.",
+        )
     )
     console.print("Next: everlease job launch job.yaml --wait        Stop it: everlease down")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from everlease import __version__
@@ -14,7 +13,7 @@ from everlease.cli import explorer, job, local, provider, store
 from everlease.cli.config import load
 from everlease.cli.context import Context
 from everlease.cli.errors import CliError, ExitCode, explain
-from everlease.cli.output import errors
+from everlease.cli.output import errors, styled
 
 
 class _Root(TyperGroup):
@@ -98,10 +97,10 @@ def main() -> None:
     except Exception as error:
         known = explain(error)
         if known is None or os.environ.get("EVERLEASE_TRACEBACK"):
-            errors.print(f"[red]unexpected error[/red]: {type(error).__name__}: {error}")
+            errors.print(styled(("unexpected error", "red"), f": {type(error).__name__}: {error}"))
             raise
-        begins = "" if known.code is ExitCode.INTERRUPTED else "[red]error[/red]: "
-        errors.print(f"{begins}{escape(str(known))}", soft_wrap=True)
+        begins = "" if known.code is ExitCode.INTERRUPTED else "error"
+        errors.print(styled((begins, "red"), f"{': ' if begins else ''}{known}"), soft_wrap=True)
         sys.exit(known.code)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 

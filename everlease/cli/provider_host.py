@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from everlease.chain.deployment import Deployment
 from everlease.cli.config import Config
 from everlease.cli.context import of
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.options import Json
-from everlease.cli.output import console, emit_json
+from everlease.cli.output import console, emit_json, styled
 from everlease.wire.http import MarketOut
 from provider_agent.installation import stop as ending
 
@@ -37,7 +36,7 @@ class _Telling:
     def __call__(self, line: str) -> None:
         self.lines.append(line)
         if not self.quiet:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -125,12 +124,12 @@ def doctor(
     folder, socket = _places(known, data_dir, docker_socket)
     told = Path(known["CRIU"]) if "CRIU" in known else None
     findings = []
-    marks = {"ok": "[green]ok[/green]  ", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red] "}
+    marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("bad ", "red")}
     root, installed = known.get("SLICE", cgroups.ROOT), known.get("DATA_DIR") == str(folder)
     for finding in surgery.examine(folder, socket, criu or told or bundled(), root=root, installed=installed):
         findings.append(finding)
         if not as_json:
-            console.print(f"{marks[finding.state]} {escape(finding.sentence)}", soft_wrap=True)
+            console.print(styled(marks[finding.state], f" {finding.sentence}"), soft_wrap=True)
     if as_json:
         emit_json({"findings": [asdict(finding) for finding in findings]})
     bad = [finding.sentence for finding in findings if finding.state == "bad"]

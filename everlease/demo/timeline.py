@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 COLOURS = {"step": "bold cyan", "incident": "bold red", "good": "green", "money": "yellow", "job": "default"}
 
@@ -24,9 +25,8 @@ class Timeline:
         self.entries.append({"at": moment, "kind": kind, "text": text})
         if not self.quiet:
             colour = COLOURS.get(kind, "default")
-            self.console.print(
-                f"[dim]{moment - self.began:7.1f} s[/dim]  [{colour}]{text}[/{colour}]", soft_wrap=True, markup=True
-            )
+            line = Text.assemble((f"{moment - self.began:7.1f} s", "dim"), "  ", (text, colour))
+            self.console.print(line, soft_wrap=True)
         return moment
 
 
