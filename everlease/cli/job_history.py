@@ -9,13 +9,13 @@ import typer
 from everlease.cli import payments
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
-from everlease.cli.job_money import MAX_LEASES, deadline_in
+from everlease.cli.job_money import MAX_LEASES, deadline_in, dollars
 from everlease.cli.options import JobId, Json, Limit, Reason
 from everlease.cli.output import ago, clock, console, done, emit_json, money, short, size, table
 from everlease.cli.outputs import fetch_outputs
 from everlease.cli.selection import find_job
-from everlease.domain.job import JobState
-from everlease.domain.money import pay_for, to_units
+from everlease.domain.job import RESUMABLE, JobState
+from everlease.domain.money import pay_for
 from everlease.wire.http import CheckpointList, CheckpointOut, JobOut, WishRequest
 
 From = Annotated[
@@ -82,11 +82,10 @@ def resume(
     """
     context = of(ctx)
     found = find_job(context, job)
-    units = 0 if top_up is None else to_units(top_up)
+    _check_state(found)
+    units = 0 if top_up is None else dollars(top_up)
     deadline = None if lifetime is None else deadline_in(lifetime)
-    pays = units > 0 or deadline is not None or max_leases is not None
-    if pays or JobState(found.state) is not JobState.HIBERNATED:
-        _check_terms(context, found, units, deadline, max_leases)
+    _check_terms(context, found, units, deadline, max_leases)
     wish = WishRequest(reason=reason, checkpoint_seq=seq)
     answer = context.market.post(f"/v1/jobs/{found.id}/resume", JobOut, wish, spends=True)
     if deadline is not None or max_leases is not None:
@@ -100,21 +99,35 @@ def resume(
     console.print(f"{told}: 'everlease job events {answer.id} -f' follows it", soft_wrap=True)
 
 
+def _check_state(job: JobOut) -> None:
+    """Raise CliError for a job that no terms let go on."""
+    state = JobState(job.state)
+    if state in RESUMABLE:
+        return
+    told = f"is {state}, and only a job that is {', '.join(sorted(RESUMABLE))} can be resumed"
+    if state in (JobState.CANCELLED, JobState.CANCELLING):
+        told = f"is {state} and stays so: 'job outputs' downloads what is kept of it"
+    elif state is JobState.PENDING:
+        told = f"was not started yet: 'everlease job fund {job.id}' pays its deposit, and it starts by itself"
+    raise CliError(ExitCode.REFUSED, f"{job.name} {told}")
+
+
 def _check_terms(context: Context, job: JobOut, units: int, deadline: int | None, max_leases: int | None) -> None:
     """Whether another lease could be opened with what is asked for, as the chain has it. Raises CliError."""
     wallet = context.wallet
     order = payments.own_order(wallet, job)
-    known, limits, terms = wallet.views.job(job.id), wallet.views.limits(order), wallet.deployment.terms
+    known, terms = wallet.views.job(job.id), wallet.deployment.terms
     if known.cancelled:
         told = "was cancelled on chain, so nothing can run for it again: 'job outputs' downloads its checkpoints"
         raise CliError(ExitCode.REFUSED, f"{job.name} {told}")
     if not known.funded:
         raise CliError(ExitCode.REFUSED, f"the deposit of {job.name} was never paid: launch it anew")
     wallet.require_balance(units)
+    limits = payments.raised(wallet, wallet.views.limits(order), deadline, max_leases, None)
     lacks = []
-    if max(limits.deadline, deadline or 0) < time.time() + _SOON_S:
+    if limits.deadline < time.time() + _SOON_S:
         lacks.append("its deadline has come: add --lifetime 3d")
-    if known.epochs >= max(limits.max_epochs, max_leases or 0):
+    if known.epochs >= limits.max_epochs:
         lacks.append(f"its {limits.max_epochs} leases are used up: add --max-leases {limits.max_epochs + 10}")
     needed = pay_for(limits.max_rate_per_hour, terms.min_runtime) + terms.bond + order.epoch_fee
     # What the last lease has set aside comes back once it is closed.

@@ -88,9 +88,7 @@ def top_up(
 ) -> None:
     """Add escrow to a job. An exhausted one goes on; whether an ended, hibernated or parked one shall, is asked."""
     context = of(ctx)
-    units = to_units(amount)
-    if units == 0:
-        raise CliError(ExitCode.INVALID, "the amount is zero: give a positive number of dollars")
+    units = dollars(amount)
     found = find_job(context, job)
     payments.own_order(context.wallet, found)
     context.wallet.require_balance(units)
@@ -156,6 +154,14 @@ def extend(
         f"{found.name} may live until {until}, have {limits.max_epochs} leases and pay up to "
         f"{money(limits.max_rate_per_hour)} an hour" + ("" if tx else ", as before"),
     )
+
+
+def dollars(amount: str) -> int:
+    """Base units of an amount to pay; raises CliError where it is zero, and what ``to_units`` raises."""
+    units = to_units(amount)
+    if units == 0:
+        raise CliError(ExitCode.INVALID, "the amount is zero: give a positive number of dollars")
+    return units
 
 
 def deadline_in(lifetime: str) -> int:

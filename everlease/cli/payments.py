@@ -85,21 +85,31 @@ def extend(
             raise CliError(ExitCode.REFUSED, f"job {job} has no deposit yet: 'everlease job fund {job}' pays it")
         if known.cancelled:
             raise CliError(ExitCode.REFUSED, f"job {job} was cancelled on chain: launch it anew")
-        new = LimitsOnChain(
-            old.deadline if deadline is None else deadline,
-            old.max_epochs if leases is None else leases,
-            old.max_rate_per_hour if rate_per_hour is None else rate_per_hour,
-        )
+        new = raised(wallet, old, deadline, leases, rate_per_hour)
         if new == old:
             return old, None
-        _check_rise(old, new)
-        latest = wallet.chain_time() + wallet.deployment.terms.max_lifetime
-        if new.deadline > latest:
-            raise CliError(
-                ExitCode.INVALID, f"the deadline would be {new.deadline}, the latest is {latest}: ask for less"
-            )
         call = wallet.escrow.extend(order, new.deadline, new.max_epochs, new.max_rate_per_hour)
         return new, wallet.send(f"extension of job {job}", call).tx_hash
+
+
+def raised(
+    wallet: Wallet, old: LimitsOnChain, deadline: int | None, leases: int | None, rate_per_hour: int | None
+) -> LimitsOnChain:
+    """An order's limits as an extension would leave them; None keeps one. Raises CliError where the escrow would not
+    take it: a limit would fall, or the deadline is too far.
+    """
+    new = LimitsOnChain(
+        old.deadline if deadline is None else deadline,
+        old.max_epochs if leases is None else leases,
+        old.max_rate_per_hour if rate_per_hour is None else rate_per_hour,
+    )
+    if new == old:
+        return old
+    _check_rise(old, new)
+    latest = wallet.chain_time() + wallet.deployment.terms.max_lifetime
+    if new.deadline > latest:
+        raise CliError(ExitCode.INVALID, f"the deadline would be {new.deadline}, the latest is {latest}: ask for less")
+    return new
 
 
 def _check_rise(old: LimitsOnChain, new: LimitsOnChain) -> None:

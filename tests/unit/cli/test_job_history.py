@@ -102,6 +102,46 @@ def test_what_a_lease_would_lack_is_told_and_nothing_is_sent(escrow: dict[str, A
     assert done == []
 
 
+@pytest.mark.parametrize("state", ["SUCCEEDED", "HIBERNATED"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_leases": 4}, "the number of leases is 5 and can't be lowered to 4"),
+        ({"lifetime": "30m"}, "can't be lowered"),
+        ({"lifetime": "31d"}, "ask for less"),
+        ({"top_up": "0"}, "the amount is zero"),
+    ],
+)
+def test_what_the_escrow_would_refuse_is_told_before_anything_is_sent(
+    options: dict[str, Any], says: str, state: str
+) -> None:
+    done, error = resume(state, escrow=ENOUGH, **options)
+    assert says in error
+    assert done == []
+
+
+def test_a_hibernated_jobs_terms_are_looked_at_too() -> None:
+    done, error = resume("HIBERNATED", escrow={**ENOUGH, "epochs": 5})
+    assert (done, "add --max-leases 15" in error) == ([], True)
+    assert resume("HIBERNATED", escrow=ENOUGH) == (["resume from None"], "")
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("CANCELLED", "train is CANCELLED and stays so"),
+        ("CANCELLING", "train is CANCELLING and stays so"),
+        ("PENDING", "'everlease job fund 0x"),
+        ("RUNNING", "train is RUNNING, and only a job that is EXHAUSTED, FAILED, HIBERNATED, PARKED, SUCCEEDED"),
+    ],
+)
+def test_a_state_that_can_not_be_resumed_is_told_before_the_terms(state: str, says: str) -> None:
+    lacking = {"free": 0, "epochs": 5, "deadline_in": -HOUR, "funded": state != "PENDING"}
+    done, error = resume(state, escrow=lacking, top_up="0")
+    assert says in error
+    assert done == []
+
+
 def test_an_ended_job_with_money_left_goes_on_by_one_request() -> None:
     assert resume("SUCCEEDED", escrow=ENOUGH, seq=12) == (["resume from 12"], "")
     assert resume("FAILED", escrow={**ENOUGH, "free": 0, "active": True}) == (["resume from None"], ""), (
