@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 Tx = Session
@@ -14,7 +14,7 @@ Tx = Session
 
 
 class DatabaseUnavailable(Exception):
-    """PostgreSQL can't be reached or went away mid-transaction; nothing was committed."""
+    """PostgreSQL can't be reached, went away mid-transaction or is not migrated; nothing was committed."""
 
     retryable = True
 
@@ -54,7 +54,8 @@ class Database:
     def transaction(self, *, serializable: bool = False) -> Iterator[Tx]:
         """Begin, yield, commit; roll back on any error.
 
-        Raises DatabaseUnavailable where the server is gone or can't serve now, as with a full disk.
+        Raises DatabaseUnavailable where the server is gone or can't serve now, as with a full disk or before its
+        migration.
         """
         try:
             with self._sessions() as session, session.begin():
@@ -65,6 +66,11 @@ class Database:
             # The driver's own where it is used without SQLAlchemy, as for COPY.
             said = error.orig if isinstance(error, OperationalError) else error
             raise DatabaseUnavailable(str(said).strip().split("\n")[0]) from error
+        except (ProgrammingError, psycopg.errors.UndefinedTable) as error:
+            said = error.orig if isinstance(error, ProgrammingError) else error
+            if not isinstance(said, psycopg.errors.UndefinedTable):
+                raise
+            raise DatabaseUnavailable("the database is not migrated") from error
 
     def ping(self) -> None:
         """Raise DatabaseUnavailable unless the server answers."""

@@ -83,13 +83,14 @@ def ask_chain(parts: Parts, claim: Claim) -> None:
 def admit(parts: Parts, text: str, claim: Claim, network: str) -> Admission:
     """Read the whole hello of a node that may come in, and open a session in the database.
 
-    Raises SessionOver, DatabaseUnavailable.
+    Raises SessionOver, DatabaseUnavailable, and OtherMasterKey: this process may have started without a database.
     """
     hello = _read_whole(text)
     if (hello.node, hello.provider, hello.sealing_key) != (claim.node, claim.provider, claim.sealing_key):
         raise SessionOver(PROTOCOL, "the hello says something twice")
     node, provider, session = claim.node, claim.provider, secrets.token_hex(16)
     with parts.db.transaction() as tx:
+        parts.keys.check(tx)
         before = nodes.get(tx, node)
         was_lost = before is not None and before.liveness == Liveness.LOST
         row = nodes.admit(

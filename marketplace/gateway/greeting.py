@@ -27,6 +27,7 @@ from marketplace.gateway.frames import protocol_of
 from marketplace.gateway.session import GONE, PROTOCOL, RESTART, SLOW, NodeSession, SessionOver, receive_frame
 from marketplace.networks import Bucket
 from marketplace.parts import Parts
+from marketplace.services.keys import OtherMasterKey
 
 HELLO_TIMEOUT_S = 10.0
 STRANGERS_AT_ONCE, KNOWN_AT_ONCE = 2, 8
@@ -147,6 +148,8 @@ class Greeter:
             admitted = await self._admit(socket, place, text, nonce)
         except DatabaseUnavailable as error:
             raise SessionOver(RESTART, "the database is away: try again") from error
+        except OtherMasterKey as error:
+            raise SessionOver(RESTART, "the marketplace ends: try again") from error
         protocol_of(socket).admit()
         try:
             await _say(socket, admitted.welcome)

@@ -99,9 +99,13 @@ def parse_sealing_key(text: str) -> PublicKey:
 
 
 class KeyService:
-    """Creates, unwraps and seals job keys. Holds the master key."""
+    """Creates, unwraps and seals job keys. Holds the master key.
+
+    ``is_other``: the database was seen to belong to another master key; the process ends then.
+    """
 
     def __init__(self, master_key: bytes) -> None:
+        self.is_other = False
         self._cipher = AESGCM(master_key)
         # HKDF-SHA256 (RFC 5869) with a label of its own: it tells neither the key nor any other output of it.
         self._fingerprint = HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=_FINGERPRINT).derive(master_key)
@@ -109,6 +113,7 @@ class KeyService:
     def check(self, tx: Tx) -> None:
         """Raise OtherMasterKey unless this is the database's master key. The first that asks makes its own that."""
         if not hmac.compare_digest(store.fingerprint(tx, self._fingerprint), self._fingerprint):
+            self.is_other = True
             raise OtherMasterKey
 
     def ensure(self, tx: Tx, job_id: str, generation: int) -> None:

@@ -16,7 +16,9 @@ from websockets.exceptions import ConnectionClosed
 
 from everlease.db import Database, gateways, nodes, queries
 from everlease.db.engine import DatabaseUnavailable
+from everlease.db.migrate import upgrade
 from everlease.domain.liveness import LivenessPolicy
+from marketplace.services.keys import KeyService
 from recovery import watch
 from tests.support.anvil import running_anvil
 from tests.support.deployed import Market
@@ -255,6 +257,42 @@ def test_a_replica_with_another_master_key_does_not_start(market: Market, postgr
             pass
 
 
+def test_one_that_started_before_its_database_was_there_ends_when_its_key_is_another(
+    market: Market, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Before the migration it waits; the first hello is refused, and the process ends with its sentence."""
+    market.stake()
+    name, port = postgres_server.create_database("template0"), free_port()
+    database_url, log = postgres_server.url(name), tmp_path / "log"
+    variables = environment(market, database_url, tmp_path, port)
+    settings = make_settings(market, database_url, tmp_path, port=port)
+    with log.open("wb") as output:
+        running = subprocess.Popen([sys.executable, "-m", "marketplace"], env=variables, stderr=output, stdout=output)
+    try:
+        _await_up(settings.public_url, running, log, "healthz")
+        ready = httpx.get(f"{settings.public_url}/readyz", timeout=5, trust_env=False)
+        assert (ready.status_code, ready.json()["checks"]["master key"]) == (503, "unavailable")
+        upgrade(database_url)
+        database = Database(database_url)
+        with database.transaction() as tx:
+            KeyService(os.urandom(32)).check(tx)
+        node = FakeNode(Service(settings.public_url, settings, None), market, market.node, market.provider)  # type: ignore[arg-type]
+        with pytest.raises(ConnectionClosed):
+            node.connect()
+        assert running.wait(15) == 2
+        with database.transaction() as tx:
+            assert nodes.get(tx, market.node.address) is None, "it was not admitted"
+        database.close()
+    finally:
+        running.kill()
+        running.wait()
+        postgres_server.drop_database(name)
+    told = log.read_text()
+    assert "the database is not migrated" in told
+    assert told.count("marketplace: the job keys in this database are wrapped under another master key: copy") == 1
+    assert "Traceback" not in told
+
+
 @contextmanager
 def process(variables: dict[str, str], log: Path, url: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A marketplace of its own process, up; killed at the end if it still runs."""
@@ -279,12 +317,12 @@ def test_settings_that_cannot_be_used_are_one_sentence(market: Market, postgres_
     assert "Traceback" not in done.stderr
 
 
-def _await_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _await_up(url: str, process: "subprocess.Popen[bytes]", log: Path, path: str = "readyz") -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
+            if httpx.get(f"{url}/{path}", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
-from everlease.db import Database, derived
+from everlease.db import Database, derived, gateways
 from everlease.db.copy import copy_rows
 from everlease.db.engine import DatabaseUnavailable, Tx, driver_connection
 from everlease.db.models.mirror import BlockRow
+from tests.support.postgres import PostgresServer
 
 
 def copied(tx: Tx) -> None:
@@ -39,3 +41,17 @@ FULL = "DO $$ BEGIN RAISE disk_full USING MESSAGE = 'no room'; END $$"
 def test_a_full_disk(use: Callable[[Tx], object], database: Database) -> None:
     with pytest.raises(DatabaseUnavailable, match="no room"), database.transaction() as tx:
         use(tx)
+
+
+@pytest.mark.parametrize("use", [gateways.sever_orphans, copied])
+def test_a_database_that_is_not_migrated(use: Callable[[Tx], object], postgres_server: PostgresServer) -> None:
+    name = postgres_server.create_database("template0")
+    empty = Database(postgres_server.url(name))
+    try:
+        with pytest.raises(DatabaseUnavailable, match="the database is not migrated"), empty.transaction() as tx:
+            use(tx)
+        with pytest.raises(ProgrammingError, match="no_such_column"), empty.transaction() as tx:
+            tx.execute(text("SELECT no_such_column"))
+    finally:
+        empty.close()
+        postgres_server.drop_database(name)
