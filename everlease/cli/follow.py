@@ -7,11 +7,11 @@ from typing import Any
 from everlease.cli.errors import CliError, ExitCode
 from everlease.cli.market import Market
 from everlease.cli.output import console, emit_json_line, printable_line, printable_log, styled
-from everlease.domain.job import ENDED, JobState
+from everlease.domain.job import ENDED, WAITS_FOR_RESUME, JobState
 from everlease.wire.http import EventList, EventOut, JobOut, LogList, LogOut
 
 RECONNECT_S = 1.0
-_OVER = ENDED | {JobState.EXHAUSTED, JobState.PARKED}
+_OVER = ENDED | {JobState.EXHAUSTED, JobState.HIBERNATED, JobState.PARKED}
 """States that a job does not leave without its tenant."""
 _PAGE = 500
 
@@ -27,13 +27,16 @@ def follow_events(
         if until_now or _over(job):
             _catch_up_events(market, job_id, last, quiet=quiet, as_json=as_json)
             return job
+        if _stays(job.state, job.reason):  # it was asked to resume: either it goes on soon, or that is refused
+            time.sleep(RECONNECT_S)
+            continue
         try:
             with market.stream(f"/v1/jobs/{job_id}/events", after=last) as arriving:
                 for item in arriving:
                     event = EventOut.model_validate(item.data)
                     last = max(last, event.id)
                     _show_event(event, quiet=quiet, as_json=as_json)
-                    if event.data.get("to") in {state.value for state in _OVER}:
+                    if _stays(str(event.data.get("to")), str(event.data.get("reason"))):
                         break
         except CliError as error:
             if error.code != ExitCode.UNAVAILABLE:
@@ -41,8 +44,24 @@ def follow_events(
             time.sleep(RECONNECT_S)
 
 
+def why_over(job: JobOut) -> str:
+    """Why nothing goes on, and what would change that."""
+    told = f"the job is {job.state}" + (f": {job.reason}" if job.reason else "")
+    if JobState(job.state) in ENDED:
+        return told if job.reason else f"{told}: see its logs"
+    ways = f"'everlease job resume {job.id}' lets it go on"
+    if job.state == JobState.EXHAUSTED:
+        ways = f"what it lacks, 'everlease job top-up' or 'everlease job extend' gives it, or {ways}"
+    return f"{told}; {ways}"
+
+
 def _over(job: JobOut) -> bool:
-    return JobState(job.state) in _OVER
+    return job.wish != "resume" and _stays(job.state, job.reason)
+
+
+def _stays(state: str, reason: str) -> bool:
+    held = state == JobState.WAITING_CAPACITY and reason.startswith(WAITS_FOR_RESUME)
+    return held or state in _OVER
 
 
 def _catch_up_events(market: Market, job_id: str, last: int, *, quiet: bool, as_json: bool) -> int:
@@ -106,6 +125,7 @@ def follow_logs(market: Market, job_id: str, *, as_json: bool) -> int:
                     if piece.id > last:
                         last = piece.id
                         _show_log(piece, as_json=as_json)
+            time.sleep(RECONNECT_S)
         except CliError as error:
             if error.code != ExitCode.UNAVAILABLE:
                 raise

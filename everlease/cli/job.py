@@ -8,7 +8,7 @@ import typer
 from everlease.cli import job_history, job_money
 from everlease.cli.context import Context, of
 from everlease.cli.errors import CliError, ExitCode
-from everlease.cli.follow import follow_events, follow_logs, print_logs
+from everlease.cli.follow import follow_events, follow_logs, print_logs, why_over
 from everlease.cli.images import LocalImages
 from everlease.cli.launch import Options
 from everlease.cli.launch import launch as launch_job
@@ -26,6 +26,7 @@ from everlease.cli.output import (
     table,
 )
 from everlease.cli.selection import find_job
+from everlease.domain.job import ENDED, JobState
 from everlease.wire.http import CheckpointList, JobList, JobOut, LeaseList, WishRequest
 from everlease.wire.jobfile import load_job_file
 from everlease.wire.spec import SpecModel
@@ -40,7 +41,7 @@ def launch(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.YAML")],
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the job until it ends; fails unless it succeeds.")
+        bool, typer.Option("--wait", help="Follow the job until it ends or waits for you; fails unless it succeeds.")
     ] = False,
     new: Annotated[
         bool, typer.Option("--new", help="Launch another job, though a launch of this file broke off before.")
@@ -74,7 +75,7 @@ def launch(
     if as_json:
         emit_json({"job": final, "fund_tx": launched.fund_tx})
     if wait and final.state != "SUCCEEDED":
-        raise CliError(ExitCode.JOB_FAILED, f"the job is {final.state}: {final.reason or 'see its logs'}")
+        raise CliError(ExitCode.JOB_FAILED, why_over(final))
 
 
 def _until_it_ends(context: Context, job: JobOut, *, quiet: bool) -> JobOut:
@@ -170,13 +171,15 @@ def logs(
 def events(
     ctx: typer.Context,
     job: JobId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job ends, or waits for you.")] = False,
     as_json: Json = False,
 ) -> None:
     """The job's history."""
     context = of(ctx)
     found = find_job(context, job)
-    follow_events(context.market, found.id, quiet=False, as_json=as_json, until_now=not follow)
+    over = follow_events(context.market, found.id, quiet=False, as_json=as_json, until_now=not follow)
+    if follow and JobState(over.state) not in ENDED:
+        errors.print(why_over(over), style="dim", soft_wrap=True)
 
 
 def _wish(ctx: typer.Context, job: str, verb: str, reason: str, as_json: bool, said: str) -> None:

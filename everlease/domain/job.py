@@ -84,6 +84,8 @@ HOSTLESS = frozenset({S.AUCTIONING, S.WAITING_CAPACITY, S.RECOVERING})
 
 RESUMABLE = frozenset({S.WAITING_CAPACITY, S.HIBERNATED, S.EXHAUSTED, S.PARKED, S.SUCCEEDED, S.FAILED})
 """States from which its tenant lets a job go on, from any checkpoint that is kept."""
+WAITS_FOR_RESUME = "it waits for 'job resume'"
+"""How the reason of a job in WAITING_CAPACITY begins that neither time nor a node's news lets go on."""
 
 _OPEN_ENDED = frozenset(S) - ENDED
 

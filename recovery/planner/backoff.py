@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
+from everlease.domain.job import WAITS_FOR_RESUME
 from everlease.domain.snapshot import Award
 from everlease.domain.terms import UNSERVED_SHARE
 from recovery.planner.draft import Draft
@@ -29,7 +30,7 @@ def held_back(draft: Draft) -> Hold | None:
     """Why no bids are asked for now, if so."""
     bound = too_many_unserved(draft)
     if bound:
-        return Hold(bound, None)
+        return Hold(f"{WAITS_FOR_RESUME}: {bound}", None)
     awards = since_resumed(draft.snapshot)
     for outcome, why in _WHY.items():
         row = [*takewhile(partial(_ended_as, outcome), reversed(awards))]
@@ -51,4 +52,4 @@ def too_many_unserved(draft: Draft) -> str:
     most = order.deposit // (UNSERVED_SHARE * order.epoch_fee) if order.epoch_fee else unserved + 1
     if unserved + 1 <= most:
         return ""
-    return f"{unserved} leases came to nothing, their fees cost up to 5 % of the deposit: resume it to try on"
+    return f"{unserved} leases came to nothing, their fees cost up to 5 % of the deposit"

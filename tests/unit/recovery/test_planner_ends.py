@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from everlease.domain.job import WAITS_FOR_RESUME
 from everlease.domain.jobspec import CheckpointMode, JobSpec, OnFailure
 from everlease.domain.snapshot import Snapshot
 from recovery import moves as m
@@ -333,7 +334,7 @@ def test_leases_that_come_to_nothing_cost_a_twentieth_of_the_deposit_at_most() -
         world.answer("prepare", ok=False, error="no such image")
         world.settle()
     assert (world.job.state, opened(world)) == ("WAITING_CAPACITY", 3)
-    assert "3 leases came to nothing" in world.job.reason
+    assert world.job.reason.startswith(f"{WAITS_FOR_RESUME}: 3 leases came to nothing")
     world.now += 10 * POLICY.fault_wait_max_s
     world.snapshot = replace(world.snapshot, news_at=world.now)
     world.settle()
