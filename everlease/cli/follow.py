@@ -51,7 +51,7 @@ def why_over(job: JobOut) -> str:
         return told if job.reason else f"{told}: see its logs"
     ways = f"'everlease job resume {job.id}' lets it go on"
     if job.state == JobState.EXHAUSTED:
-        ways = f"what it lacks, 'everlease job top-up' or 'everlease job extend' gives it, or {ways}"
+        ways = f"'job top-up' gives it money, 'job extend' time and leases, and {ways}"
     return f"{told}; {ways}"
 
 

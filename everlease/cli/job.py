@@ -15,6 +15,7 @@ from everlease.cli.launch import launch as launch_job
 from everlease.cli.options import JobId, Json, Limit, Reason
 from everlease.cli.output import (
     ago,
+    clock,
     console,
     emit_json,
     errors,
@@ -86,10 +87,17 @@ def _until_it_ends(context: Context, job: JobOut, *, quiet: bool) -> JobOut:
         raise KeyboardInterrupt(told) from None
 
 
-@app.command("list", epilog="Example: everlease job list --json")
-def list_jobs(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> None:
+@app.command("list", epilog="Example: everlease job list --state parked")
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[
+        JobState | None, typer.Option("--state", case_sensitive=False, help="Only jobs in this state.")
+    ] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
     """Your jobs, newest first."""
-    jobs = of(ctx).market.get("/v1/jobs", JobList, params={"limit": limit})
+    jobs = of(ctx).market.get("/v1/jobs", JobList, params={"limit": limit, "state": state and state.value})
     if as_json:
         emit_json(jobs)
         return
@@ -105,7 +113,8 @@ def list_jobs(ctx: typer.Context, limit: Limit = 50, as_json: Json = False) -> N
         )
         for job in jobs.items
     ]
-    table(("ID", "NAME", "STATE", "NODE", "CHECKPOINT", "CREATED", "REASON"), rows, empty="You have no jobs yet.")
+    empty = "You have no jobs yet." if state is None else f"None of your jobs is {state}."
+    table(("ID", "NAME", "STATE", "NODE", "CHECKPOINT", "CREATED", "REASON"), rows, empty=empty)
 
 
 def paid_for(spec: SpecModel) -> str:
@@ -137,6 +146,15 @@ def show(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
         ("paid for", paid_for(found.spec)),
         ("at most lost now", "-" if found.loss_bound_s is None else f"{found.loss_bound_s:.0f} s of work"),
     ]
+    if found.limits is not None:
+        left = found.limits
+        pairs += [
+            ("leases", f"{left.leases} of {left.max_leases}"),
+            ("may live until", clock(left.deadline)),
+            ("pays at most", f"{money(left.max_rate_per_hour)} an hour"),
+        ]
+    if found.wish is not None:
+        pairs.insert(3, ("asked to", found.wish))
     if found.exit_code is not None:
         pairs.append(("exit code", found.exit_code))
     facts(pairs)

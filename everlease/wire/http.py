@@ -90,7 +90,18 @@ class WishRequest(Message):
     checkpoint_seq: int | None = Field(default=None, ge=1, lt=2**31)
 
 
+class LimitsOut(Out):
+    """An order's limits as they stand after extensions; ``leases`` were opened of ``max_leases``."""
+
+    deadline: int
+    leases: int
+    max_leases: int
+    max_rate_per_hour: Units
+
+
 class JobOut(Out):
+    """``limits``: None until the deposit is seen in the escrow."""
+
     id: Hex32
     name: str
     tenant: Address
@@ -114,6 +125,7 @@ class JobOut(Out):
     order_signature: str = ""
     image_manifest: str | None
     image_bytes: int
+    limits: LimitsOut | None = None
 
 
 class JobList(Out):

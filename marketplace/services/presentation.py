@@ -4,13 +4,13 @@ from datetime import datetime
 
 from everlease.db import Tx, checkpoints, queries
 from everlease.db.models.jobs import AwardRow, CheckpointRow, JobEventRow, JobLogRow, JobRow
-from everlease.db.models.mirror import LeaseRow, ProviderRow
+from everlease.db.models.mirror import EscrowRow, LeaseRow, ProviderRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.queries import JobMoney
 from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import Liveness, mean_time_between_losses
 from everlease.domain.money import affordable_seconds, pay_for
-from everlease.wire.http import CheckpointOut, CostOut, EventOut, JobOut, LeaseOut, LogOut, NodeOut
+from everlease.wire.http import CheckpointOut, CostOut, EventOut, JobOut, LeaseOut, LimitsOut, LogOut, NodeOut
 from everlease.wire.spec import SpecModel
 from everlease.wire.terms import OrderModel
 
@@ -28,6 +28,7 @@ def maybe_unix(instant: datetime | None) -> float | None:
 def job_out(tx: Tx, row: JobRow) -> JobOut:
     """A job with its present host and newest checkpoint."""
     award: AwardRow | None = queries.current_award(tx, row.id)
+    escrow = queries.escrow_of(tx, row.id)
     newest = next(iter(checkpoints.page(tx, row.id, row.head_seq + 1, 1)), None)
     return JobOut(
         id=row.id,
@@ -47,12 +48,22 @@ def job_out(tx: Tx, row: JobRow) -> JobOut:
         last_checkpoint_seq=row.head_seq,
         last_checkpoint_at=maybe_unix(newest.taken_at if newest else None),
         loss_bound_s=award.loss_bound_s if award else None,
-        funded=queries.escrow_of(tx, row.id) is not None,
+        funded=escrow is not None,
         spec=SpecModel.model_validate(row.spec),
         order=OrderModel.model_validate(row.order),
         order_signature=row.order_signature,
         image_manifest=row.image_manifest,
         image_bytes=row.image_bytes,
+        limits=None if escrow is None else _limits(escrow),
+    )
+
+
+def _limits(escrow: EscrowRow) -> LimitsOut:
+    return LimitsOut(
+        deadline=escrow.deadline,
+        leases=escrow.epochs,
+        max_leases=escrow.max_epochs,
+        max_rate_per_hour=escrow.max_rate_per_hour,
     )
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from everlease.db import jobs, logs
+from everlease.db.models.mirror import EscrowRow
 from everlease.domain.job import JobEvent, JobState
 from everlease.store.base import get_block, put_block
 from everlease.store.cid import cid_of
@@ -229,10 +230,17 @@ def test_wishes_follow_the_state_table(service: Service, tenant: httpx.Client, j
 
 def test_cost_before_and_after_funding(service: Service, tenant: httpx.Client, market: Market, job_id: str) -> None:
     assert tenant.get(f"/v1/jobs/{job_id}/cost").json()["balance"] == 0
+    assert tenant.get(f"/v1/jobs/{job_id}").json()["limits"] is None
     mirror_escrow(service.db, market, job_id)
     cost = tenant.get(f"/v1/jobs/{job_id}/cost").json()
     assert (cost["balance"], cost["refundable"], cost["runs_for_s"]) == (5 * DOLLAR, 5 * DOLLAR, None)
-    assert tenant.get(f"/v1/jobs/{job_id}").json()["funded"] is True
+    with service.db.transaction() as tx:
+        row = tx.get_one(EscrowRow, job_id)
+        row.epochs, row.max_epochs, row.deadline, row.max_rate_per_hour = 3, 30, 2_000_000_000, DOLLAR
+    job = tenant.get(f"/v1/jobs/{job_id}").json()
+    assert job["funded"] is True
+    extended = {"deadline": 2_000_000_000, "leases": 3, "max_leases": 30, "max_rate_per_hour": DOLLAR}
+    assert job["limits"] == extended, "as the escrow has them, not as the order was signed"
 
 
 def read_stream(client: httpx.Client, path: str, stop: str, **headers: str) -> list[tuple[int, str]]:

@@ -9,12 +9,35 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from everlease.chain.keys import load_keystore
+from everlease.cli import job
+from everlease.cli.config import Config
+from everlease.cli.context import Context
 from everlease.cli.errors import CliError
 from everlease.cli.main import app
 from everlease.cli.market import parse_events
 from everlease.cli.provider_host import _further
+from everlease.wire.http import JobList
+
+
+class Empty:
+    """A marketplace without jobs, and what it was asked."""
+
+    def get(self, path: str, model: type, params: dict[str, object]) -> JobList:
+        self.asked = params
+        return JobList(items=[], next_cursor=None)
+
+
+def test_a_list_of_jobs_in_one_state() -> None:
+    context, market = Context(Config()), Empty()
+    context.__dict__.update(market=market)
+    done = CliRunner().invoke(job.app, ["list", "--state", "parked", "--json"], obj=context)
+    assert (done.exit_code, market.asked) == (0, {"limit": 50, "state": "PARKED"}), done.output
+    wrong = CliRunner().invoke(job.app, ["list", "--state", "stopped"], obj=context)
+    assert wrong.exit_code == 2
+
 
 STREAMS = {"everlease store serve", "everlease provider run"}
 """Commands that run until they are stopped print nothing that a program would read."""

@@ -50,7 +50,7 @@ def followed(market: Any) -> JobOut:
     [
         ("HIBERNATED", "", "the job is HIBERNATED; 'everlease job resume"),
         ("PARKED", "exit code 3", "the job is PARKED: exit code 3; 'everlease job resume"),
-        ("EXHAUSTED", "the deadline has come", "'everlease job top-up' or 'everlease job extend' gives it"),
+        ("EXHAUSTED", "the deadline has come", "'job top-up' gives it money, 'job extend' time and leases"),
         ("WAITING_CAPACITY", HELD, "3 leases came to nothing; 'everlease job resume"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from everlease.cli import explorer, follow, job, output
 from everlease.cli.config import Config
 from everlease.cli.context import Context
-from everlease.wire.http import CheckpointList, EventOut, LeaseList, LogOut
+from everlease.wire.http import CheckpointList, EventOut, JobOut, LeaseList, LimitsOut, LogOut
 from tests.unit.cli.test_job_money import MINE, Lying, signed
 
 HOSTILE = "[/opt/x] [bold]b[/bold] [link=http://x]y[/link] :bomb: \x1b]0;title\x07\x1b[2J\x9b1A\r\u202eback\ud800"
@@ -32,6 +32,18 @@ def text_of(screen: io.StringIO) -> str:
     return STYLES.sub("", screen.getvalue())
 
 
+def show(found: JobOut) -> None:
+    """`job show` of this job."""
+    market: Any = Lying(found, found)
+    answers = {"leases": LeaseList(items=[]), "checkpoints": CheckpointList(items=[], next_cursor=None)}
+    alone = market.get
+    market.get = lambda path, *a, **b: answers.get(path.rsplit("/", 1)[-1]) or alone(path, *a, **b)
+    context = Context(Config())
+    context.__dict__.update(market=market)
+    ctx: Any = SimpleNamespace(find_root=lambda: SimpleNamespace(obj=context))
+    job.show(ctx, found.id)
+
+
 def test_facts_tables_sentences_and_styled_text_print_what_is_said(screen: io.StringIO) -> None:
     output.facts([("state", f"PARKED  {HOSTILE}\nhost  0xfake")])
     output.table(("REASON",), [(HOSTILE,)], empty="")
@@ -45,21 +57,23 @@ def test_facts_tables_sentences_and_styled_text_print_what_is_said(screen: io.St
 
 
 def test_what_a_host_says_breaks_neither_show_nor_events(screen: io.StringIO) -> None:
-    found = signed(MINE, 1).model_copy(update={"reason": HOSTILE})
-    market: Any = Lying(found, found)
-    answers = {"leases": LeaseList(items=[]), "checkpoints": CheckpointList(items=[], next_cursor=None)}
-    alone = market.get
-    market.get = lambda path, *a, **b: answers.get(path.rsplit("/", 1)[-1]) or alone(path, *a, **b)
-    context = Context(Config())
-    context.__dict__.update(market=market)
-    ctx: Any = SimpleNamespace(find_root=lambda: SimpleNamespace(obj=context))
-    job.show(ctx, found.id)
+    show(signed(MINE, 1).model_copy(update={"reason": HOSTILE}))
     data = {"from": "RUNNING", "to": "[/x]", "reason": "[/opt/x] \x1b[2J\nforged line", "seconds": 1.5}
     follow._show_event(EventOut(id=1, at=0.0, kind="job.[/x]\x1b[2J", data=data), quiet=False, as_json=False)
     shown = text_of(screen)
     assert SHOWN in shown
     assert "job.[/x]\ufffd[2J" in shown
     assert "RUNNING → [/x] reason=[/opt/x] \ufffd[2J forged line seconds=1.50" in shown
+
+
+def test_show_tells_what_resume_and_extend_ask_about(screen: io.StringIO) -> None:
+    limits = LimitsOut(deadline=1_800_000_000, leases=7, max_leases=20, max_rate_per_hour=1_500_000)
+    show(signed(MINE, 1).model_copy(update={"limits": limits, "wish": "migrate"}))
+    shown = dict(re.split(r"  +", line, maxsplit=1) for line in text_of(screen).splitlines() if "  " in line)
+    assert shown["asked to"] == "migrate"
+    assert shown["leases"] == "7 of 20"
+    assert shown["may live until"] == output.clock(1_800_000_000)
+    assert shown["pays at most"] == "$1.50 an hour"
 
 
 def test_the_explorers_answers_are_shown_as_they_are(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
