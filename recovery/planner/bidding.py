@@ -74,7 +74,7 @@ def auctioning(draft: Draft) -> None:
 
 
 def out_of_terms(draft: Draft) -> str | None:
-    """Why the order allows no further lease, or None. ``extend`` on chain changes all of them but a cancellation."""
+    """Why the order allows no further lease, or None. ``extend`` on chain changes all but cancellation and fee."""
     escrow = draft.snapshot.escrow
     if escrow is None:
         return None
@@ -82,7 +82,10 @@ def out_of_terms(draft: Draft) -> str | None:
         return "the tenant cancelled the order on chain"
     if escrow.epoch_fee < draft.policy.min_epoch_fee:
         least = from_units(draft.policy.min_epoch_fee)
-        return f"the order pays less for a lease than this marketplace asks for ({least}): launch the job anew"
+        return (
+            f"the order pays less for a lease than this marketplace asks for ({least}), and that can't be raised: take "
+            "what is left back with 'everlease job refund' and launch the job anew"
+        )
     if draft.now + draft.policy.margin_s + 1 >= escrow.deadline:
         return "the order's deadline has come: extend it"
     if escrow.epochs >= escrow.max_epochs:

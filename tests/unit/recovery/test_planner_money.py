@@ -89,5 +89,6 @@ def test_no_lease_is_opened_for_less_than_the_marketplaces_fee() -> None:
     world.settle()
     assert (world.job.state, world.snapshot.awards) == ("EXHAUSTED", ())
     assert "pays less for a lease" in world.job.reason
+    assert "can't be raised: take what is left back with 'everlease job refund'" in world.job.reason
     enough = World(policy=replace(POLICY, min_epoch_fee=10))
     enough.run(A)
