@@ -20,7 +20,7 @@ from marketplace.pages import CursorQuery, Limit, decode_cursor, encode_cursor
 from marketplace.parts import Parts
 from marketplace.problems import ProblemError
 from marketplace.services.idempotency import once
-from marketplace.services.images import check_image
+from marketplace.services.images import check_image, is_kept
 from marketplace.services.orders import CheckedOrder
 from marketplace.services.presentation import job_out
 from marketplace.services.wishes import Begin, beginning, record_wish
@@ -141,18 +141,20 @@ def wish(
 
 
 def _begin(parts: Parts, job_id: str, caller: str, seq: int | None) -> Begin:
-    """What the store has of the checkpoint to resume from; its blocks stay there meanwhile. What is wrong is told
-    later, where the request is no repeat. Raises UnknownJob, StoreUnavailable.
+    """What the store has of the image and of the checkpoint to resume from; their blocks stay there meanwhile. What is
+    wrong is told later, where the request is no repeat. Raises UnknownJob, StoreUnavailable.
     """
     with parts.db.transaction() as tx:
+        row = own_job(tx, job_id, caller)
+        image = row.image_manifest
         try:
-            found = beginning(tx, own_job(tx, job_id, caller), seq)
+            found = beginning(tx, row, seq)
         except ProblemError:
-            found = None
-        if found is None:
             return Begin(seq)
-        manifest, wanted = found.manifest, {found.manifest, *found.block_cids}
-    return Begin(seq, manifest, len(parts.store.missing(wanted, f"resume:{job_id}")))
+        manifest = None if found is None else found.manifest
+        wanted = set[str]() if found is None else {found.manifest, *found.block_cids}
+    missing = len(parts.store.missing(wanted, f"resume:{job_id}")) if wanted else 0
+    return Begin(seq, manifest, missing, image is not None and not is_kept(parts.store, CID(image)))
 
 
 def own_job(tx: Tx, job_id: str, caller: str) -> JobRow:

@@ -6,6 +6,18 @@ from marketplace.problems import ProblemError
 from marketplace.services.store import StoreGate
 
 
+def is_kept(store: StoreGate, cid: CID) -> bool:
+    """Whether the store has an image that was checked once; then it stays as after ``check_image``.
+
+    Raises StoreUnavailable.
+    """
+    try:
+        plain = store.plain(cid)
+    except (BlockNotFound, BlockCorrupt, ManifestInvalid):
+        return False
+    return store.hold([cid, *(block for block, _ in plain.blocks)])
+
+
 def check_image(store: StoreGate, cid: CID, size: int) -> None:
     """Raises ProblemError unless ``cid`` names an image of ``size`` bytes whose blocks the store has; StoreError.
 

@@ -29,12 +29,14 @@ _REACHED = {
 @dataclass(frozen=True, slots=True)
 class Begin:
     """From where a job is to be resumed: ``seq`` is what the tenant named, ``manifest`` what that was when the store
-    was asked for its blocks, and ``missing`` how many of them the store lacks.
+    was asked for its blocks, ``missing`` how many of them the store lacks, and ``image_gone`` whether the job's image
+    is not whole there.
     """
 
     seq: int | None = None
     manifest: str | None = None
     missing: int = 0
+    image_gone: bool = False
 
 
 def beginning(tx: Tx, row: JobRow, seq: int | None) -> CheckpointRow | None:
@@ -94,6 +96,8 @@ def _resumed(tx: Tx, row: JobRow, begin: Begin) -> int | None:
         told = "was cancelled on chain, so nothing can run for it again: 'job outputs' downloads its checkpoints"
         raise ProblemError(409, "cancelled-on-chain", f"job {row.name} {told}")
     found = beginning(tx, row, begin.seq)
+    if begin.image_gone:
+        raise ProblemError(409, "image-gone", f"the image of job {row.name} is not kept any more: launch it anew")
     if found is None:
         return None
     if found.manifest != begin.manifest:
@@ -120,7 +124,7 @@ def _makes_sense(state: JobState, wish: str) -> bool:
 
 def _hint(state: JobState) -> str:
     if state is JobState.EXHAUSTED:
-        return ": top its escrow up and it goes on by itself"
+        return ": its reason tells what its order lacks; once 'job top-up' or 'job extend' gave it that, it goes on"
     if state is JobState.CANCELLED:
         return ": it has ended, and 'job outputs' downloads what is kept of it"
     if state is JobState.PARKED:

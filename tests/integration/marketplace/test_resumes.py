@@ -1,5 +1,6 @@
 """Resuming over HTTP: from which checkpoints, by whom, how often; and what of them can be seen and fetched."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 from everlease.db import checkpoints, jobs
 from everlease.db.models.jobs import CheckpointRow, JobRow
 from everlease.db.models.mirror import EscrowRow
+from everlease.store.plain import upload_plain
 from tests.support.deployed import Market, key
 from tests.support.gateway import commit_fields, started, topics
 from tests.support.marketplace import FakeNode, Service, mirror_escrow
@@ -82,6 +84,31 @@ def test_only_what_is_kept_whole_and_sound_is_resumed_from(
     stranger = service.client(key(6))
     assert resume(stranger, over, 1).status_code == 404
     stranger.close()
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_without_its_image_no_job_is_resumed(
+    service: Service, tenant: httpx.Client, market: Market, tmp_path: Path, request: pytest.FixtureRequest, ran: bool
+) -> None:
+    """An order that is paid late has FAILED before it ran, and its image is kept no longer."""
+    job = request.getfixturevalue("over" if ran else "job_id")
+    file = tmp_path / "image.tar"
+    file.write_bytes(b"an image")
+    store = service.parts.store._local
+    plain = upload_plain(store, file)
+    if not ran:
+        mirror_escrow(service.db, market, job)
+    with service.db.transaction() as tx:
+        row = tx.get_one(JobRow, job)
+        row.image_manifest, row.state = plain.cid, "FAILED"
+    store.delete([plain.blocks[0][0]])
+    answer = resume(tenant, job)
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:everlease:problem:image-gone"), answer.text
+    assert "is not kept any more: launch it anew" in answer.json()["detail"]
+    assert wish(service, job) == (None, None)
+    upload_plain(store, file)
+    assert resume(tenant, job).status_code == 202
+    assert wish(service, job) == ("resume", 2 if ran else None)
 
 
 def test_after_a_cancel_on_chain_there_is_only_the_download(service: Service, tenant: httpx.Client, over: str) -> None:

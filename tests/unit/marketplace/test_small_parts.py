@@ -89,6 +89,12 @@ def test_every_wish_is_decided_in_every_state(wish: str) -> None:
     assert (JobState.WAITING_CAPACITY in allowed) == (wish in ("resume", "hibernate", "cancel"))
 
 
+def test_an_exhausted_job_is_told_of_time_and_leases_too() -> None:
+    hint = wishes._hint(JobState.EXHAUSTED)
+    assert "'job top-up'" in hint
+    assert "'job extend'" in hint
+
+
 def test_a_spec_on_the_wire_has_the_hash_of_the_domain() -> None:
     spec = SpecModel.model_validate(SPEC).to_domain()
     assert jobspec.from_dict(SPEC) == spec
