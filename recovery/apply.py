@@ -103,7 +103,7 @@ def lose(desk: Desk, job_id: str, fence: int, why: dict[str, Any]) -> bool:
         awards.note(tx, job_id, fence, {}, {"last_seen_at": why.get("last_seen")})
         if award.started_at is not None and _told_of_its_end(award) and _outputs_are_in(tx, work.job, fence):
             # The host died after its job: its outputs are the head, only word of the exit was lost.
-            awards.note_exit(tx, job_id, fence, "lost", 0, work.now)
+            awards.note(tx, job_id, fence, {}, {"exit_code": 0, "exited_at": work.now, "host_fault": None})
             return False
         if award.opened_at is not None:
             # Whoever cancels has no use for what would be saved yet.
@@ -240,13 +240,13 @@ def _(move: m.NoteAward, work: _Work) -> None:
 def _(move: m.CountRestart, work: _Work) -> None:
     award = awards.under_fence(work.tx, work.job.id, move.fence)
     if award is not None:
-        facts: dict[str, Any] = {"exit_code": None, "exited_at": None, "host_fault": None}
         if move.host_fault:
-            facts["host_faults"] = int(award.facts.get("host_faults", 0)) + 1
+            faults = int(award.facts.get("host_faults", 0)) + 1
+            awards.note(work.tx, work.job.id, move.fence, {}, {"host_faults": faults})
             awards.forfeit(work.tx, work.job.id, move.fence)
         else:
             award.restarts += 1
-        awards.note(work.tx, work.job.id, move.fence, {}, facts)
+        awards.settle_exit(work.tx, work.job.id, move.fence)
 
 
 @_apply.register

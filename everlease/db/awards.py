@@ -12,7 +12,7 @@ from everlease.db.models.jobs import AwardRow, JobRow, ReceiptRow
 from everlease.db.models.nodes import CommandRow, NodeRow
 from everlease.domain.earning import Accrual, accrue
 
-_SHUT_OUT = ("lost", "voided", "unsent", "late")
+_SHUT_OUT = ("lost", "voided", "gave_notice", "unsent", "late")
 """Outcomes that a node did not agree to; all others end in order, and its last words are welcome."""
 
 
@@ -239,15 +239,29 @@ _MOST_EXITS = 64
 def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: float, host_fault: str = "") -> bool:
     """Keep a container's exit until the planner has acted on it; the same container ends once, and there are few.
 
+    Until then it stands: a host that names ever new containers wins no time by that. The next one waits behind it, for
+    ``settle_exit``: a container that was started again may have ended before that was counted.
+
     ``host_fault``: why it was the host's doing, as the host says; empty for the program's. False for a repeat.
     """
     row = under_fence(tx, job_id, fence)
-    known = row.facts.get("exits", ()) if row is not None else ()
-    if row is None or container in known or len(known) >= _MOST_EXITS:
+    if row is None:
         return False
-    facts = {"exit_code": code, "exited_at": at, "host_fault": host_fault or None}
+    known = row.facts.get("exits", ())
+    if container in known or len(known) >= _MOST_EXITS or "next_exit" in row.facts:
+        return False
+    told = {"exit_code": code, "exited_at": at, "host_fault": host_fault or None}
+    facts = {"next_exit": told} if "exit_code" in row.facts else told
     note(tx, job_id, fence, {}, {"exits": [*known, container], **facts})
     return True
+
+
+def settle_exit(tx: Tx, job_id: str, fence: int) -> None:
+    """The planner has acted on the exit: the one that waits behind it takes its place."""
+    row = under_fence(tx, job_id, fence)
+    waits = (row.facts.get("next_exit") if row is not None else None) or {}
+    names = ("exit_code", "exited_at", "host_fault")
+    note(tx, job_id, fence, {}, {**{name: waits.get(name) for name in names}, "next_exit": None})
 
 
 def note_goodbye(tx: Tx, node: str, job_id: str, fence: int, word: dict[str, Any]) -> bool:

@@ -47,15 +47,26 @@ def authors(tx: Tx, job_id: str) -> dict[int, str]:
     return {row.fence: row.provider for row in rows}
 
 
-def newest_times(tx: Tx, job: JobRow, fence: int, most: int) -> Sequence[tuple[bool, float]]:
-    """Of the job's ``most`` newest commits those under this fence: whether each is final, and how old (seconds)."""
+def newest_ages(tx: Tx, job: JobRow, fence: int, most: int) -> Sequence[float]:
+    """How old (seconds) are those of the job's ``most`` newest commits under this fence that are not final."""
     age = func.extract("epoch", func.clock_timestamp() - CheckpointRow.committed_at)
-    rows = tx.execute(
-        select(CheckpointRow.final, age).where(
-            CheckpointRow.job_id == job.id, CheckpointRow.seq > job.last_seq - most, CheckpointRow.fence == fence
+    rows = tx.scalars(
+        select(age).where(
+            CheckpointRow.job_id == job.id,
+            CheckpointRow.seq > job.last_seq - most,
+            CheckpointRow.fence == fence,
+            CheckpointRow.final.is_(False),
         )
     )
-    return [(final, float(seconds)) for final, seconds in rows]
+    return [float(seconds) for seconds in rows]
+
+
+def finals(tx: Tx, job_id: str, fence: int) -> int:
+    """How many final checkpoints were committed under this fence, whatever became of them."""
+    wanted = select(func.count()).where(
+        CheckpointRow.job_id == job_id, CheckpointRow.fence == fence, CheckpointRow.final
+    )
+    return tx.scalar(wanted) or 0
 
 
 def page(tx: Tx, job_id: str, before: int | None, limit: int, *, kept: bool = False) -> Sequence[CheckpointRow]:

@@ -119,6 +119,8 @@ def _check_place(parts: Parts, tx: Tx, job: JobRow, message: CommitCheckpoint) -
         )
     spec = jobspec.from_dict(job.spec)
     if not message.final:
+        if head is not None and head.final and head.fence == message.fence:
+            raise CommitRefused("the outputs were committed under this award: no checkpoint follows them")
         _check_mode(tx, job, award, spec, message.mode)
     _check_pace(tx, job, spec, message)
     if message.generation != award.generation:
@@ -145,9 +147,11 @@ def _check_mode(tx: Tx, job: JobRow, award: AwardRow, spec: JobSpec, mode: str) 
     """A checkpoint is of its award's mode. One of files is taken from a host that told that it can't dump the
     processes, where the order allows that and no checkpoint of processes would give way to it.
     """
-    head = checkpoints.by_manifest(tx, job.head_manifest) if job.head_manifest else None
     fallen = bool(award.facts.get("undumpable")) and spec.checkpoint.fall_back_to_files
-    fallen = fallen and (head is None or head.mode == "files")
+    if fallen:
+        # Outputs are of files always and say nothing of the program's own checkpoints.
+        program = checkpoints.newest_program(tx, job.id)
+        fallen = program is None or program.mode == "files"
     if mode != award.mode and not (mode == "files" and fallen):
         raise CommitRefused(f"the checkpoint is of mode {mode}, the award is for {award.mode}")
 
@@ -160,10 +164,10 @@ def _check_pace(tx: Tx, job: JobRow, spec: JobSpec, message: CommitCheckpoint) -
     window = _PACES * pace
     asked = commands.asked_within(tx, job.id, message.fence, "checkpoint", window)
     fair = _PACES + _SPARE + asked
-    newest = checkpoints.newest_times(tx, job, message.fence, fair + _FINALS)
-    if message.final and sum(final for final, _ in newest) >= _FINALS:
+    if message.final and checkpoints.finals(tx, job.id, message.fence) >= _FINALS:
         raise CommitRefused(f"{_FINALS} final checkpoints were committed under this award: no more are taken")
-    if not message.final and sum(not final and age < window for final, age in newest) >= fair:
+    ages = checkpoints.newest_ages(tx, job, message.fence, fair + _FINALS)
+    if not message.final and sum(age < window for age in ages) >= fair:
         raise CommitRefused(
             f"{fair} checkpoints were committed within {window:.0f} s: the order asks for one in {pace:.0f} s at most"
         )

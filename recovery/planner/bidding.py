@@ -16,7 +16,7 @@ from recovery.planner.damage import damaged, set_aside, unclaimed
 from recovery.planner.draft import Draft
 from recovery.planner.funds import available, required
 from recovery.planner.history import dry_auctions, for_good, since_resumed, since_started
-from recovery.planner.hosts import UNSENT, UNSTORED, kept_out
+from recovery.planner.hosts import GAVE_NOTICE, UNSENT, UNSTORED, kept_out
 from recovery.planner.leases import left_over
 from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s
 from recovery.planner.settling import how_to_settle, silent_from
@@ -37,6 +37,7 @@ _OTHERS_FIRST = {
     UNDUMPABLE: "a host of this provider could not checkpoint the job: others are asked first",
     UNSTORED: "a host of this provider could not store the job's outputs: others are asked first",
     "late": "a host of this provider was late with the job: others are asked first",
+    GAVE_NOTICE: "this provider gave notice while it had the job: others are asked first",
     "host_fault": "a host of this provider failed the job: others are asked first",
     "stopped": "a host of this provider stopped while it had the job: others are asked first",
     "left": "a host of this provider stopped while it had the job: others are asked first",

@@ -1,9 +1,11 @@
 """CANCELLING, and wishes that end or change a job in any phase."""
 
 from everlease.domain.job import ENDED, RESUMABLE, JobEvent, JobState, allows
+from everlease.domain.snapshot import Award
 from recovery.moves import BeginFrom, ClearWish, Record
 from recovery.planner.draft import Draft
 from recovery.planner.history import begin_anew
+from recovery.planner.hosts import outputs_stored
 from recovery.planner.running import exited, unstored
 
 _NEVER = {
@@ -50,7 +52,7 @@ def cancelling(draft: Draft) -> None:
     if award is None:
         draft.event(JobEvent.STOPPED)
         return
-    if award.exit_code == 0 and not award.host_fault and not unstored(draft, award) and exited(draft, award):
+    if _outputs_come(draft, award) and exited(draft, award):
         return
     answer = draft.snapshot.command(f"stop/{award.fence}")
     if answer is None:
@@ -58,3 +60,15 @@ def cancelling(draft: Draft) -> None:
     elif answer.ok is not None:
         draft.end(award, "cancelled")
         draft.event(JobEvent.STOPPED, answer.error)
+
+
+def _outputs_come(draft: Draft, award: Award) -> bool:
+    """Whether the job ended well before it could be stopped, and its outputs are in or waited for: not for long, its
+    tenant has no use for them.
+    """
+    if award.exit_code != 0 or award.host_fault or unstored(draft, award):
+        return False
+    until = (award.exited_at or draft.now) + draft.policy.stop_timeout_s
+    if draft.now < until:
+        draft.wait_until(until)
+    return draft.now < until or outputs_stored(draft.snapshot, award)

@@ -28,7 +28,10 @@ UNSENT = "unsent"
 UNSTORED = "unstored"
 """The outcome of an award under which the job ended well and its outputs were not stored."""
 
-_KEPT_OUT = frozenset({HOST_FAULT, UNREADY, "prepare_failed", LATE, LOST, NOT_OPENED, UNSENT})
+GAVE_NOTICE = "gave_notice"
+"""The outcome of an award whose provider gave notice on chain, and whose lease ended before the job was elsewhere."""
+
+_KEPT_OUT = frozenset({GAVE_NOTICE, HOST_FAULT, UNREADY, "prepare_failed", LATE, LOST, NOT_OPENED, UNSENT})
 _OF_HEAD = frozenset({"restore_failed", "unfit", UNREADY})
 """They count as long as the checkpoint is the head."""
 _ENDED_THERE = frozenset({MOVED, UNSTORED, UNDUMPABLE})
@@ -39,6 +42,7 @@ _WHY = {
     UNDUMPABLE: "could not checkpoint the job",
     UNSTORED: "could not store the job's outputs",
     LATE: "was late with the job",
+    GAVE_NOTICE: "gave notice and ended its lease with the job on it",
     NOT_OPENED: "won the job, and its lease could not be opened",
     UNSENT: "won the job, and it could not be handed over",
 }

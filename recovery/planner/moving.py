@@ -3,13 +3,12 @@
 from everlease.domain.job import JobEvent
 from everlease.domain.snapshot import Auction, Award
 from recovery.moves import CloseAuction, GiveAward, IssueCommand, NoteAward
-from recovery.planner.backoff import too_many_unserved
-from recovery.planner.bidding import BID_SLACK_S, bids_wait, call_for_bids, nobody, out_of_terms, undecided, winner_of
+from recovery.planner.bidding import BID_SLACK_S, bids_wait, call_for_bids, nobody, undecided, winner_of
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import idle_too_long
 from recovery.planner.leases import watch_lease
 from recovery.planner.placing import prepare_payload
-from recovery.planner.running import exited, held, hold, holding, thaw, unstored
+from recovery.planner.running import exited, held, hold, holding, no_further_lease, thaw, unstored
 
 _CLOSED_FOR_GOOD = ("nobody", "abandoned", "moved")
 
@@ -26,7 +25,7 @@ def migrating(draft: Draft) -> None:
     if watch_lease(draft, award) or _ended(draft, award, JobEvent.MIGRATE_ABANDONED, purpose):
         return
     if auction is None or auction.plan != "migration" or auction.outcome.startswith(_CLOSED_FOR_GOOD):
-        why = out_of_terms(draft) or too_many_unserved(draft)
+        why = no_further_lease(draft)
         if why:
             draft.event(JobEvent.MIGRATE_ABANDONED, why)
         else:

@@ -2,7 +2,7 @@
 
 from everlease.domain.snapshot import Award, Snapshot
 
-_WITH_ITS_HOST = frozenset({"lost", "host_fault", "left", "unstored", "undumpable"})
+_WITH_ITS_HOST = frozenset({"lost", "host_fault", "left", "unstored", "undumpable", "gave_notice"})
 """Outcomes by which the work since the last checkpoint went with the host."""
 
 

@@ -11,6 +11,7 @@ from recovery.moves import (
     Record,
     SetExitCode,
 )
+from recovery.planner.backoff import too_many_unserved
 from recovery.planner.bidding import out_of_terms
 from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
@@ -77,10 +78,12 @@ def holding(draft: Draft, award: Award, purpose: str) -> bool:
 
 
 def held(draft: Draft, award: Award, answer: Command) -> bool:
-    """Whether the held checkpoint is durable: its commit is the job's head, made under this award's fence."""
+    """Whether the held checkpoint is durable: its commit is the job's head, made under this award's fence. Outputs are
+    no checkpoint to go on from.
+    """
     head = draft.snapshot.head
     manifest = answer.result.get("manifest")
-    if not answer.ok or head is None or head.fence != award.fence:
+    if not answer.ok or head is None or head.final or head.fence != award.fence:
         return False
     return manifest is None or manifest == head.manifest
 
@@ -126,8 +129,14 @@ def _undumpable(draft: Draft, award: Award) -> bool:
     """Its host can't checkpoint a job that insists on that, or that others did checkpoint: another is tried. A job that
     may fall back to files stays where no process would be given up for them.
     """
-    policy, head = draft.snapshot.job.spec.checkpoint, draft.snapshot.head
-    falls_back = policy.fall_back_to_files and (head is None or head.mode == "files")
+    policy, snapshot = draft.snapshot.job.spec.checkpoint, draft.snapshot
+    # Outputs are of files always and say nothing of the program's own checkpoints.
+    kept = (
+        p for p in reversed(snapshot.checkpoints) if not p.final and not p.damaged and p.seq <= snapshot.job.head_seq
+    )
+    program = next(kept, snapshot.head)
+    no_processes = program is None or (program.mode == "files" and not program.final)
+    falls_back = policy.fall_back_to_files and no_processes
     allowed = policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE) or falls_back
     if not award.undumpable or award.mode == "files" or allowed:
         return False
@@ -180,13 +189,24 @@ def _wishes(draft: Draft, award: Award) -> None:
         draft.event(JobEvent.HIBERNATE_REQUESTED)
     elif wish == "migrate":
         draft.add(ClearWish())
-        draft.event(JobEvent.MIGRATE_REQUESTED)
+        why = no_further_lease(draft)
+        if why:
+            draft.add(Record("job.migrate_refused", {"fence": award.fence, "why": why}))
+        else:
+            draft.event(JobEvent.MIGRATE_REQUESTED)
     elif _must_leave(snapshot, award):
         again = _last_migration(snapshot) + draft.policy.drain_retry_s
-        if draft.now >= again:
+        if no_further_lease(draft):
+            draft.wait_until(draft.now + draft.policy.drain_retry_s)
+        elif draft.now >= again:
             draft.event(JobEvent.MIGRATE_REQUESTED, "the provider drains this node")
         else:
             draft.wait_until(again)
+
+
+def no_further_lease(draft: Draft) -> str:
+    """Why the job can't have another lease after its current one; empty where it can."""
+    return out_of_terms(draft) or too_many_unserved(draft)
 
 
 def _must_leave(snapshot: Snapshot, award: Award) -> bool:

@@ -12,6 +12,8 @@ UNDUMPABLE = "undumpable"
 """The outcome of an award whose host could not checkpoint a job that insists on that."""
 WITNESSES = 2
 """Providers that must tell the same of a job from the same checkpoint before it counts as its own fault."""
+_SAME_END = 4
+"""Runs in a row that ended with the same exit code, at ``WITNESSES``, count as that too, whatever they started from."""
 
 
 def judged(draft: Draft) -> bool:
@@ -40,7 +42,9 @@ def undumpable_everywhere(snapshot: Snapshot) -> bool:
 
 
 def _failure(snapshot: Snapshot) -> str:
-    """How the job failed in the same way at several providers from the same checkpoint; empty where it did not."""
+    """How the job failed in the same way at several providers, from the same checkpoint or each time that it ran of
+    late: a host may commit anything before the program ends. Empty where it did not.
+    """
     seen: dict[tuple[str, str | None], set[str]] = {}
     for award in since_resumed(snapshot):
         how = _how_it_failed(snapshot, award)
@@ -49,7 +53,19 @@ def _failure(snapshot: Snapshot) -> str:
             providers.add(award.provider)
             if len(providers) >= WITNESSES:
                 return f"the job {how} at {len(providers)} providers{_from(award)}{_detail(award)}"
-    return ""
+    return _ends_alike(snapshot)
+
+
+def _ends_alike(snapshot: Snapshot) -> str:
+    """The exit code with which the job ended in its last runs, and where, for people; empty where they differ."""
+    last = [award for award in since_resumed(snapshot) if award.started_at is not None][-_SAME_END:]
+    ends = {award.exit_code if award.outcome == MOVED else None for award in last}
+    providers = {award.provider for award in last}
+    if len(last) < _SAME_END or len(ends) > 1 or not any(ends) or len(providers) < WITNESSES:
+        return ""
+    return (
+        f"the job ended with exit code {last[-1].exit_code} {_SAME_END} times in a row, at {len(providers)} providers"
+    )
 
 
 def _failing_at_head(snapshot: Snapshot) -> set[str]:

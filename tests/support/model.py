@@ -408,6 +408,10 @@ class World:
         )
         self._set(leases=(*self.snapshot.leases, lease), escrow=replace(self.snapshot.escrow, epochs=award.epoch))
 
+    def drain(self, node: str) -> None:
+        """A node drains; it may be that of the current award."""
+        self._set(draining_nodes=self.snapshot.draining_nodes | {node})
+
     def set_lease(self, lease_id: str, **changes: Any) -> None:
         """The chain changes a lease."""
         self._set(

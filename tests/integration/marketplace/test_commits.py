@@ -202,11 +202,11 @@ def test_a_host_commits_no_faster_than_the_order_asks_for(service: Service, node
     assert node.expect("command").command.kind == "checkpoint"
     assert commit(service, node, held, 21) == "", "asked for"
     assert "21 checkpoints" in commit(service, node, held, 22)
-    assert commit(service, node, held, 23, final=True) == ""
     with service.db.transaction() as tx:
         for row in tx.scalars(select(CheckpointRow)):
             row.committed_at -= timedelta(seconds=161)
-    assert commit(service, node, held, 24) == "", "time has passed"
+    assert commit(service, node, held, 23) == "", "time has passed"
+    assert commit(service, node, held, 24, final=True) == ""
 
 
 def test_outputs_are_committed_a_few_times_at_most(service: Service, node: FakeNode, job_id: str) -> None:
@@ -214,7 +214,34 @@ def test_outputs_are_committed_a_few_times_at_most(service: Service, node: FakeN
     held, _ = started(service, node, job_id)
     assert [commit(service, node, held, number, final=True) for number in range(8)] == [""] * 8
     assert "8 final checkpoints" in commit(service, node, held, 8, final=True)
-    assert commit(service, node, held, 9) == ""
+    with service.db.transaction() as tx:
+        tx.get_one(JobRow, job_id).last_seq += 100
+    assert "8 final checkpoints" in commit(service, node, held, 9, final=True), "however many came in between"
+
+
+def test_no_checkpoint_follows_outputs_under_one_award(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    assert commit(service, node, held, 1) == ""
+    assert commit(service, node, held, 2, final=True) == ""
+    assert "no checkpoint follows them" in commit(service, node, held, 3)
+    assert commit(service, node, held, 4, final=True) == ""
+
+
+def test_outputs_on_top_do_not_make_files_of_a_job_of_processes(service: Service, node: FakeNode, job_id: str) -> None:
+    node.connect()
+    held, _ = started(service, node, job_id)
+    assert commit(service, node, held, 1) == ""
+    final = commit_fields(service, node, held, b"outputs", mode="files")
+    node.send("commit_checkpoint", **final, final=True)
+    assert node.expect("commit_answer").ok
+    held, _ = started(service, node, job_id)
+    with service.db.transaction() as tx:
+        job = tx.get_one(JobRow, job_id)
+        job.spec = {**job.spec, "checkpoint": {**job.spec["checkpoint"], "fall_back_to_files": True}}
+        awards.note(tx, job_id, held.fence, {}, {"undumpable": "inotify"})
+    node.send("commit_checkpoint", **commit_fields(service, node, held, b"more", mode="files"))
+    assert "of mode files" in node.expect("commit_answer").error
 
 
 def test_files_do_not_take_the_place_of_processes_on_one_hosts_word(

@@ -68,6 +68,32 @@ def test_beyond_the_bound_a_stop_is_a_loss(stage: Stage) -> None:
     assert stage.award(job).outcome == "lost"
 
 
+def test_new_container_names_do_not_put_an_exit_off(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    exits(stage, job, "c1", code=0)
+    since = stage.award(job).facts["exited_at"]
+    for number in range(3):
+        exits(stage, job, f"again-{number}", code=number)
+    facts = stage.award(job).facts
+    assert (facts["exit_code"], facts["exited_at"], facts["exits"]) == (0, since, ["c1", "again-0"])
+
+
+def test_the_exit_of_a_restarted_container_waits_until_the_restart_is_counted(stage: Stage) -> None:
+    """Recovery was away: the job was started again, and ended well, before anybody wrote down the restart."""
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    exits(stage, job, "c1", code=3)
+    stage.until(job, lambda s: s.has_command(job, "restart"))
+    stage.answer(job, "restart")
+    stage.checkpoint(job, final=True)
+    exits(stage, job, "c2", code=0)
+    stage.reach(job, "SUCCEEDED")
+    assert stage.award(job).restarts == 1
+
+
 def test_a_hosts_fault_is_restarted_in_place_and_counts_apart(stage: Stage) -> None:
     stage.node(5)
     job = stage.launch()

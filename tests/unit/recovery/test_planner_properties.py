@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from everlease.domain.job import ENDED, PLACED
+from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import fenced_at
 from everlease.domain.reserve import Posted
+from everlease.domain.snapshot import Snapshot
+from everlease.domain.terms import UNSERVED_SHARE
 from recovery import moves as m
 from recovery.planner import plan
-from tests.support.model import NODES, POLICY, RATE, World
+from tests.support.model import NODES, ORDER, POLICY, RATE, World, escrow, new_job
 
 STEPS = ("prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "restart", "checkpoint")
 
@@ -20,10 +23,19 @@ STEPS = ("prepare", "preload", "start", "hold", "thaw", "stop", "freeze", "resta
 class AnyWorld(RuleBasedStateMachine):
     """Every rule is followed by as many plans as it takes."""
 
-    @initialize(starts_at=st.sampled_from([RATE, RATE // 4]))
-    def begin(self, starts_at: int) -> None:
+    @initialize(
+        starts_at=st.sampled_from([RATE, RATE // 4]),
+        leases=st.sampled_from([1, 2, 1000]),
+        unserved=st.sampled_from([1, 2, 1000]),
+        runs=st.booleans(),
+    )
+    def begin(self, starts_at: int, leases: int, unserved: int, runs: bool) -> None:
         policy = replace(POLICY, posted=Posted(cpu=starts_at, gib=0, gpu=0))
-        self.world = World(providers=dict.fromkeys(NODES[:2], "one provider"), policy=policy)
+        order = replace(ORDER, max_epochs=leases, deposit=unserved * ORDER.epoch_fee * UNSERVED_SHARE)
+        snapshot = Snapshot(job=new_job(order=order), escrow=escrow(max_epochs=leases))
+        self.world = World(snapshot, providers=dict.fromkeys(NODES[:2], "one provider"), policy=policy)
+        if runs:
+            self.world.run()
         self.world.settle()
 
     @rule(node=st.sampled_from(NODES))
@@ -105,6 +117,29 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.settle()
 
     @rule()
+    def node_drains(self) -> None:
+        if self.world.snapshot.award is not None:
+            self.world.drain(self.world.snapshot.award.node)
+        self.world.settle()
+
+    @rule(ends=st.booleans())
+    def provider_gives_notice(self, ends: bool) -> None:
+        award = self.world.snapshot.award
+        if award is not None:
+            self.world.set_lease(award.lease_id, noticed=True)
+            self.world.settle()
+        if award is not None and ends:
+            self.world.set_lease(award.lease_id, state=LeaseState.CLOSED)
+        self.world.settle()
+
+    @rule()
+    def tenant_cancels_on_chain(self) -> None:
+        assert self.world.snapshot.escrow is not None
+        cancelled = replace(self.world.snapshot.escrow, cancelled=True)
+        self.world.snapshot = replace(self.world.snapshot, escrow=cancelled)
+        self.world.settle()
+
+    @rule()
     def node_is_lost(self) -> None:
         self.world.lose()
         self.world.settle()
@@ -169,7 +204,9 @@ class AnyWorld(RuleBasedStateMachine):
         if job.state == "SUCCEEDED":
             assert snapshot.head is not None
             assert snapshot.head.final
-        if job.state == "FAILED" and snapshot.escrow is not None and self.world.now < snapshot.escrow.deadline:
+        paid = snapshot.escrow
+        over = paid is None or paid.cancelled or self.world.now >= paid.deadline
+        if job.state == "FAILED" and not over:
             told = {award.provider for award in snapshot.awards if award.outcome in ("moved", "undumpable")}
             assert len(told) > 1
 
