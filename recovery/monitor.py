@@ -63,8 +63,7 @@ class Monitor:
         self._monotonic = monotonic
         self._attention = Attention()
         self._absences = watch.Absences()
-        self._database_was_away = False
-        self._outages = watch.Outages()
+        self._outages = watch.Outages(monotonic)
 
     def tick(self, hold: Watch) -> int:
         """Look once; returns how many awards ended. Raises DatabaseUnavailable."""
@@ -74,15 +73,15 @@ class Monitor:
         with self._desk.database.transaction() as tx:
             if severed := gateways.sever_orphans(tx):
                 log.warning("monitor.gateway_gone", nodes=severed)
-            watch.excuse(tx, ours=self._database_was_away)
+            watch.excuse(tx, ours=self._outages.database_was_away)
+            self._outages.note(tx, now)
             deaf = watch.deaf(tx, now, policy)
-            self._outages.note(tx, now, deaf=deaf)
-            if deaf:
-                self._look_away()
-                return 0
-            lost = watch.look(tx, now, since, policy)
-            missing = self._absences.note(watch.unreported(tx, now), now)
-        self._database_was_away = False
+            lost = [] if deaf else watch.look(tx, now, since, policy)
+            missing = [] if deaf else self._absences.note(watch.unreported(tx, now), now)
+        self._outages.database_there()
+        if deaf:
+            self._look_away()
+            return 0
         return watch.declare(self._desk, lost) + watch.declare_absent(self._desk, missing)
 
     def _look_away(self) -> None:
@@ -96,6 +95,8 @@ class Monitor:
             alive()
             try:
                 with hold_watch(self._desk.database, WATCH_KEY) as hold:
+                    if hold is None:
+                        self._outages.database_there()
                     while hold is not None and not stop.is_set():
                         alive()
                         self.tick(hold)
@@ -104,7 +105,6 @@ class Monitor:
             except DatabaseUnavailable as error:
                 self._outages.database_away()
                 log.warning("monitor.no_database", error=str(error))
-                self._database_was_away = True
             stop.wait(1.0)
 
 

@@ -7,7 +7,20 @@ import structlog
 
 from everlease.chain.contracts import Call
 from everlease.chain.typed_data import lease_id
-from everlease.db import Database, Tx, awards, commands, jobs, journal, outbox, prices, receipts, retention, timers
+from everlease.db import (
+    Database,
+    Tx,
+    awards,
+    commands,
+    jobs,
+    journal,
+    outages,
+    outbox,
+    prices,
+    receipts,
+    retention,
+    timers,
+)
 from everlease.domain.job import JobState
 from everlease.domain.retention import Bounds
 from everlease.domain.terms import LeaseParams
@@ -17,6 +30,8 @@ from recovery.receipts import sign
 
 log = structlog.get_logger()
 _OUTBOX_KEPT_S = 86_400
+_OUTAGES_KEPT_S = 30 * 86_400
+"""A lease may be suspended long after its award ended, and is judged within its answer window then."""
 
 
 def _instant(at: float) -> datetime:
@@ -72,9 +87,10 @@ def settle_prices(database: Database, now: float) -> int:
 
 
 def tidy(database: Database, now: float, bounds: Bounds, terms: retention.Terms) -> int:
-    """Condemn checkpoints that nothing can want, forget old outbox events; returns how many checkpoints."""
+    """Condemn checkpoints that nothing can want, forget old outbox events and outages; returns how many checkpoints."""
     with database.transaction() as tx:
         outbox.purge_sent(tx, _instant(now - _OUTBOX_KEPT_S))
+        outages.forget(tx, now - _OUTAGES_KEPT_S)
         found = retention.jobs_to_tidy(tx, bounds, _instant(now))
     condemned = 0
     for job_id in found:

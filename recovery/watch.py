@@ -1,6 +1,7 @@
 """One look at the nodes that hold awards: who is silent, who is lost. No loop, no sleep, no clock of its own."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -85,25 +86,37 @@ class Absences:
 class Outages:
     """Notes when the gateway, the database or the chain's mirror was away: what went wrong then is no host's fault.
 
-    A pause of the watch alone is no outage: the gateway writes down whom it hears without it.
+    A pause of the watch alone is no outage: the gateway writes down whom it hears without it. Nor is the silence of all
+    nodes while a gateway is up: they may be one provider's.
     """
 
-    def __init__(self) -> None:
-        self._looked_at: float | None = None
-        self._blind = False
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._answered = monotonic()
+        self.database_was_away = False
+        """Whether the database did not answer us when we last asked."""
 
     def database_away(self) -> None:
         """The database did not answer: the next look says from when to when."""
-        self._blind = True
+        self.database_was_away = True
 
-    def note(self, tx: Tx, now: float, *, deaf: bool) -> None:
-        """Note one look at ``now`` (unix seconds, the database's clock)."""
-        before, self._looked_at = self._looked_at, now
-        if self._blind and before is not None:
-            outages.note(tx, "database", before, now)
-        self._blind = False
-        if deaf:
-            outages.note(tx, "gateway", before or now, now)
+    def database_there(self) -> None:
+        """It answered: we have looked, or somebody else does."""
+        self.database_was_away = False
+        self._answered = self._monotonic()
+
+    def note(self, tx: Tx, now: float) -> None:
+        """Note one look at ``now`` (unix seconds, the database's clock).
+
+        The database was away since it last answered us, or since another replica last looked: one that was cut off
+        alone saw no outage.
+        """
+        before = outages.look(tx, now)
+        if self.database_was_away:
+            since = now - (self._monotonic() - self._answered)
+            outages.note(tx, "database", min(max(since, before or since), now), now)
+        if not gateways.present(tx):
+            outages.note(tx, "gateway", now, now)
         age = outages.mirror_age(tx, now)
         if age > MIRROR_AGE_S:
             outages.note(tx, "chain", now - age, now)

@@ -1,22 +1,18 @@
 """What the marketplace's own rows say of a suspended lease: read for everlease.domain.fault, which judges."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import exists, func, select
 
-from everlease.db import outages
+from everlease.db import outages, records
 from everlease.db.engine import Tx
-from everlease.db.models.jobs import AwardRow, JobRow
+from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
 from everlease.db.models.mirror import EscrowRow, LeaseRow
 from everlease.db.models.nodes import CommandRow
 from everlease.db.terms import params_of
-from everlease.domain.fault import FAILED_STEP, Evidence, affordable, parties
+from everlease.domain.fault import FAILED_STEP, Evidence
 from everlease.domain.lease import LeaseState
-from everlease.domain.terms import LeaseParams
-
-PROVEN_S = 600.0
-"""Seconds that a provider must have served other tenants' jobs to count as unrelated to those who have not."""
+from everlease.domain.terms import LeaseParams, bearable
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +66,31 @@ def evidence(tx: Tx, award: AwardRow, case: Suspension, chain_now: int) -> Evide
     since = heard if silent else award.awarded_at.timestamp()
     others = _others(tx, award)
     failed = {other.provider for other in others if step and _failed_step(tx, other) == step}
-    accused = parties({award.provider}, proven(tx, {award.provider}, case.params.tenant))
+    worked = {other.provider for other in others if other.earned_s > 0 and _committed(tx, other)}
+    proven = records.proven(tx, {award.provider} | failed | worked, case.params.tenant)
     return Evidence(
         told=_sent(tx, award, "prepare"),
         start_sent=_sent(tx, award, "start"),
         step=step,
         silent=silent,
         outages=outages.between(tx, since, max(until, ended)),
-        worked_at=frozenset(other.provider for other in others if other.started_at is not None and other.earned_s > 0),
-        failed_at=parties(failed, proven(tx, failed, case.params.tenant)) - accused,
+        worked_at=proven & worked,
+        failed_at=proven & failed if award.provider in proven else frozenset(),
         window_used=(chain_now - case.suspended_at) / max(case.answer_by - case.suspended_at, 1),
-        affordable=affordable(_unserved(tx, award.job_id), case.bond, case.deposit),
+        affordable=_affordable(tx, award.job_id, case),
     )
 
 
-def proven(tx: Tx, providers: Collection[str], tenant: str) -> frozenset[str]:
-    """Those of the providers that served jobs of other tenants than this one."""
-    served = (
-        select(AwardRow.provider)
-        .join(JobRow, JobRow.id == AwardRow.job_id)
-        .where(AwardRow.provider.in_(providers), JobRow.tenant != tenant)
-        .group_by(AwardRow.provider)
-        .having(func.sum(AwardRow.earned_s) >= PROVEN_S)
-    )
-    return frozenset(tx.scalars(served))
+def _affordable(tx: Tx, job_id: str, case: Suspension) -> bool:
+    """Whether the job's deposit bears one more bond, on top of what its unserved leases cost so far."""
+    job = tx.get_one(JobRow, job_id)
+    fees = records.unserved(tx, job) * int(job.order["epoch_fee"])
+    return bearable(fees + records.bonds_given(tx, job) + case.bond, case.deposit)
 
 
-def _unserved(tx: Tx, job_id: str) -> int:
-    """How many bonds of the job went to providers that had not served under their leases."""
-    found = select(func.count()).where(
-        LeaseRow.job_id == job_id, LeaseRow.state == LeaseState.CLEARED, LeaseRow.earned == 0
-    )
-    return int(tx.scalar(found) or 0)
+def _committed(tx: Tx, award: AwardRow) -> bool:
+    found = exists().where(CheckpointRow.job_id == award.job_id, CheckpointRow.fence == award.fence)
+    return bool(tx.scalar(select(found)))
 
 
 def _others(tx: Tx, award: AwardRow) -> list[AwardRow]:

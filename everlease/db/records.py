@@ -2,24 +2,26 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from everlease.db.engine import Tx
-from everlease.db.models.jobs import AwardRow, CheckpointRow, JobRow
+from everlease.db.models.jobs import AwardRow, JobRow
 from everlease.db.models.mirror import LeaseRow
-from everlease.domain.earning import SERVED_S
+from everlease.domain.earning import PROVEN_S, SERVED_S
+from everlease.domain.lease import LeaseState
 from everlease.domain.snapshot import RECOVERED
 
 
-def proven(tx: Tx, providers: Collection[str]) -> frozenset[str]:
-    """Those of these providers whose hosts served a job here, of whatever tenant, to a committed checkpoint."""
-    found = (
-        select(AwardRow.provider)
-        .join(CheckpointRow, (CheckpointRow.job_id == AwardRow.job_id) & (CheckpointRow.fence == AwardRow.fence))
-        .where(AwardRow.provider.in_(set(providers)), AwardRow.started_at.is_not(None))
-        .distinct()
-    )
-    return frozenset(tx.scalars(found))
+def proven(tx: Tx, providers: Collection[str], tenant: str) -> frozenset[str]:
+    """Those of these providers that served jobs of other tenants than this one: ``PROVEN_S`` up to commits."""
+    if not providers:
+        return frozenset()
+    return frozenset(tx.scalars(_proven(tenant).where(AwardRow.provider.in_(set(providers)))))
+
+
+def young(tx: Tx, tenant: str) -> bool:
+    """Whether the market has nobody yet who is proven to this tenant."""
+    return tx.scalar(_proven(tenant).limit(1)) is None
 
 
 def unserved(tx: Tx, job: JobRow) -> int:
@@ -38,8 +40,18 @@ def unserved(tx: Tx, job: JobRow) -> int:
     )
 
 
+def bonds_given(tx: Tx, job: JobRow) -> int:
+    """Base units of the job's bonds, since its tenant last let it go on, that went to hosts that earned nothing."""
+    since = select(AwardRow.lease_id).where(AwardRow.job_id == job.id, AwardRow.fence > job.resumed_fence)
+    cleared = (LeaseRow.state == LeaseState.CLEARED) & (LeaseRow.earned == 0) & LeaseRow.lease_id.in_(since)
+    return int(tx.scalar(select(func.sum(LeaseRow.bond)).where(LeaseRow.job_id == job.id, cleared)) or 0)
+
+
 def recovered_from(tx: Tx, job: JobRow) -> int:
-    """Providers that the job was recovered from since its tenant last let it go on; those not proven count as one."""
+    """Providers that the job was recovered from since its tenant last let it go on; those not proven count as one.
+
+    Where more have lost it than its order allows, and the market has nobody who is proven, each counts for itself.
+    """
     left = set(
         tx.scalars(
             select(AwardRow.provider)
@@ -52,5 +64,17 @@ def recovered_from(tx: Tx, job: JobRow) -> int:
             .distinct()
         )
     )
-    known = proven(tx, left) if left else frozenset()
+    known = proven(tx, left, job.tenant)
+    if len(left) > int(job.spec["max_recoveries"]) and not known and young(tx, job.tenant):
+        return len(left)
     return len(known) + bool(left - known)
+
+
+def _proven(tenant: str) -> Select[str]:
+    return (
+        select(AwardRow.provider)
+        .join(JobRow, JobRow.id == AwardRow.job_id)
+        .where(JobRow.tenant != tenant, JobRow.tenant != AwardRow.provider, AwardRow.started_at.is_not(None))
+        .group_by(AwardRow.provider)
+        .having(func.sum(AwardRow.saved_s - AwardRow.forfeited_s) >= PROVEN_S)
+    )

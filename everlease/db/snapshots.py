@@ -22,6 +22,7 @@ from everlease.domain.job import JobState
 from everlease.domain.lease import LeaseState
 from everlease.domain.liveness import mean_time_between_losses
 from everlease.domain.snapshot import (
+    FAILING,
     Auction,
     Award,
     ChainTx,
@@ -58,6 +59,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
     gone = tx.scalars(
         select(NodeRow.address).where(NodeRow.address.in_(winners), NodeRow.disconnected_at.is_not(None))
     ).all()
+    witnesses = {award.provider for award in awards if award.fence > job.resumed_fence and _tells_against(award)}
     resume_seq = job.wish_detail.get("seq") if job.wish == "resume" else None
     since = auctions[-1].closed_at if auctions and job.state == JobState.WAITING_CAPACITY else None
     return Snapshot(
@@ -80,8 +82,10 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         resume_seq=resume_seq,
         resume_gone=resume_seq is not None and checkpoints.restorable(tx, job.id, resume_seq) is None,
         unserved=records.unserved(tx, job),
+        bonds_given=records.bonds_given(tx, job),
         recovered=records.recovered_from(tx, job),
-        proven=_proven(tx, auctions[-1]) if auctions and auctions[-1].closed_at is None else frozenset(),
+        proven=records.proven(tx, witnesses | _bidders(tx, auctions), job.tenant),
+        young=len(witnesses) > 1 and records.young(tx, job.tenant),
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 
@@ -255,8 +259,15 @@ def _offer(bid: BidRow, node: NodeRow, provider: ProviderRow, served_s: float) -
     return SignedOffer(offer, bid.signature)
 
 
-def _proven(tx: Tx, auction: AuctionRow) -> frozenset[str]:
-    return records.proven(tx, tx.scalars(select(BidRow.provider).where(BidRow.auction_id == auction.id)).all())
+def _bidders(tx: Tx, auctions: Sequence[AuctionRow]) -> set[str]:
+    """The providers that bid in the open auction."""
+    if not auctions or auctions[-1].closed_at is not None:
+        return set()
+    return set(tx.scalars(select(BidRow.provider).where(BidRow.auction_id == auctions[-1].id)))
+
+
+def _tells_against(award: AwardRow) -> bool:
+    return award.outcome in FAILING or bool(award.facts.get("undumpable"))
 
 
 def _lease(row: LeaseRow) -> Lease:

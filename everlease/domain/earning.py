@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 SERVED_S = 60.0
 """A lease under which less was served cost its tenant a fee for nothing."""
+PROVEN_S = 600.0
+"""Seconds that a provider must have served jobs of other tenants, to committed checkpoints, to count as proven."""
 
 
 @dataclass(frozen=True, slots=True)

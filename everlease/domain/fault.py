@@ -7,11 +7,12 @@ Rules, the first that applies decides:
   silent                  its heartbeats stopped, and everything else was up             the host's
   heard to the end        nothing failed and it was not silent                           not the host's
   worked elsewhere        the failed step worked at another provider, same inputs        the host's
-  failed elsewhere        the failed step failed at an unrelated one, same inputs        not the host's
-  nothing shows it        a third of the answer window went by without any of these      not the host's
+and once a third of the answer window went by, so that a host that can do it has had the time to show it:
+  failed elsewhere        the failed step failed at another proven one, same inputs      not the host's
+  nothing shows it        none of these, and the job's deposit bears the bond            not the host's
 Until then the case is open. To clear a lease gives the job's bond to its provider, so the last rule holds only while
-the bonds of leases that never served are within 5 % of the job's deposit: else failing would pay. Beyond that the host
-answers for itself, for the drop penalty at most.
+fees and bonds of leases that never served are within 5 % of the job's deposit: else failing would pay. Beyond that the
+host answers for itself, for the drop penalty at most.
 """
 
 from collections.abc import Iterable
@@ -20,8 +21,6 @@ from enum import StrEnum
 
 FAILED_STEP = frozenset({"prepare_failed", "restore_failed", "unfit", "unready", "late", "host_fault"})
 """Outcomes of an award that never started whose Prepare or Start failed, or was not answered in time."""
-UNSERVED_BPS = 500
-"""The share of a job's deposit, in basis points, that unserved leases may cost it without evidence."""
 PATIENCE = 1 / 3
 """The share of the answer window in which evidence is waited for: well before the provider would admit a drop."""
 NEWCOMERS = "newcomers"
@@ -40,9 +39,10 @@ class Evidence:
     """What the marketplace's own rows say of an award that is over.
 
     ``step``: Prepare or Start, where it failed; empty where neither did. ``silent``: no heartbeat came for longer than
-    the order allows. ``outages``: what was down in that time. ``failed_at``: the parties, other than the accused, at
-    which the same step failed from the same inputs; ``worked_at``: the providers at which the job then ran.
-    ``window_used``: the share of the answer window that went by, from 0 to 1. ``affordable``: see the last rule.
+    the order allows. ``outages``: what was down in that time. ``failed_at``: where the accused is proven itself, the
+    other proven providers at which the same step failed from the same inputs; ``worked_at``: those at which the job
+    then ran, to a committed checkpoint. ``window_used``: the share of the answer window that went by, from 0 to 1.
+    ``affordable``: see the last rule.
     """
 
     told: bool = True
@@ -83,16 +83,11 @@ def _judge(it: Evidence) -> tuple[Blame, str]:
         return Blame.OTHERS, "the node was heard to the end"
     if it.worked_at:
         return Blame.HOST, f"{it.step} worked at another provider from the same inputs"
-    if it.failed_at:
+    if it.window_used >= PATIENCE and it.failed_at:
         return Blame.OTHERS, f"{it.step} failed at two unrelated providers from the same inputs"
     if it.window_used >= PATIENCE and it.affordable:
         return Blame.OTHERS, f"nothing shows why {it.step} failed"
     return Blame.OPEN, "no other provider has tried it yet"
-
-
-def affordable(unserved: int, bond: int, deposit: int) -> bool:
-    """Whether one more bond may go where ``unserved`` went before; bond and deposit in base units."""
-    return (unserved + 1) * bond * 10_000 <= deposit * UNSERVED_BPS
 
 
 def parties(providers: Iterable[str], proven: Iterable[str]) -> frozenset[str]:

@@ -16,6 +16,8 @@ from everlease.domain.terms import Order, Receipt
 
 RECOVERED = ("lost", "moved", "unstored", "undumpable")
 """Outcomes of awards that ran, and from which the job was recovered."""
+FAILING = ("moved", "undumpable")
+"""Outcomes of awards whose hosts say that the job fails by its own fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +274,11 @@ class Snapshot:
     ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
     ``resume_seq``: the checkpoint from which the job is asked to be resumed; None for its head, or where that one is no
     longer kept, which ``resume_gone`` says.
-    ``unserved``: leases since the tenant last let the job go on under which next to nothing was served.
-    ``recovered``: providers that the job was recovered from since then; all that never served here count as one.
-    ``proven``: of the providers that bid, those whose hosts served any job here to a committed checkpoint.
+    ``unserved``: leases since the tenant last let the job go on under which next to nothing was served;
+    ``bonds_given``: base units of the job's bonds that hosts had meanwhile which earned nothing.
+    ``recovered``: providers that the job was recovered from since then; all that are not proven count as one.
+    ``proven``: of the providers that bid and of those that say that the job fails, the ones that served other tenants
+    here for long enough (``db.records``); ``young``: some say that it fails, and the market has no such provider yet.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """
@@ -299,8 +303,10 @@ class Snapshot:
     resume_gone: bool = False
     unread: bool = False
     unserved: int = 0
+    bonds_given: int = 0
     recovered: int = 0
     proven: frozenset[str] = frozenset()
+    young: bool = False
 
     @property
     def award(self) -> Award | None:

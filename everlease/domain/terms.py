@@ -8,7 +8,7 @@ from everlease.domain.money import pay_for
 
 ZERO_BYTES32 = "0x" + "00" * 32
 UNSERVED_SHARE = 20
-"""Fees of leases under which next to nothing was served are one part in so many of the deposit at most."""
+"""Leases under which next to nothing was served cost one part in so many of the deposit at most: fees and bonds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ def least_deposit(order: Order, bond: int, min_runtime: int) -> int:
     """Base units that the contract wants free to open a lease at the order's highest rate (``open``, docs/protocol.md).
     ``bond`` in base units and ``min_runtime`` in seconds are the deployment's."""
     return order.epoch_fee + bond + pay_for(order.max_rate_per_hour, min_runtime)
+
+
+def bearable(spent: int, deposit: int) -> bool:
+    """Whether unserved leases may have cost so much, in base units, of an order with this deposit."""
+    return spent * UNSERVED_SHARE <= deposit
 
 
 @dataclass(frozen=True, slots=True)

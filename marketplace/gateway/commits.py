@@ -15,6 +15,7 @@ from everlease.wire.node import CommitAnswer, CommitCheckpoint
 from marketplace.gateway import manifests
 from marketplace.gateway.manifests import Place
 from marketplace.parts import Parts
+from marketplace.services import outages
 from marketplace.services.keys import KeyUnavailable
 
 _PACES, _SPARE, _FINALS = 16, 4, 8
@@ -241,6 +242,7 @@ def _excuse(parts: Parts, node: str, message: CommitCheckpoint) -> None:
         award = awards.of_node(tx, node, message.job_id, message.fence)
         if award is not None and award.ended_at is None and job.fence == message.fence:
             awards.count_as_saved(tx, message.job_id, message.fence)
+    outages.note_store(parts)
 
 
 def _count(parts: Parts, node: str, message: CommitCheckpoint) -> None:

@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from everlease.domain.job import WAITS_FOR_RESUME
 from everlease.domain.snapshot import Award
-from everlease.domain.terms import UNSERVED_SHARE
+from everlease.domain.terms import bearable
 from recovery.planner.draft import Draft
 from recovery.planner.history import since_resumed
 from recovery.planner.hosts import UNSENT, UNSTORED
@@ -48,8 +48,11 @@ def _ended_as(outcome: str, award: Award) -> bool:
 
 def too_many_unserved(draft: Draft) -> str:
     """Why not even one more lease may be opened that might be served by nobody; empty where it may."""
-    order, unserved = draft.snapshot.job.order, draft.snapshot.unserved
-    most = order.deposit // (UNSERVED_SHARE * order.epoch_fee) if order.epoch_fee else unserved + 1
-    if unserved + 1 <= most:
+    order, unserved, bonds = draft.snapshot.job.order, draft.snapshot.unserved, draft.snapshot.bonds_given
+    spent = unserved * order.epoch_fee + bonds
+    # Where hosts were given bonds for nothing, the next one may be, too.
+    following = order.epoch_fee + (draft.policy.bond if bonds else 0)
+    if bearable(spent + following, order.deposit):
         return ""
-    return f"{unserved} leases came to nothing, their fees cost up to 5 % of the deposit"
+    cost = "their fees and bonds" if bonds else "their fees"
+    return f"{unserved} leases came to nothing, {cost} cost up to 5 % of the deposit"

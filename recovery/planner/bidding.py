@@ -5,7 +5,7 @@ from dataclasses import asdict
 from itertools import takewhile
 from typing import Any, Literal
 
-from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, Offer, refusal, run_auction
+from everlease.domain.auction import LONGEST_BID_S, AuctionTerms, Offer, above_reserve, refusal, run_auction
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import CheckpointMode
 from everlease.domain.money import from_units
@@ -18,7 +18,7 @@ from recovery.planner.funds import available, required
 from recovery.planner.history import dry_auctions, for_good, since_resumed, since_started
 from recovery.planner.hosts import GAVE_NOTICE, UNSENT, UNSTORED, kept_out
 from recovery.planner.leases import left_over
-from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s
+from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s, round_of
 from recovery.planner.settling import how_to_settle, silent_from
 from recovery.planner.verdict import MOVED, UNDUMPABLE, judged, undumpable_everywhere
 
@@ -43,6 +43,8 @@ _OTHERS_FIRST = {
     "left": "a host of this provider stopped while it had the job: others are asked first",
 }
 """Outcomes that keep a provider out until an auction finds nobody else, and what its nodes are told."""
+PROVEN_FIRST = 3
+"""Rounds of an auction in which a job that had bad luck waits for proven providers whose bids are above the reserve."""
 _GRACEFUL = frozenset({"", "migrated", "hibernated", "exhausted"})
 """Of an award that goes on, or ended because it was to."""
 
@@ -159,7 +161,7 @@ def undecided(draft: Draft, auction: Auction) -> bool:
 def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
     """The winning bid as the fields of GiveAward, or None where no bid is acceptable in this round."""
     terms = award_terms(draft.snapshot, auction, draft.now)
-    award = run_auction(_contenders(draft.snapshot, terms), terms, cap(auction))
+    award = run_auction(_contenders(draft.snapshot, auction, terms), terms, cap(auction))
     if award is None:
         return None
     bid = award.offer.bid
@@ -181,19 +183,24 @@ def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
 def bids_wait(draft: Draft, auction: Auction) -> bool:
     """Whether bids without a winner wait for the next round, in which the reserve is higher."""
     terms = award_terms(draft.snapshot, auction, draft.now)
-    return hold(draft, auction, _contenders(draft.snapshot, terms), terms)
+    return hold(draft, auction, _contenders(draft.snapshot, auction, terms), terms)
 
 
-def _contenders(snapshot: Snapshot, terms: AuctionTerms) -> list[Offer]:
-    """The offers that may win: in a recovery, and after an award that came to nothing, those of providers that served
-    here to a checkpoint, as long as there is one that the order takes at its maximum.
+def _contenders(snapshot: Snapshot, auction: Auction, terms: AuctionTerms) -> list[Offer]:
+    """The offers that may win: in a recovery, and after an award that came to nothing, those of proven providers at or
+    below the round's reserve; for ``PROVEN_FIRST`` rounds those above it are waited for.
 
-    A job that had bad luck isn't for strangers to try themselves on; they have it where no such provider bids.
+    A job that had bad luck isn't for strangers to try themselves on; they have it where no proven provider bids, or all
+    that do ask for more.
     """
     offers = [signed.offer for signed in snapshot.offers]
     if not any(award.outcome not in _GRACEFUL for award in since_resumed(snapshot)[-1:]):
         return offers
-    return [o for o in offers if o.bid.provider in snapshot.proven and refusal(o, terms) is None] or offers
+    known = [o for o in offers if o.bid.provider in snapshot.proven and refusal(o, terms) is None]
+    if round_of(auction) >= PROVEN_FIRST:
+        above = above_reserve(known, terms, cap(auction))
+        known = [o for o in known if o not in above]
+    return known or offers
 
 
 def nobody(auction: Auction, offers: int) -> str:
@@ -273,7 +280,7 @@ def _mode(draft: Draft, plan: str) -> str:
     policy = snapshot.job.spec.checkpoint
     if policy.mode in (CheckpointMode.FILES, CheckpointMode.NONE):
         return "files"
-    if policy.fall_back_to_files and undumpable_everywhere(snapshot):
+    if policy.fall_back_to_files and undumpable_everywhere(draft):
         return "files"
     dry = dry_auctions(snapshot)
     if not dry or plan == "migration" or not (policy.mode is CheckpointMode.AUTO and policy.fall_back_to_files):

@@ -12,9 +12,13 @@ from recovery.planner.policy import Policy
 
 def cap(auction: Auction) -> Cap:
     """The reserve of each provider in the round that the auction's age says."""
-    reserve = _reserve(auction)
-    number = reserve.round_at(auction.age_s)
+    reserve, number = _reserve(auction), round_of(auction)
     return lambda provider: reserve.at(provider, number)
+
+
+def round_of(auction: Auction) -> int:
+    """The round that the auction's age says."""
+    return _reserve(auction).round_at(auction.age_s)
 
 
 def hold(draft: Draft, auction: Auction, offers: Iterable[Offer], terms: AuctionTerms) -> bool:
@@ -23,8 +27,7 @@ def hold(draft: Draft, auction: Auction, offers: Iterable[Offer], terms: Auction
     They need not be given again, and what is new by then counts too. The database's clock made the auction's age, so
     replicas whose clocks differ agree on the round. The last round's reserve is the order's maximum: none waits longer.
     """
-    reserve = _reserve(auction)
-    number = reserve.round_at(auction.age_s)
+    reserve, number = _reserve(auction), round_of(auction)
     held = above_reserve(offers, terms, cap(auction))
     if not held or number >= ROUNDS:
         return False

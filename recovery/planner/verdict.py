@@ -1,5 +1,8 @@
 """Whether a job is at fault itself: what several providers' hosts say of it, none of whom ends it alone."""
 
+from collections.abc import Set
+
+from everlease.domain.fault import parties
 from everlease.domain.job import JobEvent
 from everlease.domain.jobspec import OnFailure
 from everlease.domain.snapshot import Award, Snapshot
@@ -11,7 +14,7 @@ MOVED = "moved"
 UNDUMPABLE = "undumpable"
 """The outcome of an award whose host could not checkpoint a job that insists on that."""
 WITNESSES = 2
-"""Providers that must tell the same of a job from the same checkpoint before it counts as its own fault."""
+"""Unrelated parties that must tell the same of a job from the same checkpoint before it counts as its own fault."""
 _SAME_END = 4
 """Runs in a row that ended with the same exit code, at ``WITNESSES``, count as that too, whatever they started from."""
 
@@ -27,7 +30,7 @@ def judged(draft: Draft) -> bool:
     elif failure:
         draft.event(JobEvent.PARKED, failure)
     elif len(failing) >= policy.max_failing_providers:
-        draft.event(JobEvent.PARKED, f"it failed at {len(failing)} providers from the same checkpoint, in several ways")
+        draft.event(JobEvent.PARKED, f"it failed at {len(failing)} providers from the same checkpoint")
     elif snapshot.recovered > allowed:
         draft.event(JobEvent.PARKED, f"{snapshot.recovered} providers lost the job, its order allows {allowed}")
     else:
@@ -35,10 +38,10 @@ def judged(draft: Draft) -> bool:
     return True
 
 
-def undumpable_everywhere(snapshot: Snapshot) -> bool:
-    """Whether hosts of several providers said that the job can't be checkpointed."""
-    told = {a.provider for a in since_resumed(snapshot) if a.undumpable and a.started_at is not None}
-    return len(told) >= WITNESSES
+def undumpable_everywhere(draft: Draft) -> bool:
+    """Whether hosts of unrelated providers, or of many, said that the job can't be checkpointed."""
+    told = {a.provider for a in since_resumed(draft.snapshot) if a.undumpable and a.started_at is not None}
+    return _agree(draft.snapshot, told) or len(told) >= draft.policy.max_failing_providers
 
 
 def _failure(snapshot: Snapshot) -> str:
@@ -51,7 +54,7 @@ def _failure(snapshot: Snapshot) -> str:
         if how:
             providers = seen.setdefault((how, award.restore_manifest), set())
             providers.add(award.provider)
-            if len(providers) >= WITNESSES:
+            if _agree(snapshot, providers):
                 return f"the job {how} at {len(providers)} providers{_from(award)}{_detail(award)}"
     return _ends_alike(snapshot)
 
@@ -61,11 +64,19 @@ def _ends_alike(snapshot: Snapshot) -> str:
     last = [award for award in since_resumed(snapshot) if award.started_at is not None][-_SAME_END:]
     ends = {award.exit_code if award.outcome == MOVED else None for award in last}
     providers = {award.provider for award in last}
-    if len(last) < _SAME_END or len(ends) > 1 or not any(ends) or len(providers) < WITNESSES:
+    if len(last) < _SAME_END or len(ends) > 1 or not any(ends) or not _agree(snapshot, providers):
         return ""
     return (
         f"the job ended with exit code {last[-1].exit_code} {_SAME_END} times in a row, at {len(providers)} providers"
     )
+
+
+def _agree(snapshot: Snapshot, providers: Set[str]) -> bool:
+    """Whether these are several unrelated parties: proven providers, and all others as one. A market in which nobody is
+    proven yet takes each for itself, or no job could fail there.
+    """
+    known = providers if snapshot.young else snapshot.proven
+    return len(parties(providers, known)) >= WITNESSES
 
 
 def _failing_at_head(snapshot: Snapshot) -> set[str]:

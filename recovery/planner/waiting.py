@@ -32,6 +32,9 @@ def waiting_capacity(draft: Draft) -> None:
     doubles with every dry auction; not before whatever holds the job back is over.
     """
     hold = held_back(draft)
+    if hold is not None and hold.until is None and hold.reason != draft.snapshot.job.reason:
+        draft.event(JobEvent.CAPACITY_TIMER, "held back")
+        return
     if hold is not None and out_of_terms(draft) is None:
         escrow = draft.snapshot.escrow
         end = escrow.deadline - draft.policy.margin_s if escrow is not None else draft.now + draft.policy.reorg_grace_s

@@ -112,7 +112,7 @@ class World:
     """Of nodes that are not their own."""
     committed: list[Checkpoint] = field(default_factory=list)
     trusted: frozenset[str] = frozenset()
-    """Providers that served other jobs to a committed checkpoint."""
+    """Providers that are proven."""
 
     # -- recovery --
 
@@ -121,7 +121,13 @@ class World:
         done: list[m.Move] = []
         for _ in range(40):
             self._set(other=self._other(), auctions=tuple(self._aged(auction) for auction in self.snapshot.auctions))
-            self._set(proven=self._proven(), unserved=self._unserved(), recovered=self._recovered())
+            self._set(
+                proven=self.trusted,
+                young=not self.trusted,
+                bonds_given=self._bonds(),
+                unserved=self._unserved(),
+                recovered=self._recovered(),
+            )
             found = plan(self.snapshot, self.now, self.policy)
             if not found:
                 return done
@@ -141,9 +147,10 @@ class World:
         sound = [point for point in self.snapshot.checkpoints if point.seq < head.seq and not point.damaged]
         return next((p for p in reversed(sound) if makers.get(p.fence) != makers.get(head.fence)), None)
 
-    def _proven(self) -> frozenset[str]:
-        authors = {point.fence for point in self.committed}
-        return self.trusted | {award.provider for award in self.snapshot.awards if award.fence in authors}
+    def _bonds(self) -> int:
+        since = {award.lease_id for award in self._since_resumed()}
+        cleared = [le for le in self.snapshot.leases if le.state is LeaseState.CLEARED and not le.earned]
+        return sum(lease.bond for lease in cleared if lease.lease_id in since)
 
     def _since_resumed(self) -> list[Award]:
         return [award for award in self.snapshot.awards if award.fence > self.job.resumed_fence]
@@ -154,7 +161,10 @@ class World:
 
     def _recovered(self) -> int:
         left = [a for a in self._since_resumed() if a.started_at is not None and a.outcome in RECOVERED]
-        return len({award.provider if award.provider in self._proven() else "fresh" for award in left})
+        providers = {award.provider for award in left}
+        if len(providers) > self.job.spec.max_recoveries and not self.trusted:
+            return len(providers)
+        return len({provider if provider in self.trusted else "fresh" for provider in providers})
 
     @property
     def job(self) -> Job:

@@ -22,6 +22,7 @@ from everlease.db.models.nodes import CommandRow, NodeRow
 from everlease.db.models.outbox import TxRow
 from everlease.db.outbox import emit
 from everlease.domain import jobspec
+from everlease.domain.earning import PROVEN_S
 from everlease.domain.jobspec import CheckpointMode, CheckpointPolicy, JobSpec, Resources
 from everlease.domain.terms import Bid, NodeAuth
 from indexer.follower import Follower, Step
@@ -91,6 +92,37 @@ class Stage:
             nodes.admit(tx, hot.address, owner.address, f"session-{index}", "", "1", {})
         self.mirror()
         return hot.address
+
+    def prove(self, index: int) -> None:
+        """The provider of account ``index`` has served another tenant for long enough, up to a commit."""
+        with self.database.transaction() as tx:
+            slot = next(self.slots)
+            tenant, job = f"0x{'a' * 39}{index}", f"0x{slot:064x}"
+            shared: dict[str, Any] = {"order": {}, "order_signature": "0x", "wish_detail": {}, "image_digest": ""}
+            tx.add(JobRow(id=job, name="before", tenant=tenant, watcher=tenant, spec={}, state="SUCCEEDED", **shared))
+            tx.flush()
+            now = datetime.now(UTC)
+            tx.add(
+                AwardRow(
+                    job_id=job,
+                    fence=1,
+                    epoch=1,
+                    node=Key.of(bytes([index]) * 32).address,
+                    provider=key(index).address,
+                    lease_id=job,
+                    rate_per_hour=1,
+                    mode="process",
+                    bid={},
+                    bid_signature="0x",
+                    generation=1,
+                    awarded_at=now,
+                    started_at=now,
+                    ended_at=now,
+                    outcome="succeeded",
+                    earned_s=PROVEN_S,
+                    saved_s=PROVEN_S,
+                )
+            )
 
     def advance(self, job: str) -> list[Any]:
         """One task: advance, pump, mirror."""

@@ -1,10 +1,12 @@
 """Our own faults cost no host its pay; its own do."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from everlease.db import outages
 from everlease.db.models.jobs import AwardRow
 from everlease.wire.node import CommitCheckpoint
 from marketplace.gateway.commits import take_commit
@@ -33,6 +35,11 @@ def storeless(service: Service, market: Market, postgres_url: str, tmp_path: Pat
 def saved(service: Service, held: AwardRow) -> float:
     with service.db.transaction() as tx:
         return tx.get_one(AwardRow, held.id).saved_s
+
+
+def away(service: Service) -> frozenset[str]:
+    with service.db.transaction() as tx:
+        return outages.between(tx, outages.clock(tx) - 4, outages.clock(tx))
 
 
 def serve(service: Service, held: AwardRow, seconds: float) -> None:
@@ -72,6 +79,7 @@ def test_a_commit_that_fails_for_want_of_our_store_counts_as_made(
     assert (answer.ok, answer.fenced) == (False, False)
     assert "store" in answer.error
     assert saved(service, held) == 100
+    assert away(service) == {"store"}
     serve(service, held, 50)
     forged = message.model_copy(update={"signature": "0x" + "11" * 65})
     assert not take_commit(storeless, node.key.address, forged).ok
@@ -85,8 +93,9 @@ def test_while_the_store_is_away_all_service_counts_as_saved(
     held, _ = started(service, node, job_id)
     begin(service, held)
     serve(service, held, 100)
-    assert excuse_hosts(service.parts) == 0
-    assert saved(service, held) == 0
-    assert excuse_hosts(storeless) == 1
+    assert excuse_hosts(service.parts, time.monotonic() - 5) == 0
+    assert (saved(service, held), away(service)) == (0, frozenset())
+    assert excuse_hosts(storeless, time.monotonic() - 5) == 1
     assert saved(service, held) == 100
-    assert excuse_hosts(storeless) == 0, "nothing new was served"
+    assert away(service) == {"store"}, "whatever failed meanwhile is no host's fault"
+    assert excuse_hosts(storeless, time.monotonic() - 5) == 0, "nothing new was served"

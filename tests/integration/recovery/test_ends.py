@@ -83,17 +83,24 @@ def test_leases_without_service_are_counted_by_the_chain(stage: Stage) -> None:
     assert snapshot(stage, job).unserved == 1
 
 
-def test_who_served_to_a_checkpoint_is_known_and_who_did_not_counts_as_one(stage: Stage) -> None:
+def test_who_served_others_to_a_checkpoint_is_known_and_who_did_not_counts_as_one(stage: Stage) -> None:
     job = stage.launch()
+    with stage.database.transaction() as tx:
+        assert records.young(tx, stage.market.tenant.address)
+    stage.prove(5)
     for index in (5, 6, 7):
         stage.node(index)
         stage.run_on(job, index)
-        if index == 5:
-            stage.checkpoint(job)
+        stage.checkpoint(job)
+        with stage.database.transaction() as tx:
+            row = tx.get_one(AwardRow, stage.award(job).id)
+            row.earned_s = row.saved_s = 10_000
         stage.lose(job)
     owners = [key(index).address for index in (5, 6, 7)]
     with stage.database.transaction() as tx:
-        assert records.proven(tx, owners) == {owners[0]}
+        tenant = stage.market.tenant.address
+        assert not records.young(tx, tenant)
+        assert records.proven(tx, owners, tenant) == {owners[0]}, "the tenant's own jobs prove nobody to it"
         assert records.recovered_from(tx, jobs.get(tx, job)) == 2, "the proven one, and the others as one"
     with stage.database.transaction() as tx:
         node = stage.award(job).node

@@ -2,7 +2,8 @@
 
 import pytest
 
-from everlease.domain.fault import PATIENCE, Blame, Evidence, affordable, judge, parties
+from everlease.domain.fault import PATIENCE, Blame, Evidence, judge, parties
+from everlease.domain.terms import bearable
 
 ONE = frozenset({"0xb"})
 CASES = [
@@ -16,15 +17,18 @@ CASES = [
     (Evidence(silent=True, window_used=1), Blame.HOST, "heartbeats stopped"),
     (Evidence(), Blame.OTHERS, "heard to the end"),
     (Evidence(start_sent=False, step="Prepare", worked_at=ONE), Blame.HOST, "Prepare worked"),
-    (Evidence(start_sent=False, step="Prepare", failed_at=ONE), Blame.OTHERS, "Prepare failed at two"),
+    (Evidence(outages=frozenset({"store"}), step="Prepare", worked_at=ONE), Blame.OTHERS, "store was down"),
+    (Evidence(start_sent=False, step="Prepare", failed_at=ONE, window_used=1), Blame.OTHERS, "Prepare failed at two"),
     (Evidence(step="Start", worked_at=ONE, failed_at=ONE), Blame.HOST, "Start worked"),
     (Evidence(step="Start", worked_at=ONE, window_used=1), Blame.HOST, "Start worked"),
-    (Evidence(step="Start", failed_at=ONE), Blame.OTHERS, "Start failed at two"),
+    (Evidence(step="Start", failed_at=ONE), Blame.OPEN, "no other provider"),
+    (Evidence(step="Start", failed_at=ONE, affordable=False), Blame.OPEN, "no other provider"),
+    (Evidence(step="Start", failed_at=ONE, window_used=PATIENCE), Blame.OTHERS, "Start failed at two"),
     (Evidence(step="Start"), Blame.OPEN, "no other provider"),
     (Evidence(step="Start", window_used=PATIENCE - 0.01), Blame.OPEN, "no other provider"),
     (Evidence(step="Start", window_used=PATIENCE), Blame.OTHERS, "nothing shows"),
     (Evidence(step="Start", window_used=1, affordable=False), Blame.OPEN, "no other provider"),
-    (Evidence(step="Start", failed_at=ONE, affordable=False), Blame.OTHERS, "failed at two"),
+    (Evidence(step="Start", failed_at=ONE, window_used=1, affordable=False), Blame.OTHERS, "failed at two"),
 ]
 
 
@@ -35,9 +39,9 @@ def test_the_table_of_cases(evidence: Evidence, blame: Blame, reason: str) -> No
     assert reason in verdict.reason
 
 
-@pytest.mark.parametrize(("unserved", "allowed"), [(0, True), (1, True), (2, False), (9, False)])
-def test_failing_without_evidence_earns_no_more_than_a_twentieth_of_the_deposit(unserved: int, allowed: bool) -> None:
-    assert affordable(unserved, bond=100, deposit=4000) is allowed
+@pytest.mark.parametrize(("spent", "allowed"), [(0, True), (200, True), (201, False)])
+def test_unserved_leases_cost_no_more_than_a_twentieth_of_the_deposit(spent: int, allowed: bool) -> None:
+    assert bearable(spent, deposit=4000) is allowed
 
 
 def test_providers_that_never_served_are_one_party() -> None:

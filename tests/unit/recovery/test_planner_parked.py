@@ -109,5 +109,5 @@ def test_a_program_that_fails_in_several_ways_at_three_providers_is_parked_whate
         fails(world, code)
     assert (world.job.state, world.job.reason) == (
         "PARKED",
-        "it failed at 3 providers from the same checkpoint, in several ways",
+        "it failed at 3 providers from the same checkpoint",
     )

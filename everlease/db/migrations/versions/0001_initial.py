@@ -556,6 +556,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_outage_seen_at", "outage", ["seen_at"], unique=False)
     op.create_table(
+        "look",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_look_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_look")),
+    )
+    op.create_table(
         "zombie_attempt",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
         sa.Column("job_id", sa.String(length=66), nullable=False),
@@ -666,6 +673,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_auction_job_id"), table_name="auction")
     op.drop_table("auction")
     op.drop_table("zombie_attempt")
+    op.drop_table("look")
     op.drop_index("ix_outage_seen_at", table_name="outage")
     op.drop_table("outage")
     op.drop_index("uq_tx_sender_nonce", table_name="tx")
