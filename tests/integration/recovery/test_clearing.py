@@ -200,6 +200,7 @@ def test_what_came_before_the_start_is_not_paid(stage: Stage) -> None:
 
 
 def test_outages_are_noted_by_who_watches(stage: Stage) -> None:
+    stage.mirror()
     clock = now = time.time()
     noted = watch.Outages(lambda: clock)
 
