@@ -149,8 +149,8 @@ def _(move: m.ClearWish, work: _Work) -> None:
 
 @_apply.register
 def _(move: m.BeginFrom, work: _Work) -> None:
-    head = None if move.seq is None else checkpoints.restorable(work.tx, work.job.id, move.seq)
-    jobs.resume_from(work.tx, work.job, head)
+    head = checkpoints.restorable(work.tx, work.job.id, move.seq) if move.seq else None
+    jobs.resume_from(work.tx, work.job, head, beginning=move.seq == 0)
 
 
 @_apply.register
@@ -286,8 +286,8 @@ def _(move: m.EnqueueSettle, work: _Work) -> None:
 
 
 @_apply.register
-def _(move: m.MarkDamaged, work: _Work) -> None:
-    jobs.rewind_head(work.tx, work.job, move.damaged_seq, move.reason, move.seq, move.manifest)
+def _(move: m.RewindHead, work: _Work) -> None:
+    jobs.rewind_head(work.tx, work.job, move.reason, move.seq, move.manifest, corrupt=move.corrupt)
 
 
 def _reserve(move: m.OpenAuction, work: _Work) -> Reserve:

@@ -33,7 +33,9 @@ class ClearWish:
 
 @dataclass(frozen=True, slots=True)
 class BeginFrom:
-    """The tenant lets the job go on from its checkpoint ``seq``, None for its head; what failed before is forgotten."""
+    """The tenant lets the job go on from its checkpoint ``seq``, 0 for its beginning, None for its head; what failed
+    before is forgotten.
+    """
 
     seq: int | None
 
@@ -169,15 +171,16 @@ class EnqueueSettle:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkDamaged:
+class RewindHead:
     """The head can't be restored, or nobody can take it: the head goes back to ``seq``/``manifest``, and what came
-    after that is given up. Number 0, without a manifest, is the job's beginning.
+    after that is superseded. Number 0, without a manifest, is the job's beginning. ``corrupt``: the marketplace found
+    the head's blocks so in the store.
     """
 
-    damaged_seq: int
     reason: str
-    seq: int
-    manifest: str | None
+    seq: int = 0
+    manifest: str | None = None
+    corrupt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ Move = (
     | IssueCommand
     | EnqueueOpen
     | EnqueueSettle
-    | MarkDamaged
+    | RewindHead
     | SetExitCode
     | SetDue
 )

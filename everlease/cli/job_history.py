@@ -21,6 +21,12 @@ from everlease.wire.http import CheckpointList, CheckpointOut, JobOut, WishReque
 From = Annotated[
     int | None, typer.Option("--from", min=1, help="A checkpoint's number, as 'job checkpoints' lists it.")
 ]
+FromOrZero = Annotated[
+    int | None,
+    typer.Option(
+        "--from", min=0, help="A checkpoint's number, as 'job checkpoints' lists it; 0 is the job's beginning."
+    ),
+]
 _SOON_S = 60
 """An order whose deadline is nearer opens no lease that is worth it."""
 
@@ -63,7 +69,7 @@ def _until(it: CheckpointOut) -> str:
 def resume(
     ctx: typer.Context,
     job: JobId,
-    seq: From = None,
+    seq: FromOrZero = None,
     top_up: Annotated[str | None, typer.Option("--top-up", help="Dollars to add to its escrow.")] = None,
     lifetime: Annotated[
         str | None, typer.Option("--lifetime", help="How long from now the job may live, like 14d or 36h.")
@@ -76,7 +82,7 @@ def resume(
 ) -> None:
     """Let a job go on that waits, hibernates, is parked, has no money left, or has succeeded or failed.
 
-    From its last checkpoint, or with --from another that is kept, on whichever host wins.
+    From its last checkpoint, or with --from another that is kept or 0 for the beginning, on whichever host wins.
 
     With --top-up, --lifetime and --max-leases its order gets what it lacks. Nothing is paid where that is refused.
     """
@@ -95,7 +101,8 @@ def resume(
         emit_json({"job": answer, "top_up_tx": tx})
         return
     paid = f", {money(units)} added ({short(tx)})" if tx else ""
-    told = f"resumption asked for{'' if seq is None else f' from checkpoint {seq}'}{paid}"
+    place = "" if seq is None else f" from checkpoint {seq}" if seq else " from the beginning"
+    told = f"resumption asked for{place}{paid}"
     console.print(f"{told}: 'everlease job events {answer.id} -f' follows it", soft_wrap=True)
 
 

@@ -140,30 +140,34 @@ def advance_head(tx: Tx, checkpoint: CheckpointRow) -> None:
     raise StaleFence(checkpoint.job_id, checkpoint.fence, row.fence)
 
 
-def rewind_head(tx: Tx, row: JobRow, damaged_seq: int, reason: str, seq: int, manifest: str | None) -> None:
-    """Take the head of a locked job back to an earlier checkpoint; those after it, head included, count as damaged."""
-    tx.execute(
-        update(CheckpointRow)
-        .where(
-            CheckpointRow.job_id == row.id,
-            CheckpointRow.seq > seq,
-            CheckpointRow.seq <= damaged_seq,
-            CheckpointRow.superseded.is_(False),
-        )
-        .values(damaged=reason or "it can't be restored")
-    )
+def rewind_head(tx: Tx, row: JobRow, reason: str, seq: int, manifest: str | None, *, corrupt: bool = False) -> None:
+    """Take the head of a locked job back to an earlier checkpoint, or to its beginning (0, None).
+
+    Those after it, head included, are superseded: nothing falls back to them, and the tenant can go on from them all
+    the same. ``corrupt``: the marketplace found blocks of the head damaged or gone; it alone counts as damaged.
+    """
+    given_up, after = row.head_seq, update(CheckpointRow).where(CheckpointRow.job_id == row.id)
+    tx.execute(after.where(CheckpointRow.seq > seq, CheckpointRow.seq <= given_up).values(superseded=True))
+    if corrupt:
+        told = reason or "it can't be restored"
+        tx.execute(after.where(CheckpointRow.manifest == row.head_manifest).values(damaged=told))
     row.head_seq, row.head_manifest = seq, manifest
-    record(tx, row.id, "checkpoint.damaged", {"seq": damaged_seq, "reason": reason, "restore_from": seq})
+    kind = "checkpoint.damaged" if corrupt else "checkpoint.given_up"
+    record(tx, row.id, kind, {"seq": given_up, "reason": reason, "restore_from": seq})
 
 
-def resume_from(tx: Tx, row: JobRow, head: CheckpointRow | None) -> None:
-    """A locked job begins anew from a checkpoint of its own, None for none: what was counted before counts no more.
+def resume_from(tx: Tx, row: JobRow, head: CheckpointRow | None, *, beginning: bool = False) -> None:
+    """A locked job begins anew from a checkpoint of its own, or from its ``beginning``, else from the head that it has:
+    what was counted before counts no more.
 
     What is no ancestor of it is superseded: it stays, and can be resumed from in its turn.
     """
-    if head is not None:
+    of_job = update(CheckpointRow).where(CheckpointRow.job_id == row.id)
+    if beginning:
+        tx.execute(of_job.values(superseded=True))
+        row.head_seq, row.head_manifest = 0, None
+    elif head is not None:
         ancestors = _ancestors(head)
-        of_job = update(CheckpointRow).where(CheckpointRow.job_id == row.id)
         tx.execute(of_job.values(superseded=CheckpointRow.manifest.not_in(ancestors)))
         row.head_seq, row.head_manifest = head.seq, head.manifest
     row.resumed_fence = row.fence

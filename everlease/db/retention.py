@@ -63,6 +63,7 @@ def condemn(tx: Tx, job_id: str, bounds: Bounds, terms: Terms, now: datetime) ->
             CheckpointRow.fence,
             CheckpointRow.logical_bytes,
             CheckpointRow.superseded,
+            CheckpointRow.final,
         )
         .join(AwardRow, (AwardRow.job_id == CheckpointRow.job_id) & (AwardRow.fence == CheckpointRow.fence))
         .where(
@@ -74,7 +75,7 @@ def condemn(tx: Tx, job_id: str, bounds: Bounds, terms: Terms, now: datetime) ->
     points = [Point(*row) for row in rows]
     wanted = set(kept(points, _tenures(tx, job_id), job.head_manifest, bounds))
     if job.wish == "resume":
-        wanted.add(int(job.wish_detail.get("seq") or job.head_seq))
+        wanted.add(int(job.wish_detail.get("seq", job.head_seq)))
     elif job.kept_until is not None and job.kept_until < now:
         wanted.clear()
         _retire(tx, job)

@@ -35,6 +35,7 @@ from everlease.domain.snapshot import (
     Reach,
     SignedOffer,
     Snapshot,
+    Unended,
 )
 from everlease.domain.terms import Bid, Order
 
@@ -78,9 +79,10 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         news_at=unix(nodes.news_at(tx, since)) if since is not None else None,
         winner_unfit=restores.unfit(tx, job, str(auctions[-1].winner["node"])) if winners else "",
         other=_other(tx, job) if job.state == JobState.AUCTIONING else None,
+        unended=_unended(tx, job) if job.state == JobState.AUCTIONING else None,
         reach=_reach(tx, job) if job.state == JobState.AUCTIONING else None,
         resume_seq=resume_seq,
-        resume_gone=resume_seq is not None and checkpoints.restorable(tx, job.id, resume_seq) is None,
+        resume_gone=checkpoints.restorable(tx, job.id, resume_seq) is None if resume_seq else False,
         unserved=records.unserved(tx, job),
         bonds_given=records.bonds_given(tx, job),
         recovered=records.recovered_from(tx, job),
@@ -333,7 +335,6 @@ def _checkpoint(row: CheckpointRow, block_cids: Sequence[str] = ()) -> Checkpoin
         predecessor=row.predecessor,
         mode=row.mode,
         final=row.final,
-        damaged=row.damaged,
         block_cids=tuple(block_cids),
     )
 
@@ -342,6 +343,17 @@ def _other(tx: Tx, job: JobRow) -> Checkpoint | None:
     head = restores.committed(tx, job.id, job.head_manifest)
     found = restores.of_others(tx, head, 1) if head is not None else ()
     return _checkpoint(found[0]) if found else None
+
+
+def _unended(tx: Tx, job: JobRow) -> Unended | None:
+    head = restores.committed(tx, job.id, job.head_manifest)
+    if head is None or not head.final:
+        return None
+    author = awards_of_nodes.under_fence(tx, job.id, head.fence)
+    if author is not None and author.outcome == "finished":
+        return None
+    before = checkpoints.newest_program(tx, job.id)
+    return Unended(_checkpoint(before) if before is not None else None)
 
 
 def _reach(tx: Tx, job: JobRow) -> Reach | None:

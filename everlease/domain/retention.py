@@ -14,7 +14,7 @@ PROVED_S = 86_400.0
 @dataclass(frozen=True, slots=True)
 class Point:
     """A checkpoint that is there and sound. ``provider``: its author's; ``superseded``: no ancestor of the head, since
-    the tenant went back to before it.
+    the job went back to before it; ``final``: it holds outputs alone.
     """
 
     seq: int
@@ -23,6 +23,7 @@ class Point:
     fence: int
     size: int
     superseded: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Tenure:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Per job: the ``newest`` checkpoints, head included; ``points`` that hosts started from; ``superseded`` ones; and
-    the bytes of all but the head. The host's order bounds the bytes of each.
+    """Per job: the ``newest`` checkpoints, head included, of which those before it hold the program; ``points`` that
+    hosts started from; ``superseded`` ones; and the bytes of all but the head. The order bounds the bytes of each.
     """
 
     newest: int = 3
@@ -50,12 +51,13 @@ class Bounds:
 
 def kept(points: Collection[Point], tenures: Sequence[Tenure], head: str | None, bounds: Bounds) -> frozenset[int]:
     """The numbers of the checkpoints to keep: the head always; restore points, oldest and newest by turns; the newest
-    before the head; then the newest of those that the tenant went back from.
+    before the head from which the program can go on; then of those that the job went back from what hosts started from
+    and the newest of each provider, then the newest.
 
     Within ``bounds.size``, but for the first restore point, which is kept whatever its size.
     """
-    line = sorted((it for it in points if not it.superseded), key=lambda it: it.seq)
-    aside = sorted((it for it in points if it.superseded), key=lambda it: -it.seq)
+    line = sorted((it for it in points if not it.superseded and not it.final), key=lambda it: it.seq)
+    aside = _by_worth(sorted((it for it in points if it.superseded), key=lambda it: it.seq), tenures)
     restore_points = list(_ends(_restore_points(line, tenures), bounds.points))
     newest = [it for it in reversed(line) if it.manifest != head][: bounds.newest - 1]
     found = {it.seq for it in points if it.manifest == head}
@@ -86,6 +88,17 @@ def _restore_points(line: Sequence[Point], tenures: Sequence[Tenure]) -> list[Po
         if started is not None and tenure.fence == newest:
             found.add(started.seq)
     return [it for it in line if it.seq in found]
+
+
+def _by_worth(aside: Sequence[Point], tenures: Sequence[Tenure]) -> list[Point]:
+    """What hosts started from and the newest of each provider, its program's and its outputs, oldest and newest by
+    turns; then the rest, newest first. The last host's junk so pushes out no work that others went on from.
+    """
+    started = {it.restore_manifest for it in tenures}
+    newest = {(it.provider, it.final): it.seq for it in aside}
+    first = [it for it in aside if it.manifest in started or it.seq == newest[it.provider, it.final]]
+    chosen = {it.seq for it in first}
+    return [*_ends(first, len(first)), *(it for it in reversed(aside) if it.seq not in chosen)]
 
 
 def _proved(point: Point, user: str, served: dict[str, list[Tenure]]) -> bool:

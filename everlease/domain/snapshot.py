@@ -236,7 +236,7 @@ class ChainTx:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A committed checkpoint that is still there."""
+    """A committed checkpoint that is still there, and sound."""
 
     seq: int
     fence: int
@@ -244,7 +244,6 @@ class Checkpoint:
     predecessor: str | None
     mode: str
     final: bool
-    damaged: str = ""
     block_cids: tuple[str, ...] = ()
 
 
@@ -264,6 +263,15 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Unended:
+    """The head is final, but nobody told that the job ended. ``before``: the newest ancestor of the head that holds the
+    program; None where none is kept.
+    """
+
+    before: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a decision about one job depends on. Lists are in the order of their fence, id, epoch or seq, and the
     newest of a long history: nothing may be counted in them that has no bound.
@@ -271,9 +279,10 @@ class Snapshot:
     ``winner_unfit``: why the newest auction's winner can't restore the head as it is now, empty where it can.
     ``other``: while the job is at auction, the newest checkpoint before the head of another provider than the head's,
     without its blocks.
+    ``unended``: while the job is at auction, None but where its head is of an end that nobody told of.
     ``reach``: None but where nobody took the job, and there is an earlier checkpoint that somebody could take.
-    ``resume_seq``: the checkpoint from which the job is asked to be resumed; None for its head, or where that one is no
-    longer kept, which ``resume_gone`` says.
+    ``resume_seq``: the checkpoint from which the job is asked to be resumed, 0 for its beginning; None for its head.
+    ``resume_gone``: that one is no longer kept.
     ``unserved``: leases since the tenant last let the job go on under which next to nothing was served;
     ``bonds_given``: base units of the job's bonds that hosts had meanwhile which earned nothing.
     ``recovered``: providers that the job was recovered from since then; all that are not proven count as one.
@@ -298,6 +307,7 @@ class Snapshot:
     news_at: float | None = None
     winner_unfit: str = ""
     other: Checkpoint | None = None
+    unended: Unended | None = None
     reach: Reach | None = None
     resume_seq: int | None = None
     resume_gone: bool = False

@@ -84,10 +84,12 @@ class JobRequest(Message):
 
 
 class WishRequest(Message):
-    """Why, in words, for the job's history. ``checkpoint_seq``: what to resume from, for ``resume`` alone."""
+    """Why, in words, for the job's history. ``checkpoint_seq``: what to resume from, for ``resume`` alone; 0 is its
+    beginning.
+    """
 
     reason: Plain = ""
-    checkpoint_seq: int | None = Field(default=None, ge=1, lt=2**31)
+    checkpoint_seq: int | None = Field(default=None, ge=0, lt=2**31)
 
 
 class LimitsOut(Out):

@@ -125,6 +125,7 @@ def wish(
     """Ask for a checkpoint, a move to another host, a pause without cost, its end, or the job's end.
 
     ``resume`` lets a job go on that hibernates, ended or ran out of money: from ``checkpoint_seq``, else from its head.
+    0 is its beginning.
     Answers 409 where the job's state doesn't allow it. Asking again while it is under way changes nothing.
     """
     asked = request or WishRequest()
@@ -136,7 +137,7 @@ def wish(
         return 202, job_out(tx, record_wish(tx, job_id, caller, wish, asked.reason, begin))
 
     with parts.db.transaction() as tx:
-        words = f"{wish} {job_id} {asked.reason}" + (f" {asked.checkpoint_seq}" if asked.checkpoint_seq else "")
+        words = f"{wish} {job_id} {asked.reason}" + ("" if asked.checkpoint_seq is None else f" {asked.checkpoint_seq}")
         return JobOut.model_validate(once(tx, caller, key, words, note).body)
 
 

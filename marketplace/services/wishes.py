@@ -41,14 +41,16 @@ class Begin:
 
 def beginning(tx: Tx, row: JobRow, seq: int | None) -> CheckpointRow | None:
     """Where ``resume`` begins: at the checkpoint of this number, else at the head, or where that holds outputs alone at
-    the newest before it. None: there is none, so at the beginning. Raises ProblemError (409).
+    the newest before it. None: at the beginning, as there is none or ``seq`` is 0. Raises ProblemError (409).
     """
-    if seq is None and row.head_manifest is None:
+    if seq == 0 or (seq is None and row.head_manifest is None):
         return None
     head = checkpoints.by_manifest(tx, row.head_manifest) if row.head_manifest else None
     if seq is None and head is not None:
-        newest = checkpoints.newest_program(tx, row.id) if head.final else None
-        seq = head.seq if newest is None else newest.seq
+        newest = checkpoints.newest_program(tx, row.id) if head.final else head
+        if newest is None:
+            return None
+        seq = newest.seq
     found = checkpoints.numbered(tx, row.id, seq) if seq is not None else None
     if found is None:
         raise ProblemError(
@@ -88,7 +90,8 @@ def record_wish(tx: Tx, job_id: str, tenant: str, wish: str, reason: str, begin:
     return row
 
 
-def _resumed(tx: Tx, row: JobRow, begin: Begin) -> int | None:
+def _resumed(tx: Tx, row: JobRow, begin: Begin) -> int:
+    """The number of the checkpoint to begin from, 0 for the job's beginning. Raises ProblemError (409)."""
     escrow = queries.escrow_of(tx, row.id)
     if escrow is None and row.state in machine.ENDED:
         raise ProblemError(409, "no-deposit", f"the deposit of job {row.name} was never paid: launch it anew")
@@ -98,10 +101,10 @@ def _resumed(tx: Tx, row: JobRow, begin: Begin) -> int | None:
     found = beginning(tx, row, begin.seq)
     if begin.image_gone:
         raise ProblemError(409, "image-gone", f"the image of job {row.name} is not kept any more: launch it anew")
-    if found is None:
-        return None
-    if found.manifest != begin.manifest:
+    if (found.manifest if found is not None else None) != begin.manifest:
         raise ProblemError(409, "head-moved", f"job {row.name} has another checkpoint since: ask again")
+    if found is None:
+        return 0
     if begin.missing:
         told = f"lacks {begin.missing} of its blocks in the store: name another"
         raise ProblemError(409, "not-restorable", f"checkpoint {found.seq} of job {row.name} {told}")

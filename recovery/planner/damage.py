@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from everlease.domain.snapshot import Award, Snapshot
-from recovery.moves import MarkDamaged
+from recovery.moves import RewindHead
 from recovery.planner.draft import Draft
 from recovery.planner.history import begin_anew, for_good, heard_auctions, often, since_started
 from recovery.planner.hosts import UNREADY
@@ -11,8 +11,9 @@ from recovery.planner.hosts import UNREADY
 
 def damaged(draft: Draft) -> bool:
     """A head that hosts of two providers failed to restore gives way to its predecessor, once; then to the newest of
-    another provider than its author, again and again. Before that everybody else has been asked. What is left then is
-    kept, and tried again later and later: no word of hosts ends the job.
+    another provider than its author, again and again; the very first, before which there is nothing, to the beginning.
+    Before that everybody else has been asked. What is left then is kept, and tried again later and later: no word of
+    hosts ends the job, and what gave way on their word alone can be resumed from.
 
     One provider is enough where the marketplace found in the store what it says of a block: whoever still holds that in
     a cache has been asked.
@@ -32,31 +33,31 @@ def damaged(draft: Draft) -> bool:
     if len(providers) < 2 and not corrupt:
         return False
     head = snapshot.head
-    seqs = {point.manifest: point for point in snapshot.checkpoints if not point.damaged}
-    before = seqs.get(head.predecessor or "") if head is not None else None
+    if head is None:
+        return False
+    seqs = {point.manifest: point for point in snapshot.checkpoints}
+    before, other = seqs.get(head.predecessor or ""), snapshot.other
     error = _last_error(snapshot, of_head[0])
-    if head is not None and before is not None and (corrupt or len(of_head) == len(failed)):
-        draft.add(MarkDamaged(head.seq, error, before.seq, before.manifest))
-    elif head is not None and snapshot.other is not None:
-        draft.add(MarkDamaged(head.seq, error, snapshot.other.seq, snapshot.other.manifest))
+    if before is not None and (corrupt or len(of_head) == len(failed)):
+        draft.add(RewindHead(error, before.seq, before.manifest, corrupt))
+    elif other is not None:
+        draft.add(RewindHead(error, other.seq, other.manifest, corrupt))
+        begin_anew(draft)
+    elif head.predecessor is None and len(providers) >= 2:
+        draft.add(RewindHead(error, corrupt=corrupt))
         begin_anew(draft)
     return bool(draft.moves)
 
 
 def set_aside(draft: Draft) -> bool:
-    """A final checkpoint of an end that nobody was told of gives way to the one before: the job has not ended, and what
-    a host calls its outputs is no place to go on from.
+    """A final checkpoint of an end that nobody was told of gives way to the newest before it that holds the program, or
+    to the beginning: the job has not ended, and what a host calls its outputs is no place to go on from.
     """
-    snapshot = draft.snapshot
-    head = snapshot.head
-    author = next((award for award in snapshot.awards if head is not None and award.fence == head.fence), None)
-    if head is None or not head.final or author is None or author.outcome == "finished":
+    unended = draft.snapshot.unended
+    if unended is None:
         return False
-    before = next((p for p in snapshot.checkpoints if p.manifest == head.predecessor and not p.damaged), snapshot.other)
-    if before is None and head.predecessor is not None:
-        return False
-    seq, manifest = (before.seq, before.manifest) if before is not None else (0, None)
-    draft.add(MarkDamaged(head.seq, "its host never told that the job ended", seq, manifest))
+    why, before = "its host never told that the job ended", unended.before
+    draft.add(RewindHead(why) if before is None else RewindHead(why, before.seq, before.manifest))
     return True
 
 
@@ -76,7 +77,7 @@ def unclaimed(draft: Draft) -> bool:
         return False
     why = "nobody took" if reach.met else "no connected host could restore"
     reason = f"{why} checkpoint {head.seq} for {waited:.0f} s"
-    draft.add(MarkDamaged(head.seq, reason, reach.before.seq, reach.before.manifest))
+    draft.add(RewindHead(reason, reach.before.seq, reach.before.manifest))
     begin_anew(draft)
     return True
 

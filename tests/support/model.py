@@ -23,6 +23,7 @@ from everlease.domain.snapshot import (
     Lease,
     SignedOffer,
     Snapshot,
+    Unended,
 )
 from everlease.domain.terms import Bid, Order, Receipt
 from recovery import moves as m
@@ -120,7 +121,11 @@ class World:
         """Plan and apply until nothing is left to do; raises where that never comes."""
         done: list[m.Move] = []
         for _ in range(40):
-            self._set(other=self._other(), auctions=tuple(self._aged(auction) for auction in self.snapshot.auctions))
+            self._set(
+                other=self._other(),
+                unended=self._unended(),
+                auctions=tuple(self._aged(auction) for auction in self.snapshot.auctions),
+            )
             self._set(
                 proven=self.trusted,
                 young=not self.trusted,
@@ -144,8 +149,14 @@ class World:
         head, makers = self.snapshot.head, {award.fence: award.provider for award in self.snapshot.awards}
         if head is None:
             return None
-        sound = [point for point in self.snapshot.checkpoints if point.seq < head.seq and not point.damaged]
-        return next((p for p in reversed(sound) if makers.get(p.fence) != makers.get(head.fence)), None)
+        before = [point for point in self.snapshot.checkpoints if point.seq < head.seq]
+        return next((p for p in reversed(before) if makers.get(p.fence) != makers.get(head.fence)), None)
+
+    def _unended(self) -> Unended | None:
+        head, ends = self.snapshot.head, {award.fence: award.outcome for award in self.snapshot.awards}
+        if head is None or not head.final or ends[head.fence] == "finished":
+            return None
+        return Unended(next((p for p in reversed(self.snapshot.checkpoints) if not p.final), None))
 
     def _bonds(self) -> int:
         since = {award.lease_id for award in self._since_resumed()}
@@ -187,6 +198,8 @@ class World:
                 self.set_job(state=machine.next_state(self.job.state, move.event), reason=move.reason)
             case m.BeginFrom():
                 self.set_job(resumed_fence=self.job.fence, recoveries=0)
+                if move.seq == 0:
+                    self.set_job(head_seq=0, head_manifest=None)
                 for point in self.snapshot.checkpoints:
                     if point.seq == move.seq:
                         self.set_job(head_seq=point.seq, head_manifest=point.manifest)
@@ -229,12 +242,8 @@ class World:
                 self._enqueue(move.action_key, "open")
             case m.EnqueueSettle():
                 self._enqueue(move.action_key, move.how)
-            case m.MarkDamaged():
-                points = tuple(
-                    replace(p, damaged="damaged") if move.seq < p.seq <= move.damaged_seq else p
-                    for p in self.snapshot.checkpoints
-                )
-                self._set(checkpoints=points)
+            case m.RewindHead():
+                self._set(checkpoints=tuple(p for p in self.snapshot.checkpoints if p.seq <= move.seq))
                 self.set_job(head_seq=move.seq, head_manifest=move.manifest)
             case m.Record() | m.SetExitCode():
                 pass

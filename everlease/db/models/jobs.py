@@ -192,8 +192,8 @@ class CheckpointRow(Base):
     """A committed checkpoint. ``block_cids`` is the gc's mark set and what a node may fetch before it has the key.
 
     ``seq`` numbers the job's commits and is never used again. ``depth`` is the manifest's own number, its place in the
-    chain of its predecessors: hosts know it by that. ``superseded``: no ancestor of the head, since the tenant resumed
-    the job from before it.
+    chain of its predecessors: hosts know it by that. ``superseded``: no ancestor of the head, since the job went back
+    to before it, by its tenant's wish or because no host went on from it. ``damaged``: why, where the store's copy is.
     """
 
     __tablename__ = "checkpoint"

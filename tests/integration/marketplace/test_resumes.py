@@ -58,6 +58,19 @@ def test_without_a_number_it_goes_on_from_the_newest_that_holds_its_program(
     assert wish(service, over) == ("resume", 2)
 
 
+def test_where_only_outputs_are_kept_or_0_is_named_it_begins_at_the_beginning(
+    service: Service, tenant: httpx.Client, over: str
+) -> None:
+    with service.db.transaction() as tx:
+        for seq in (1, 2):
+            tx.get_one(CheckpointRow, (over, seq)).condemned_at = tx.get_one(CheckpointRow, (over, seq)).taken_at
+    copies = [resume(tenant, over, seq, **{"Idempotency-Key": "k"}).status_code for seq in (None, None, 0)]
+    assert copies == [202, 202, 409], "the same key for another request"
+    assert wish(service, over) == ("resume", 0)
+    assert resume(tenant, over, 0).status_code == 202
+    assert resume(tenant, over, -1).status_code == 422
+
+
 def test_only_what_is_kept_whole_and_sound_is_resumed_from(
     service: Service, tenant: httpx.Client, market: Market, over: str
 ) -> None:

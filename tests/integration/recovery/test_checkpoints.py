@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from everlease.chain.keys import Key
-from everlease.db import auctions, jobs, nodes, restores, snapshots
+from everlease.db import auctions, checkpoints, jobs, nodes, restores, snapshots
 from everlease.db.models.jobs import AwardRow, CheckpointRow
 from everlease.db.models.nodes import NodeRow
 from everlease.db.outbox import NOTICE, OutboxEvent
@@ -106,7 +106,7 @@ def test_a_head_that_no_host_can_restore_gives_way_to_that_of_the_provider_befor
     stage.until(job, lambda stage: stage.job(job).head_seq == 1)
     with stage.database.transaction() as tx:
         rows = tx.scalars(select(CheckpointRow).order_by(CheckpointRow.seq)).all()
-    assert [bool(row.damaged) for row in rows] == [False, True, True]
+    assert [(row.superseded, row.damaged) for row in rows] == [(False, ""), (True, ""), (True, "")]
     stage.until(job, lambda stage: stage.has_open_auction(job))
     stage.bid(job, 7)
     stage.until(job, lambda stage: stage.has_command(job, "prepare"))
@@ -151,12 +151,33 @@ def test_after_a_long_way_back_the_head_is_still_seen(stage: Stage) -> None:
     with stage.database.transaction() as tx:
         before = snapshots.load(tx, jobs.lock(tx, job))
         assert (before.job.head_seq, before.other and before.other.manifest) == (7, first)
-        jobs.rewind_head(tx, jobs.lock(tx, job), 7, "junk", 1, first)
+        jobs.rewind_head(tx, jobs.lock(tx, job), "junk", 1, first, corrupt=True)
     with stage.database.transaction() as tx:
         found = snapshots.load(tx, jobs.lock(tx, job))
     assert found.head is not None
     assert (found.head.seq, found.other) == (1, None)
-    assert kept(stage, job) == [1], "what is damaged takes no room"
+    assert kept(stage, job) == [1, 2, 3, 4, 5, 6], "only what the marketplace found damaged goes at once"
+
+
+def test_what_two_providers_failed_to_restore_can_be_resumed_from(stage: Stage) -> None:
+    """Their word rolls a job back, and deletes nothing: restore points least of all."""
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    first = stage.checkpoint(job)
+    stage.junk(job, 40)
+    again(stage, job, 6)
+    stage.junk(job, 40)
+    kept(stage, job)
+    with stage.database.transaction() as tx:
+        jobs.rewind_head(tx, jobs.lock(tx, job), "criu said no", 0, None)
+        assert not tx.scalars(select(CheckpointRow).where(CheckpointRow.damaged != "")).all()
+    assert kept(stage, job) == [40, 41, 79, 80, 81]
+    with stage.database.transaction() as tx:
+        found = snapshots.load(tx, jobs.lock(tx, job))
+        assert (found.head, found.other, found.checkpoints) == (None, None, ()), "nothing falls back to them"
+        assert checkpoints.restorable(tx, job, 41) is not None
+        assert checkpoints.by_manifest(tx, first) is not None
 
 
 def test_restore_points_are_kept_up_to_a_number_the_oldest_and_the_newest(stage: Stage) -> None:

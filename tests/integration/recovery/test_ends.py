@@ -5,9 +5,12 @@ import time
 import pytest
 
 from everlease.db import awards, jobs, nodes, records, snapshots
-from everlease.db.models.jobs import AwardRow
+from everlease.db.models.jobs import AwardRow, CheckpointRow
 from everlease.domain.job import JobState
+from everlease.domain.retention import Bounds
 from everlease.domain.snapshot import Snapshot
+from recovery import sweeps
+from tests.integration.recovery.test_checkpoints import TERMS
 from tests.support.deployed import key
 from tests.support.recovery import Stage
 
@@ -122,4 +125,22 @@ def test_a_final_checkpoint_of_a_lost_host_that_told_of_no_end_is_set_aside(stag
     stage.node(6)
     stage.run_on(job, 6)
     stage.checkpoint(job)
-    assert stage.job(job).head_seq == 1
+    assert stage.job(job).head_seq == 2
+
+
+def test_many_final_checkpoints_are_set_aside_to_the_newest_of_the_program(stage: Stage) -> None:
+    """Whatever is still kept between them, and however long ago its author had the job."""
+    job = stage.launch()
+    stage.node(5)
+    stage.run_on(job, 5)
+    stage.checkpoint(job)
+    stage.checkpoint(job)
+    for _ in range(8):
+        stage.checkpoint(job, final=True)
+    sweeps.tidy(stage.database, time.time(), Bounds(), TERMS)
+    stage.lose(job)
+    stage.until(job, lambda stage: stage.has_open_auction(job))
+    assert (stage.job(job).state, stage.job(job).head_seq) == ("AUCTIONING", 2)
+    with stage.database.transaction() as tx:
+        aside = tx.get_one(CheckpointRow, (job, 10))
+        assert (aside.superseded, aside.damaged) == (True, ""), "they may be its outputs"

@@ -84,6 +84,44 @@ def test_a_thousand_junk_commits_and_a_false_end_cost_one_command(stage: Stage) 
     assert (row(stage, job, 1007).depth, row(stage, job, 1005).superseded) == (1004, True)
 
 
+def test_a_first_host_that_ends_a_job_at_once_costs_a_new_beginning(stage: Stage) -> None:
+    """All that is kept are its outputs; 0 is the beginning, and so is what no number is named for."""
+    stage.node(5)
+    job = stage.launch()
+    for seq in (1, 2):
+        stage.run_on(job, 5)
+        succeed(stage, job)
+        assert stage.job(job).head_seq == seq
+        with stage.database.transaction() as tx:
+            record_wish(tx, job, jobs.get(tx, job).tenant, "resume", "", Begin(0 if seq == 1 else None))
+        apply.advance(stage.desk, job)
+        found = stage.job(job)
+        assert (found.state, found.head_seq, found.head_manifest) == ("AUCTIONING", 0, None)
+        assert row(stage, job, seq).superseded
+    stage.run_on(job, 5)
+    assert stage.award(job).restore_manifest is None
+    stage.checkpoint(job)
+    assert (stage.job(job).head_seq, row(stage, job, 3).depth) == (3, 1)
+
+
+def test_a_beginning_that_was_looked_up_as_a_checkpoint_is_asked_again(stage: Stage) -> None:
+    job = spoilt(stage, 1)
+    with stage.database.transaction() as tx, pytest.raises(ProblemError, match="another checkpoint since"):
+        record_wish(tx, job, jobs.get(tx, job).tenant, "resume", "", Begin(0, "bafy"))
+
+
+def test_outputs_push_out_no_checkpoint_that_the_program_can_go_on_from(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    for _ in range(4):
+        stage.checkpoint(job)
+    for _ in range(5):
+        stage.checkpoint(job, final=True)
+    succeed(stage, job)
+    assert kept(stage, job) == [3, 4, 10]
+
+
 def test_a_second_copy_of_a_resume_does_nothing(stage: Stage) -> None:
     job = spoilt(stage, 2)
     for _ in range(2):

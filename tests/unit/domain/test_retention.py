@@ -67,6 +67,26 @@ def test_what_the_tenant_went_back_from_is_kept_up_to_a_number() -> None:
     assert kept(points, [tenure(1, A, 0)], "m2", BOUNDS) == {1, 2, 4, 5}
 
 
+def test_of_what_the_job_went_back_from_the_work_that_others_went_on_from_is_kept_first() -> None:
+    """A wrote 1 to 100, B junk from there; the tenant tries 3 first."""
+    points = [replace(it, superseded=it.seq > 3) for it in chain((A, 1, 100), (B, 2, 100))]
+    found = kept(points, [tenure(1, A, 0), tenure(2, B, 100)], "m3", BOUNDS)
+    assert found == {1, 2, 3, 100, 200}
+    nobody_started = kept(points, [tenure(1, A, 0)], "m3", BOUNDS)
+    assert nobody_started == found, "the newest of each provider stays as well"
+
+
+def test_outputs_that_were_set_aside_stay_beside_their_providers_newest_program() -> None:
+    points = [replace(it, superseded=it.seq > 1, final=it.seq > 3) for it in chain((A, 1, 9))]
+    assert kept(points, [tenure(1, A, 0)], "m1", BOUNDS) == {1, 3, 9}
+
+
+def test_outputs_take_no_place_of_a_checkpoint_that_the_program_can_go_on_from() -> None:
+    """However many its host commits before it says that the job is over."""
+    points = [replace(it, final=it.seq > 4) for it in chain((A, 1, 10))]
+    assert kept(points, [tenure(1, A, 0)], "m10", BOUNDS) == {3, 4, 10}
+
+
 def test_bytes_are_bounded_and_what_the_present_host_made_goes_first() -> None:
     points = [point(1, A, 1, 600), *(point(seq, B, 2, 300) for seq in range(2, 6)), point(6, B, 2, 10**9)]
     tenures = [tenure(1, A, 0), tenure(2, B, 1)]

@@ -3,6 +3,9 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
+from recovery.moves import RewindHead
 from tests.support.model import NODES, POLICY, RATE, World
 from tests.unit.recovery.test_planner_preparing import prepare_fails
 from tests.unit.recovery.test_planner_running import A, B, C, recover, running
@@ -20,7 +23,7 @@ def lost() -> World:
     return world
 
 
-def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_then_waits() -> None:
+def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_then_to_the_beginning() -> None:
     world = running()
     world.commit()
     world.lose()
@@ -29,12 +32,12 @@ def test_a_failed_restore_goes_to_another_node_then_to_the_checkpoint_before_the
     recover(world, C, ok=False)
     nobody_comes(world)
     assert world.job.head_seq == 1, "the head went back"
-    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True]
+    assert [point.seq for point in world.snapshot.checkpoints] == [1]
     recover(world, B, ok=False)
     recover(world, C, ok=False)
     assert world.job.state == "AUCTIONING"
     nobody_comes(world)
-    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 1), "the last one is kept, and tried again later"
+    assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 0), "nothing is before the first"
     recover(world, B)
     assert world.job.state == "RUNNING"
 
@@ -54,7 +57,7 @@ def test_junk_of_one_host_does_not_end_a_job_that_another_left_a_checkpoint_of()
         recover(world, D, ok=False)
         nobody_comes(world)
     assert (world.job.state, world.job.head_seq) == ("AUCTIONING", 2)
-    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True, True, True]
+    assert [point.seq for point in world.snapshot.checkpoints] == [2]
     recover(world, C)
     assert (world.job.state, world.job.head_seq) == ("RUNNING", 2)
 
@@ -191,6 +194,7 @@ def test_a_damaged_block_gives_way_to_the_checkpoint_before_where_no_other_node_
     world.now += POLICY.capacity_wait_s + 1
     recover(world, B)
     assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
+    assert [move.corrupt for move in rewinds(world)] == [True]
 
 
 def fail_for_long(world: World, *nodes: str, retryable: bool = False, **result: object) -> None:
@@ -233,13 +237,34 @@ def test_after_a_failed_restore_other_providers_are_asked_first() -> None:
     assert world.snapshot.awards[-1].node == D
 
 
-def test_no_number_of_providers_costs_the_job_its_first_checkpoint() -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_first_checkpoint_that_hosts_of_two_providers_fail_to_restore_gives_way_to_the_beginning(
+    damaged: bool,
+) -> None:
+    """A first host that leaves junk stalls no job. On their word alone that counts as superseded, not as damaged."""
+    told = {"damaged": True} if damaged else {}
     world = running()
     world.lose()
-    fail_for_long(world, B, C, damaged=True)
-    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 1)
-    comes(world, D)
-    assert (world.job.state, world.job.head_seq) == ("RUNNING", 1)
+    for node in (B, C):
+        recover(world, node, ok=False, **told)
+        nobody_comes(world)
+        assert (world.job.head_seq, world.job.head_manifest is None) == ((1, False) if node == B else (0, True))
+    assert [move.corrupt for move in rewinds(world)] == [damaged]
+    recover(world, B)
+    assert (world.job.state, world.snapshot.awards[-1].restore_manifest) == ("RUNNING", None)
+
+
+def rewinds(world: World) -> list[RewindHead]:
+    return [move for _, _, move in world.moved if isinstance(move, RewindHead)]
+
+
+def test_a_checkpoint_with_a_predecessor_that_is_gone_is_kept_whoever_fails_to_restore_it() -> None:
+    world = running()
+    world.commit()
+    world.lose()
+    world.snapshot = replace(world.snapshot, checkpoints=world.snapshot.checkpoints[1:])
+    fail_for_long(world, B, C)
+    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 2)
 
 
 def test_a_restore_that_is_worth_another_try_says_nothing_about_the_checkpoint() -> None:
@@ -262,9 +287,9 @@ def test_a_checkpoint_that_crashes_every_agent_is_given_up_after_many_tries_of_t
     world.lose()
     lost = world.now
     fail_for_long(world, B, C, retryable=True)
-    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 1)
+    assert (world.job.state, world.job.head_seq) == ("WAITING_CAPACITY", 0)
     tries = Counter((award.node, award.restore_seq) for award in world.snapshot.awards if award.node != A)
-    assert tries.keys() == {(B, 2), (C, 2), (B, 1), (C, 1)}
+    assert tries.keys() == {(node, seq) for node in (B, C) for seq in (2, 1, 0)}
     assert all(tries[node, 2] <= POLICY.max_restore_tries + 1 for node in (B, C))
     ended = [award.ended_at or 0.0 for award in world.snapshot.awards if award.restore_seq == 2]
     assert ended[-1] - lost > POLICY.fault_wait_s(POLICY.max_restore_tries - 1), "each waited longer with each try"

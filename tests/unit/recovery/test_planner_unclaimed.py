@@ -29,7 +29,7 @@ def untaken(*, met: bool, lost_s: float) -> World:
 
 
 def given_up(world: World, waited: float) -> list[m.Move]:
-    return [move for move in plan(world.snapshot, START + waited, world.policy) if isinstance(move, m.MarkDamaged)]
+    return [move for move in plan(world.snapshot, START + waited, world.policy) if isinstance(move, m.RewindHead)]
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_head_that_nobody_takes_is_given_up_after_as_long_as_that_costs(
     world = untaken(met=met, lost_s=lost_s)
     assert not given_up(world, wait - 1)
     (move,) = given_up(world, wait)
-    assert isinstance(move, m.MarkDamaged)
-    assert (move.damaged_seq, move.seq, move.manifest) == (3, 1, world.snapshot.checkpoints[0].manifest)
+    assert isinstance(move, m.RewindHead)
+    assert (move.seq, move.manifest, move.corrupt) == (1, world.snapshot.checkpoints[0].manifest, False)
 
 
 def test_what_came_after_is_given_up_with_it_and_others_are_asked_anew() -> None:
@@ -57,6 +57,6 @@ def test_what_came_after_is_given_up_with_it_and_others_are_asked_anew() -> None
         world._apply(move)
     world.snapshot = replace(world.snapshot, reach=None)
     assert (world.job.head_seq, world.job.state) == (1, "AUCTIONING")
-    assert [bool(point.damaged) for point in world.snapshot.checkpoints] == [False, True, True]
+    assert [point.seq for point in world.snapshot.checkpoints] == [1]
     world.settle()
     assert world.snapshot.auctions[-1].closed_at is None, "the next call for bids is for the earlier checkpoint"

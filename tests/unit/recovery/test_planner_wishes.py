@@ -139,6 +139,15 @@ def test_a_job_that_is_said_to_have_succeeded_is_resumed_from_any_checkpoint() -
     assert world.snapshot.auctions[-1].plan == "resume"
 
 
+def test_a_job_is_resumed_from_its_beginning() -> None:
+    world = succeeded()
+    world.mine()
+    world.set_job(wish="resume")
+    world.snapshot = replace(world.snapshot, resume_seq=0)
+    world.settle()
+    assert (world.job.state, world.job.wish, world.job.head_manifest) == ("AUCTIONING", None, None)
+
+
 def test_a_wish_for_a_checkpoint_that_is_gone_changes_nothing_but_itself() -> None:
     world = succeeded()
     world.set_job(wish="resume")
