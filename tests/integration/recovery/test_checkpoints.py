@@ -164,20 +164,17 @@ def test_what_two_providers_failed_to_restore_can_be_resumed_from(stage: Stage) 
     stage.node(5)
     job = stage.launch()
     stage.run_on(job, 5)
-    first = stage.checkpoint(job)
-    stage.junk(job, 40)
+    stage.junk(job, 41)
     again(stage, job, 6)
     stage.junk(job, 40)
-    kept(stage, job)
     with stage.database.transaction() as tx:
         jobs.rewind_head(tx, jobs.lock(tx, job), "criu said no", 0, None)
         assert not tx.scalars(select(CheckpointRow).where(CheckpointRow.damaged != "")).all()
-    assert kept(stage, job) == [40, 41, 79, 80, 81]
+    assert kept(stage, job) == [41, *range(75, 82)]
     with stage.database.transaction() as tx:
         found = snapshots.load(tx, jobs.lock(tx, job))
         assert (found.head, found.other, found.checkpoints) == (None, None, ()), "nothing falls back to them"
         assert checkpoints.restorable(tx, job, 41) is not None
-        assert checkpoints.by_manifest(tx, first) is not None
 
 
 def test_restore_points_are_kept_up_to_a_number_the_oldest_and_the_newest(stage: Stage) -> None:

@@ -144,6 +144,7 @@ def test_a_state_that_can_not_be_resumed_is_told_before_the_terms(state: str, sa
 
 def test_an_ended_job_with_money_left_goes_on_by_one_request() -> None:
     assert resume("SUCCEEDED", escrow=ENOUGH, seq=12) == (["resume from 12"], "")
+    assert resume("SUCCEEDED", escrow=ENOUGH, seq=0) == (["resume from 0"], "")
     assert resume("FAILED", escrow={**ENOUGH, "free": 0, "active": True}) == (["resume from None"], ""), (
         "what its last lease has set aside comes back"
     )

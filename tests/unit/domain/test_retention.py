@@ -74,6 +74,30 @@ def test_of_what_the_job_went_back_from_the_work_that_others_went_on_from_is_kep
     assert found == {1, 2, 3, 100, 200}
     nobody_started = kept(points, [tenure(1, A, 0)], "m3", BOUNDS)
     assert nobody_started == found, "the newest of each provider stays as well"
+    handed = [replace(it, superseded=True) for it in chain((A, 1, 50), (B, 2, 50), (A, 3, 50))]
+    assert kept(handed, [tenure(1, A, 0), tenure(2, B, 50), tenure(3, A, 100)], None, BOUNDS) == {50, 150}
+
+
+@settings(deadline=None)
+@given(
+    flags=st.lists(st.tuples(st.sampled_from([A, B, C]), st.booleans(), st.booleans()), min_size=1, max_size=40),
+    starts=st.sets(st.integers(1, 40)),
+    size=st.integers(0, 400),
+)
+def test_what_is_aside_is_bounded_and_a_second_sweep_takes_nothing_more(
+    flags: list[tuple[str, bool, bool]], starts: set[int], size: int
+) -> None:
+    points = [
+        replace(point(seq, who, seq, size), superseded=superseded, final=final)
+        for seq, (who, superseded, final) in enumerate(flags, 1)
+    ]
+    head = next((f"m{it.seq}" for it in reversed(points) if not it.superseded), None)
+    tenures = [tenure(seq + 1, C, seq) for seq in sorted(starts)]
+    found = kept(points, tenures, head, BOUNDS)
+    left = [it for it in points if it.seq in found]
+    assert sum(it.superseded for it in left) <= BOUNDS.superseded
+    assert all(not it.final or it.superseded or it.manifest == head for it in left)
+    assert kept(left, tenures, head, BOUNDS) == found
 
 
 def test_outputs_that_were_set_aside_stay_beside_their_providers_newest_program() -> None:
