@@ -209,7 +209,7 @@ def test_a_resume_that_waited_for_retention_is_refused(stage: Stage) -> None:
 def test_a_wish_whose_event_was_lost_is_found_by_the_sweep(stage: Stage) -> None:
     job = spoilt(stage, 1)
     stage.until(job, lambda stage: stage.lease_state(stage.award(job).lease_id) == "CLOSED")
-    assert job not in list(sweeps.job_ids(stage.database))
+    assert job not in list(sweeps.job_ids(stage.database, time.time()))
     with stage.database.transaction() as tx:
         ask(tx, job, 3)
-    assert job in list(sweeps.job_ids(stage.database))
+    assert job in list(sweeps.job_ids(stage.database, time.time()))
