@@ -64,7 +64,7 @@ def test_where_only_outputs_are_kept_or_0_is_named_it_begins_at_the_beginning(
     with service.db.transaction() as tx:
         for seq in (1, 2):
             tx.get_one(CheckpointRow, (over, seq)).condemned_at = tx.get_one(CheckpointRow, (over, seq)).taken_at
-    copies = [resume(tenant, over, seq, **{"Idempotency-Key": "k"}).status_code for seq in (None, None, 0)]
+    copies = [resume(tenant, over, seq, **{"Idempotency-Key": "resume-from-0"}).status_code for seq in (None, None, 0)]
     assert copies == [202, 202, 422], "the same key for another request"
     assert wish(service, over) == ("resume", 0)
     assert resume(tenant, over, 0).status_code == 202
