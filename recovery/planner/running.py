@@ -131,9 +131,7 @@ def _undumpable(draft: Draft, award: Award) -> bool:
     """
     policy, snapshot = draft.snapshot.job.spec.checkpoint, draft.snapshot
     # Outputs are of files always and say nothing of the program's own checkpoints.
-    kept = (
-        p for p in reversed(snapshot.checkpoints) if not p.final and not p.damaged and p.seq <= snapshot.job.head_seq
-    )
+    kept = (p for p in reversed(snapshot.checkpoints) if not p.final and p.seq <= snapshot.job.head_seq)
     program = next(kept, snapshot.head)
     no_processes = program is None or (program.mode == "files" and not program.final)
     falls_back = policy.fall_back_to_files and no_processes
