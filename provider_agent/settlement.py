@@ -4,8 +4,10 @@ Each tick starts from what the contract says, so nothing is done twice and nothi
 in the journal until they are settled, also those of jobs that left this host; those that the journal lost are found by
 the chain's events.
 
-A suspension is answered with a receipt that clears it as soon as there is one. Without one the answer admits a drop, so
-it waits as long as is safe by the chain's clock (everlease.domain.silence), and then pays more with each block.
+A suspension is answered with a receipt that clears it: at once with a final one, with another after a minute in which
+the watcher may send the final one, which pays more. Without either the answer admits a drop, so it waits as long as is
+safe by the chain's clock (everlease.domain.silence). While a lease is suspended, whatever is on its way pays more with
+each block: an answer waits for the nonces before it.
 """
 
 import logging
@@ -23,7 +25,7 @@ from everlease.chain.sender import Sender, SendPolicy
 from everlease.chain.views import LeaseOnChain, Views
 from everlease.domain.lease import LeaseState
 from everlease.domain.money import pay_for
-from everlease.domain.silence import bare_answer_at, clears
+from everlease.domain.silence import bare_answer_at, clearing_answer_at, clears
 from everlease.domain.transactions import IN_FLIGHT
 from everlease.wire.terms import SignedReceipt
 from provider_agent.journal import Journal
@@ -73,6 +75,7 @@ class Settlement:
         self._urgent = Sender(chain, self._sent, keys, policy=SendPolicy(bump_after_s=0), clock=clock)
         self._tries: dict[str, int] = {}
         self._final_since: dict[str, float] = {}
+        self._suspended: set[str] = set()
 
     def tick(self) -> None:
         """Look at each lease that is not settled and send what is due. An RPC that is down or a full disk costs this
@@ -91,9 +94,9 @@ class Settlement:
 
     @property
     def urgent(self) -> bool:
-        """Whether an answer is on its way: then tick at least once a block."""
-        rows = self._sent.open(self._key.address)
-        return any(row.state in IN_FLIGHT and row.action_key.startswith(_ANSWER) for row in rows)
+        """Whether an answer is on its way, or what it would have to wait for: then tick at least once a block."""
+        rows = [row for row in self._sent.open(self._key.address) if row.state in IN_FLIGHT]
+        return any(self._suspended or row.action_key.startswith(_ANSWER) for row in rows)
 
     def _look(self, head: Header) -> None:
         """Now and then, and again at once until all that was missed is read."""
@@ -102,6 +105,7 @@ class Settlement:
 
     def _attend(self, lease: LeaseRecord, chain_now: int) -> None:
         now = self._views.lease(lease.lease_id)
+        (self._suspended.add if now.state is LeaseState.SUSPENDED else self._suspended.discard)(lease.lease_id)
         if now.state is LeaseState.NONE:
             # Not opened yet, or over: an ended lease is freed on chain, and by then its job has counted its epoch.
             never = 0 < lease.open_until < chain_now - NEVER_OPENED_S
@@ -121,9 +125,12 @@ class Settlement:
         if now.state is LeaseState.SUSPENDED:
             if chain_now > now.exit_at:
                 return None
+            suspended_at = now.exit_at - self._window
             if receipt is not None and clears(receipt, params.max_silence, now.ends_at):
+                if not receipt.final and chain_now < clearing_answer_at(suspended_at, now.exit_at):
+                    return None
                 return Action(self._calls.answer(params, receipt, signature), f"{_ANSWER}{name}:{receipt.seq}")
-            if chain_now >= bare_answer_at(now.exit_at - self._window, now.exit_at):
+            if chain_now >= bare_answer_at(suspended_at, now.exit_at):
                 # What the newest receipt says is earned is paid all the same.
                 return Action(self._calls.answer(params, receipt, signature), f"{_ANSWER}{name}:bare")
             return None
@@ -140,11 +147,18 @@ class Settlement:
         return None
 
     def _send(self, lease: LeaseRecord, action: Action) -> None:
-        """Journal the call unless one for this lease is on its way; a reverted one is tried anew under another key."""
-        if any(row.job_id == lease.lease_id and row.state in IN_FLIGHT for row in self._sent.open(self._key.address)):
-            return
+        """Journal the call unless one for this lease is on its way; a reverted one is tried anew under another key.
+
+        Nothing holds up an answer but another one, and of that the next version says what is known now.
+        """
+        answers = action.key.startswith(_ANSWER)
+        queue = f"{_ANSWER}{lease.lease_id}" if answers else lease.lease_id
+        for row in self._sent.open(self._key.address):
+            if row.job_id == queue and row.state in IN_FLIGHT:
+                if answers and row.data != action.call.data:
+                    log.info("settlement: a better answer for lease %s", lease.lease_id[:10])
+                    self._sent.amend(row.id, action.call.data)
+                return
         tries = self._tries[action.key] = self._tries.get(action.key, 0) + 1
         log.info("settlement: %s of lease %s", action.call.name, lease.lease_id[:10])
-        self._sent.enqueue(
-            f"{action.key}#{tries}", self._key.address, action.call.to, action.call.data, job_id=lease.lease_id
-        )
+        self._sent.enqueue(f"{action.key}#{tries}", self._key.address, action.call.to, action.call.data, job_id=queue)

@@ -42,8 +42,8 @@ def next_receipt(
     Between two checkpoints the seconds may stand still; the heartbeat goes on, so that nobody counts as silent.
     """
     service = Service(award.earned_s, award.saved_s, award.forfeited_s)
-    as_served = jobspec.from_dict(job.spec).checkpoint.pays_as_served
-    earned = payable(service, as_served=as_served, in_full=in_full)
+    policy = jobspec.from_dict(job.spec).checkpoint
+    earned = payable(service, as_served=policy.pays_as_served, in_full=in_full, max_lost_work=policy.max_lost_work_s)
     seen = award.last_beat_at or award.started_at or award.opened_at
     seen_at = int(seen.timestamp()) if seen is not None else int(now)
     return Receipt(
@@ -61,8 +61,13 @@ def sign(
 ) -> bool:
     """Sign and keep the next receipt of an award; only a final one may follow its end. False where none was kept.
 
-    ``in_full``: pay for all that was served, also where the order pays for saved work alone.
+    ``in_full``: pay to the lease's end, also where the order pays for saved work alone. The award is locked, so that
+    of two who sign at once the second sees what the first has kept, and no final receipt gives way to another.
     """
+    locked = awards.locked(tx, award.job_id, award.fence)
+    if locked is None:
+        return False
+    award, job = locked
     if award.ended_at is not None and not final:
         return False
     row = receipts.newest(tx, award.lease_id)

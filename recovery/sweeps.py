@@ -12,6 +12,7 @@ from everlease.db import (
     Tx,
     awards,
     commands,
+    faults,
     jobs,
     journal,
     outages,
@@ -73,11 +74,16 @@ def settle_leases(desk: Desk) -> int:
         calls: list[tuple[str, Call, str]] = []
         for params in timers.failable(tx, watcher, chain_now):
             calls.append((f"fail/{lease_id(params)}", desk.calls.fail(params), params.job_id))
-        for params in timers.closable(tx, watcher, chain_now):
-            calls.append((f"close/{lease_id(params)}", _close(tx, desk, params), params.job_id))
         for row in timers.refundable(tx, watcher, chain_now):
             calls.append((f"refund/{row.job_id}/{row.block}", desk.calls.refund(row.order), row.job_id))
-        return sum(_enqueue(tx, desk, *call) for call in calls)
+        journaled = sum(_enqueue(tx, desk, *call) for call in calls)
+        closable = timers.closable(tx, watcher, chain_now)
+    for params in closable:
+        # Each by itself: it locks the award.
+        with desk.database.transaction() as tx:
+            call = _close(tx, desk, params)
+            journaled += call is not None and _enqueue(tx, desk, f"close/{lease_id(params)}", call, params.job_id)
+    return journaled
 
 
 def settle_prices(database: Database, now: float) -> int:
@@ -99,15 +105,20 @@ def tidy(database: Database, now: float, bounds: Bounds, terms: retention.Terms)
     return condemned
 
 
-def _close(tx: Tx, desk: Desk, params: LeaseParams) -> Call:
-    """Whoever served to the lease's own end is paid to it, also where we were away when it came."""
-    award = awards.lasting(tx, lease_id(params))
-    if award is not None:
-        sign(tx, desk.watcher, award, jobs.get(tx, award.job_id), final=True, in_full=True, now=desk.clock())
+def _close(tx: Tx, desk: Desk, params: LeaseParams) -> Call | None:
+    """Whoever served to the lease's own end is paid to it, also where we were away when it came; a host that was lost
+    before is paid what was saved. None where no final receipt came of it.
+    """
+    jobs.lock(tx, params.job_id)
+    award = faults.award_under(tx, lease_id(params))
+    held = awards.locked(tx, award.job_id, award.fence) if award is not None else None
+    if held is not None:
+        lasts = held[0].ended_at is None
+        sign(tx, desk.watcher, *held, final=True, in_full=lasts, now=desk.clock())
     row = receipts.newest(tx, lease_id(params))
     if row is None:
         return desk.calls.close(params)
-    return desk.calls.close(params, receipts.terms_of(row), row.signature)
+    return desk.calls.close(params, receipts.terms_of(row), row.signature) if row.final else None
 
 
 def _enqueue(tx: Tx, desk: Desk, action: str, call: Call, job_id: str) -> bool:

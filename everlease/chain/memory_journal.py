@@ -41,6 +41,11 @@ class MemoryJournal:
         self._rows[number] = JournalTx(number, action_key, job_id, sender, to, "test", data)
         return number
 
+    def amend(self, tx_id: int, data: bytes) -> None:
+        """Have the next version of a transaction that is in no block yet call something else; its nonce stays."""
+        if self._rows[tx_id].state in IN_FLIGHT:
+            self._change(tx_id, data=data)
+
     def get(self, tx_id: int) -> JournalTx:
         """One row."""
         return self._rows[tx_id]

@@ -52,9 +52,12 @@ def answer(
     from_block: Annotated[
         int | None, typer.Option("--from-block", min=0, help="Read the chain from here on, not all of it.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Pay the penalty where an answer costs one, unasked.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show suspended leases, by when each is to be answered and what that costs; with --send, answer them.
+
+    Before an answer that costs collateral you are asked.
 
     With the provider's key those of all its nodes, with a node's key its own.
     """
@@ -62,6 +65,8 @@ def answer(
     found = [it for it in suspended(wallet, data_dir, from_block) if it.lease_id.startswith(lease.lower() or "0x")]
     if lease and not found:
         raise CliError(ExitCode.NOT_FOUND, f"no suspended lease of {wallet.address} begins with {lease}")
+    if send and not yes:
+        _agree([it for it in found if it.penalty], wallet.chain_time())
     sent = {it.lease_id: send_answer(wallet, it) for it in found} if send else {}
     if as_json:
         emit_json({"items": [_shown(it, sent.get(it.lease_id)) for it in found]})
@@ -96,6 +101,25 @@ def suspended(wallet: Wallet, data_dir: Path | None, from_block: int | None) -> 
                 signed = kept_receipt(data_dir, opened.event.lease_id)
                 found.append(_weighed(wallet, opened.event.lease_id, params, state, signed))
     return found
+
+
+def _agree(costly: list[Suspended], now: int) -> None:
+    """Ask before collateral goes. Raises CliError where the answer is no, or nobody is there to ask."""
+    if not costly:
+        return
+    lost = sum(it.penalty for it in costly)
+    leases = ", ".join(short(it.lease_id) for it in costly)
+    soonest = min(it.bare_at for it in costly)
+    wait = f"one that does may come still, and you may wait until {clock(soonest)}" if now < soonest else "it is time"
+    try:
+        agreed = typer.confirm(
+            f"No receipt here clears {leases}: {wait}. Answer now, and pay {money(lost)} of collateral?", err=True
+        )
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        told = f"nothing was sent: answering {leases} costs {money(lost)} of collateral"
+        raise CliError(ExitCode.REFUSED, f"{told}; --yes pays it, --lease answers one lease alone")
 
 
 def send_answer(wallet: Wallet, it: Suspended) -> str:

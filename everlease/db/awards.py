@@ -130,11 +130,6 @@ def under_fence(tx: Tx, job_id: str, fence: int) -> AwardRow | None:
     return tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence))
 
 
-def lasting(tx: Tx, lease_id: str) -> AwardRow | None:
-    """The award under this lease that has not ended."""
-    return tx.scalar(select(AwardRow).where(AwardRow.lease_id == lease_id, AwardRow.ended_at.is_(None)))
-
-
 def of_node(tx: Tx, node: str, job_id: str, fence: int) -> AwardRow | None:
     """The award under this fence if it was this node's; None for a fence that is made up."""
     award = under_fence(tx, job_id, fence)

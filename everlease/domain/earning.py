@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+UNSAVED_MARGIN_S = 60.0
+"""How much longer than the order's ``max_lost_work`` work may be that is in no checkpoint and yet paid: a checkpoint
+that failed is tried again, and its commit takes its time.
+"""
 SERVED_S = 60.0
 """A lease under which less was served cost its tenant a fee for nothing."""
 PROVEN_S = 600.0
@@ -40,11 +44,13 @@ class Service:
     forfeited: float = 0.0
 
 
-def payable(service: Service, *, as_served: bool, in_full: bool) -> int:
+def payable(service: Service, *, as_served: bool, in_full: bool, max_lost_work: float) -> int:
     """Whole seconds that a receipt may show. ``as_served``: the order pays for work that is in no checkpoint, too.
 
-    ``in_full``: the lease ends in order, so nothing that was served went with the host.
+    ``in_full``: the lease ends in order, so work since the last checkpoint is paid: no more of it than the order lets
+    a host leave unsaved, its ``max_lost_work`` in seconds and `UNSAVED_MARGIN_S`. Who saves nothing is paid that alone.
     """
     if as_served:
         return int(service.served)
-    return int((service.served if in_full else service.saved) - service.forfeited)
+    unsaved = max_lost_work + UNSAVED_MARGIN_S if in_full else 0.0
+    return int(min(service.served, service.saved + unsaved) - service.forfeited)

@@ -7,6 +7,7 @@ RECEIPT_EVERY_S = 2.0
 LEAST_SILENCE_S = int(3 * RECEIPT_EVERY_S)
 """A shorter ``max_silence`` of an order would suspend a host for two receipts that were late."""
 _LEAST_LEAD_S = 600
+_FINAL_WAIT_S = 60
 
 
 def too_short(max_silence: int) -> str | None:
@@ -19,6 +20,15 @@ def too_short(max_silence: int) -> str | None:
 def clears(receipt: Receipt, max_silence: int, suspended_at: int) -> bool:
     """Whether a receipt shows that the node was not silent for as long as the suspension claims."""
     return receipt.final or receipt.seen_at + max_silence >= suspended_at
+
+
+def clearing_answer_at(suspended_at: int, answer_by: int) -> int:
+    """From when on, by the chain's clock, a provider answers a suspension with a clearing receipt that is not final.
+
+    The watcher may send a final one first, which pays for work since the last checkpoint, too: it has a minute, and at
+    most a tenth of the window.
+    """
+    return suspended_at + min((answer_by - suspended_at) // 10, _FINAL_WAIT_S)
 
 
 def bare_answer_at(suspended_at: int, answer_by: int) -> int:

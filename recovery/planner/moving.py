@@ -7,8 +7,9 @@ from recovery.planner.bidding import BID_SLACK_S, bids_wait, call_for_bids, nobo
 from recovery.planner.draft import Draft
 from recovery.planner.hosts import idle_too_long
 from recovery.planner.leases import watch_lease
+from recovery.planner.pay import held
 from recovery.planner.placing import prepare_payload
-from recovery.planner.running import exited, held, hold, holding, no_further_lease, thaw, unstored
+from recovery.planner.running import exited, hold, holding, no_further_lease, thaw, unstored
 
 _CLOSED_FOR_GOOD = ("nobody", "abandoned", "moved")
 
@@ -48,7 +49,7 @@ def hibernating(draft: Draft) -> None:
     answer = hold(draft, award, purpose)
     if answer is None:
         return
-    if held(draft, award, answer):
+    if held(draft.snapshot, award, answer):
         draft.end(award, "hibernated")
         draft.event(JobEvent.HIBERNATED)
     else:
@@ -119,7 +120,7 @@ def _move(draft: Draft, award: Award, auction: Auction) -> None:
     answer = hold(draft, award, purpose)
     if answer is None:
         return
-    why = answer.error or ("" if held(draft, award, answer) else "nothing was committed") or snapshot.winner_unfit
+    why = answer.error or ("" if held(snapshot, award, answer) else "nothing was committed") or snapshot.winner_unfit
     why = why or ("the bid expires before the lease could be opened" if left_s < draft.policy.pending_open_s else "")
     if why:
         thaw(draft, award, purpose)

@@ -17,6 +17,7 @@ from recovery.planner.draft import Draft
 from recovery.planner.funds import remaining_s
 from recovery.planner.hosts import UNSTORED, host_failed, leave_idle, outputs_stored
 from recovery.planner.leases import watch_lease
+from recovery.planner.pay import held
 from recovery.planner.verdict import MOVED, UNDUMPABLE
 
 
@@ -75,17 +76,6 @@ def hold(draft: Draft, award: Award, purpose: str) -> Command | None:
 def holding(draft: Draft, award: Award, purpose: str) -> bool:
     """Whether the last checkpoint was asked for already."""
     return draft.snapshot.command(f"hold/{purpose}/{award.fence}") is not None
-
-
-def held(draft: Draft, award: Award, answer: Command) -> bool:
-    """Whether the held checkpoint is durable: its commit is the job's head, made under this award's fence. Outputs are
-    no checkpoint to go on from.
-    """
-    head = draft.snapshot.head
-    manifest = answer.result.get("manifest")
-    if not answer.ok or head is None or head.final or head.fence != award.fence:
-        return False
-    return manifest is None or manifest == head.manifest
 
 
 def thaw(draft: Draft, award: Award, purpose: str) -> None:
@@ -155,7 +145,7 @@ def _exhausting(draft: Draft, award: Award) -> bool:
     answer = hold(draft, award, "funds")
     if answer is None:
         return True
-    if not held(draft, award, answer):
+    if not held(snapshot, award, answer):
         draft.add(Record("job.hold_failed", {"fence": award.fence, "error": answer.error}))
     late = _deadline(snapshot) - int(draft.now) <= margin
     draft.end(award, "exhausted")

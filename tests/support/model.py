@@ -229,8 +229,9 @@ class World:
             case m.SignFinal():
                 award = next(a for a in self.snapshot.awards if a.fence == move.fence)
                 service = Service(award.earned_s, award.saved_s, award.forfeited_s)
-                as_served = self.job.spec.checkpoint.pays_as_served
-                earned = payable(service, as_served=as_served, in_full=move.in_full)
+                policy = self.job.spec.checkpoint
+                as_served, bound = policy.pays_as_served, policy.max_lost_work_s
+                earned = payable(service, as_served=as_served, in_full=move.in_full, max_lost_work=bound)
                 receipt = Receipt(award.lease_id, 1, int(self.now), earned, True)
                 self._set(receipts={**self.snapshot.receipts, award.lease_id: receipt})
             case m.EndAward():

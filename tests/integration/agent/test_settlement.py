@@ -94,6 +94,9 @@ def test_it_answers_a_suspension_with_the_receipt_that_proves_it(setting: Settin
     suspended_at = setting.market.views.lease(setting.lease).ends_at
     setting.receive(15, suspended_at - 1)
     setting.settlement.tick()
+    assert setting.state is LeaseState.SUSPENDED, "the watcher's final one may come, and pay more"
+    setting.pass_time(setting.market.deployment.terms.answer_window // 10 + 1)
+    setting.settlement.tick()
     assert setting.state is LeaseState.NONE
     assert setting.market.views.stake(setting.market.provider.address).slashed == 0
     bond, pay = setting.market.deployment.terms.bond, pay_for(RATE, 15)
@@ -182,6 +185,47 @@ def test_an_answer_pays_more_with_each_block_that_leaves_it_out(setting: Setting
         anvil.rpc("evm_setAutomine", True)
     anvil.mine()
     assert setting.state is LeaseState.NONE
+
+
+def test_an_answer_is_not_held_up_by_what_was_priced_out_before_it(setting: Setting) -> None:
+    setting.receive(10, setting.opened + 1)
+    anvil = setting.market.anvil
+    anvil.rpc("evm_setAutomine", False)
+    try:
+        setting.settlement.tick()
+        _offered(setting)
+        base = int(anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
+        anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(100 * base))
+        anvil.mine()
+    finally:
+        anvil.rpc("evm_setAutomine", True)
+    setting.suspend()
+    assert setting.market.views.lease(setting.lease).paid == 0, "the collect still waits"
+    setting.receive(10, setting.opened + 1, final=True, seq=2)
+    setting.ahead = -20.0  # No time for patience went by.
+    setting.settlement.tick()
+    assert setting.state is LeaseState.NONE
+    assert setting.market.views.stake(setting.market.provider.address).slashed == 0
+
+
+def test_a_receipt_that_clears_takes_the_place_of_a_bare_answer_that_is_in_no_block(setting: Setting) -> None:
+    setting.suspend()
+    setting.receive(1, setting.opened + 1)
+    setting.pass_time(setting.market.deployment.terms.answer_window // 2 + 1)
+    anvil = setting.market.anvil
+    anvil.rpc("evm_setAutomine", False)
+    try:
+        setting.settlement.tick()
+        anvil.rpc("anvil_dropAllTransactions")
+        anvil.mine()
+        setting.receive(1, setting.opened + 1, final=True, seq=2)
+        setting.settlement.tick()
+        setting.settlement.tick()
+    finally:
+        anvil.rpc("evm_setAutomine", True)
+    anvil.mine()
+    assert setting.state is LeaseState.NONE
+    assert setting.market.views.stake(setting.market.provider.address).slashed == 0
 
 
 def _offered(setting: Setting) -> int:

@@ -31,7 +31,11 @@ def test_the_owner_sees_what_a_bare_answer_costs_and_sends_it(market: Market, cl
     state = market.views.lease(lease)
     assert (item["lease"], item["answer_by"], item["clears"]) == (lease, state.exit_at, False)
     assert state.state is LeaseState.SUSPENDED, "nothing is sent unasked"
-    sent = cli(market.provider, "provider", "answer", "--send", "--json")
+    refused = cli(market.provider, "provider", "answer", "--send", "--json")
+    assert (refused.returncode, market.views.lease(lease).state) == (5, LeaseState.SUSPENDED), "nobody agreed to pay"
+    assert "of collateral" in refused.stderr
+    assert "wait until" in refused.stderr
+    sent = cli(market.provider, "provider", "answer", "--send", "--yes", "--json")
     assert sent.returncode == 0, sent.stderr
     assert market.views.lease(lease).state is LeaseState.NONE
     assert market.views.stake(market.provider.address).slashed == item["penalty"] > 0

@@ -70,6 +70,32 @@ def test_a_tenant_that_suspends_a_host_at_work_pays_the_bond_and_the_host_nothin
     assert clear(stage) == 0
 
 
+def test_a_tenant_that_suspends_a_host_at_work_pays_for_what_is_in_no_checkpoint(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    lease = prepared_on(stage, job, 5)
+    stage.answer(job, "prepare")
+    stage.until(job, lambda s: s.has_command(job, "start"))
+    hand_over(stage, job, "start")
+    stage.answer(job, "start")
+    stage.reach(job, "RUNNING")
+    stage.beat(job)
+    with stage.database.transaction() as tx:
+        tx.get_one(AwardRow, stage.award(job).id).earned_s = 100
+        params = awarded(tx, stage.job(job), lease)
+    stage.market.anvil.warp(120)
+    stage.market.send(stage.market.tenant, stage.market.escrow.suspend(params))
+    stage.until(job, lambda s: s.lease_state(lease) == "SUSPENDED")
+    stage.advance(job)
+    assert (stage.award(job).outcome, stage.award(job).saved_s) == ("voided", 0)
+    assert clear(stage) == 1
+    assert stage.lease_state(lease) == "CLEARED"
+    with stage.database.transaction() as tx:
+        row = receipt_rows.newest(tx, lease)
+        assert row is not None
+        assert (row.final, row.earned) == (True, 100)
+
+
 def failed_at(stage: Stage, job: str, index: int, following: int) -> str:
     """Its Prepare fails at the node of account ``index``, its lease is suspended with that of ``following``."""
     lease = prepared_on(stage, job, index)

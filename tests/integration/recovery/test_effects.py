@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from everlease.chain.typed_data import receipt_digest, verify
 from everlease.db import awards, evidence, nodes
 from everlease.db import receipts as receipt_rows
 from everlease.db.models.jobs import AwardRow
+from everlease.db.models.mirror import LeaseRow
 from everlease.db.models.nodes import CommandRow
 from everlease.db.models.outbox import OutboxRow, TxRow
 from everlease.db.outbox import emit
+from everlease.db.terms import awarded
 from recovery import apply, receipts, sweeps
 from recovery.relay import BrokerUnavailable, Relay
 from recovery.routes import ADVANCE, Task
@@ -124,6 +126,36 @@ def test_fail_waits_for_finality_and_for_the_window_to_be_strictly_over(stage: S
     assert sweeps.settle_leases(stage.desk) == 0, "by our own clock the window is open"
     assert sweeps.settle_leases(later) == 1
     assert sweeps.settle_leases(later) == 0
+
+
+def test_a_lease_past_its_exit_is_closed_with_a_final_receipt_whoever_else_signs_meanwhile(stage: Stage) -> None:
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    stage.beat(job)
+    lease, watcher, found = stage.award(job).lease_id, stage.desk.watcher, []
+    receipts.sign_all(stage.database, watcher, stage.desk.clock)
+    with stage.database.transaction() as tx:
+        tx.get_one(AwardRow, stage.award(job).id).earned_s = 100
+        tx.execute(update(LeaseRow).where(LeaseRow.lease_id == lease).values(closable_at=1))
+    closing = threading.Thread(target=lambda: found.append(sweeps.settle_leases(stage.desk)))
+    with stage.database.transaction() as tx:
+        held = awards.locked(tx, job, 1)
+        assert held is not None
+        assert receipts.sign(tx, watcher, *held, final=False, now=time.time())
+        closing.start()
+        time.sleep(0.5)
+    closing.join()
+    with stage.database.transaction() as tx:
+        row = receipt_rows.newest(tx, lease)
+        assert row is not None
+        assert (row.seq, row.final, row.earned) == (3, True, 100)
+        sent = tx.scalar(select(TxRow).where(TxRow.call == "close"))
+        assert found == [1]
+        assert sent is not None
+        params = awarded(tx, stage.job(job), lease)
+        call = stage.desk.calls.close(params, receipt_rows.terms_of(row), row.signature)
+        assert sent.data == "0x" + call.data.hex()
 
 
 def test_a_node_that_tells_other_facts_is_news_to_a_job_that_waits(stage: Stage) -> None:

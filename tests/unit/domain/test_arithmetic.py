@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everlease.domain.auction import AuctionTerms, Offer, expected_cost, refusal, run_auction
-from everlease.domain.earning import Accrual, Service, accrue, payable
+from everlease.domain.earning import UNSAVED_MARGIN_S, Accrual, Service, accrue, payable
 from everlease.domain.interval import CheckpointCost, checkpoint_interval, daly_optimum, loss_bound, shortest_cycle
 from everlease.domain.liveness import (
     Liveness,
@@ -205,19 +205,26 @@ def test_reliability_starts_with_a_prior_and_follows_the_record() -> None:
     assert mean_time_between_losses(10 * 86_400, 1) > mean_time_between_losses(86_400, 1)
 
 
-@given(st.floats(0, 10**6), st.floats(0, 10**6), st.floats(0, 10**6), st.booleans(), st.booleans())
-def test_nothing_is_paid_beyond_what_was_served(
-    forfeited: float, saved: float, served: float, as_served: bool, in_full: bool
+@given(st.floats(0, 10**6), st.floats(0, 10**6), st.floats(0, 10**6), st.integers(1, 10**6), st.booleans())
+def test_nothing_is_paid_beyond_what_was_served_and_little_beyond_what_was_saved(
+    forfeited: float, saved: float, served: float, bound: int, in_full: bool
 ) -> None:
     service = Service(served=forfeited + saved + served, saved=forfeited + saved, forfeited=forfeited)
-    paid = payable(service, as_served=as_served, in_full=in_full)
-    assert 0 <= paid <= service.served
-    assert payable(service, as_served=False, in_full=False) <= payable(service, as_served=False, in_full=True)
-    assert payable(service, as_served=True, in_full=in_full) == int(service.served)
+    to_end = payable(service, as_served=False, in_full=True, max_lost_work=bound)
+    to_checkpoint = payable(service, as_served=False, in_full=False, max_lost_work=bound)
+    assert 0 <= to_checkpoint <= to_end <= service.served
+    assert to_end - to_checkpoint <= bound + UNSAVED_MARGIN_S + 1
+    assert payable(service, as_served=True, in_full=in_full, max_lost_work=bound) == int(service.served)
 
 
 def test_a_lost_host_is_paid_to_its_last_checkpoint() -> None:
     service = Service(served=180.9, saved=120.5, forfeited=20.0)
-    assert payable(service, as_served=False, in_full=False) == 100
-    assert payable(service, as_served=False, in_full=True) == 160
-    assert payable(service, as_served=True, in_full=False) == 180
+    assert payable(service, as_served=False, in_full=False, max_lost_work=10) == 100
+    assert payable(service, as_served=False, in_full=True, max_lost_work=10) == 160
+    assert payable(service, as_served=True, in_full=False, max_lost_work=10) == 180
+
+
+def test_whoever_saves_nothing_is_paid_what_the_order_lets_it_leave_unsaved() -> None:
+    service = Service(served=86_400.0, saved=0.0)
+    assert payable(service, as_served=False, in_full=True, max_lost_work=300) == 300 + UNSAVED_MARGIN_S
+    assert payable(service, as_served=True, in_full=True, max_lost_work=300) == 86_400

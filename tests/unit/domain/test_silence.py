@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlease.domain.silence import LEAST_SILENCE_S, RECEIPT_EVERY_S, bare_answer_at, too_short
+from everlease.domain.silence import LEAST_SILENCE_S, RECEIPT_EVERY_S, bare_answer_at, clearing_answer_at, too_short
 
 
 def test_three_receipts_fit_into_the_shortest_silence() -> None:
@@ -19,3 +19,8 @@ def test_three_receipts_fit_into_the_shortest_silence() -> None:
 def test_a_bare_answer_waits_as_long_as_is_safe(window: int, lead: int) -> None:
     """min(half of the window, max(a fifth of it, ten minutes)) before its end."""
     assert bare_answer_at(1000, 1000 + window) == 1000 + window - lead
+
+
+def test_the_watchers_final_receipt_is_waited_for_a_minute_at_most() -> None:
+    assert clearing_answer_at(1000, 1000 + 3600) == 1060
+    assert clearing_answer_at(1000, 1000 + 100) == 1010

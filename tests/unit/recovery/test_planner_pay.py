@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from everlease.domain.earning import UNSAVED_MARGIN_S
 from everlease.domain.jobspec import CheckpointMode
+from everlease.domain.lease import LeaseState
 from everlease.domain.snapshot import Snapshot
 from recovery.planner.funds import available
 from recovery.planner.hosts import HOST_FAULT, LEFT, STOPPED
@@ -139,3 +141,41 @@ def test_what_is_not_paid_is_there_for_the_next_lease() -> None:
     long, short = saved_then_served(), saved_then_served()
     served(long, 1_000)
     assert free(long) == free(short), "only receipts are reserved for"
+
+
+def never_saving() -> World:
+    """A day of service that is in no checkpoint."""
+    world = World()
+    world.run(A)
+    served(world, 86_400)
+    return world
+
+
+def test_a_host_that_saves_nothing_is_paid_no_more_than_the_order_lets_it_leave_unsaved() -> None:
+    failing, cancelled, voided = never_saving(), never_saving(), never_saving()
+    bound = failing.job.spec.checkpoint.max_lost_work_s + int(UNSAVED_MARGIN_S)
+    failing.set_award(1, restarts=POLICY.max_restarts)
+    failing.exit(1)
+    cancelled.set_job(wish="cancel")
+    cancelled.settle()
+    cancelled.answer("stop")
+    voided.set_lease("lease-1", state=LeaseState.CLOSED)
+    for world in (failing, cancelled, voided):
+        world.settle()
+        assert final(world) == bound, world.snapshot.awards[0].outcome
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_whose_job_runs_out_of_time_is_paid_to_its_end_once_the_last_checkpoint_is_in(committed: bool) -> None:
+    world = saved_then_served()
+    deadline = int(world.now) + int(POLICY.margin_s) - 1
+    assert world.snapshot.escrow is not None
+    world.snapshot = replace(world.snapshot, escrow=replace(world.snapshot.escrow, deadline=deadline))
+    world.settle()
+    if committed:
+        world.commit()
+    served(world, 5)
+    world.answer("hold", ok=committed, error="" if committed else "the disk is full")
+    world.settle()
+    assert world.snapshot.awards[0].outcome == "exhausted"
+    assert final(world) == (155 if committed else 100)
