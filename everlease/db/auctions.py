@@ -176,8 +176,10 @@ def call(
 
 
 def reserve_of(tx: Tx, auction_id: int) -> tuple[Reserve, float]:
-    """An auction's reserve as it was fixed, and its age in seconds by the clock that all replicas share."""
-    age = func.extract("epoch", _now() - AuctionRow.called_at)
+    """An auction's reserve as it was fixed, and its age in seconds as this transaction began, by the clock that all
+    replicas share: what is decided in one transaction is decided of one instant.
+    """
+    age = func.extract("epoch", func.now() - AuctionRow.called_at)
     fixed, age_s = tx.execute(select(AuctionRow.reserve, age).where(AuctionRow.id == auction_id)).one()
     return Reserve(**fixed), float(age_s)
 
