@@ -184,7 +184,7 @@ def give(tx: Tx, row: AwardRow) -> None:
 
 def note(tx: Tx, job_id: str, fence: int, instants: Mapping[str, datetime | None], facts: Mapping[str, Any]) -> None:
     """Set instants and merge facts of an award; a fact of None is removed."""
-    row = tx.scalar(select(AwardRow).where(AwardRow.job_id == job_id, AwardRow.fence == fence).with_for_update())
+    row = _held(tx, job_id, fence)
     if row is None:
         return
     for name, at in instants.items():
@@ -194,14 +194,19 @@ def note(tx: Tx, job_id: str, fence: int, instants: Mapping[str, datetime | None
         row.facts = {key: value for key, value in merged.items() if value is not None}
 
 
-def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow | None:
-    """End a tenure; None where it was over already."""
-    row = tx.scalar(
+def _held(tx: Tx, job_id: str, fence: int) -> AwardRow | None:
+    """An award as it is now, locked: others write facts of it, too, and what was read before may be old."""
+    return tx.scalar(
         select(AwardRow)
         .where(AwardRow.job_id == job_id, AwardRow.fence == fence)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
+
+
+def end(tx: Tx, job_id: str, fence: int, outcome: str, at: datetime) -> AwardRow | None:
+    """End a tenure; None where it was over already."""
+    row = _held(tx, job_id, fence)
     if row is None or row.ended_at is not None:
         return None
     row.ended_at, row.outcome, row.serving = at, outcome, False
@@ -218,7 +223,7 @@ class Ended:
 
 def count_late(tx: Tx, job_id: str, fence: int, kind: str, size: int) -> Ended | None:
     """Add what a node says under an award that has ended to what it said since then; None where it goes on."""
-    award = under_fence(tx, job_id, fence)
+    award = _held(tx, job_id, fence)
     if award is None or award.ended_at is None:
         return None
     name = f"late_{kind}"
@@ -239,7 +244,7 @@ def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: fl
 
     ``host_fault``: why it was the host's doing, as the host says; empty for the program's. False for a repeat.
     """
-    row = under_fence(tx, job_id, fence)
+    row = _held(tx, job_id, fence)
     if row is None:
         return False
     known = row.facts.get("exits", ())
@@ -253,7 +258,7 @@ def note_exit(tx: Tx, job_id: str, fence: int, container: str, code: int, at: fl
 
 def settle_exit(tx: Tx, job_id: str, fence: int) -> None:
     """The planner has acted on the exit: the one that waits behind it takes its place."""
-    row = under_fence(tx, job_id, fence)
+    row = _held(tx, job_id, fence)
     waits = (row.facts.get("next_exit") if row is not None else None) or {}
     names = ("exit_code", "exited_at", "host_fault")
     note(tx, job_id, fence, {}, {**{name: waits.get(name) for name in names}, "next_exit": None})

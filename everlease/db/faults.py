@@ -85,7 +85,7 @@ def _affordable(tx: Tx, job_id: str, case: Suspension) -> bool:
     """Whether the job's deposit bears one more bond, on top of what its unserved leases cost so far."""
     job = tx.get_one(JobRow, job_id)
     fees = records.unserved(tx, job) * int(job.order["epoch_fee"])
-    return bearable(fees + records.bonds_given(tx, job) + case.bond, case.deposit)
+    return bearable(fees + (records.bonds_given(tx, job) + 1) * case.bond, case.deposit)
 
 
 def _committed(tx: Tx, award: AwardRow) -> bool:

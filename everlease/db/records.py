@@ -41,10 +41,13 @@ def unserved(tx: Tx, job: JobRow) -> int:
 
 
 def bonds_given(tx: Tx, job: JobRow) -> int:
-    """Base units of the job's bonds, since its tenant last let it go on, that went to hosts that earned nothing."""
+    """How many of the job's bonds, since its tenant last let it go on, went to hosts that earned nothing.
+
+    The mirror has no bond of a lease that is over, so they are counted.
+    """
     since = select(AwardRow.lease_id).where(AwardRow.job_id == job.id, AwardRow.fence > job.resumed_fence)
     cleared = (LeaseRow.state == LeaseState.CLEARED) & (LeaseRow.earned == 0) & LeaseRow.lease_id.in_(since)
-    return int(tx.scalar(select(func.sum(LeaseRow.bond)).where(LeaseRow.job_id == job.id, cleared)) or 0)
+    return tx.scalar(select(func.count()).select_from(LeaseRow).where(LeaseRow.job_id == job.id, cleared)) or 0
 
 
 def recovered_from(tx: Tx, job: JobRow) -> int:

@@ -41,6 +41,8 @@ from everlease.domain.terms import Bid, Order
 
 _LAST = 64
 """Awards, commands, auctions and transactions of a job that a decision looks back on."""
+_WEIGHED = (JobState.AUCTIONING, JobState.MIGRATING)
+"""States in which bids are judged, and what hosts said of the job: only then is everybody's history looked up."""
 WEEK_S = 7 * 86_400.0
 _DEFAULT_BANDWIDTH = 12_500_000
 
@@ -60,6 +62,7 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
     gone = tx.scalars(
         select(NodeRow.address).where(NodeRow.address.in_(winners), NodeRow.disconnected_at.is_not(None))
     ).all()
+    weighed = job.state in _WEIGHED
     witnesses = {award.provider for award in awards if award.fence > job.resumed_fence and _tells_against(award)}
     resume_seq = job.wish_detail.get("seq") if job.wish == "resume" else None
     since = auctions[-1].closed_at if auctions and job.state == JobState.WAITING_CAPACITY else None
@@ -85,9 +88,9 @@ def load(tx: Tx, job: JobRow) -> Snapshot:
         resume_gone=checkpoints.restorable(tx, job.id, resume_seq) is None if resume_seq else False,
         unserved=records.unserved(tx, job),
         bonds_given=records.bonds_given(tx, job),
-        recovered=records.recovered_from(tx, job),
-        proven=records.proven(tx, witnesses | _bidders(tx, auctions), job.tenant),
-        young=len(witnesses) > 1 and records.young(tx, job.tenant),
+        recovered=records.recovered_from(tx, job) if weighed else 0,
+        proven=records.proven(tx, witnesses | _bidders(tx, auctions), job.tenant) if weighed else frozenset(),
+        young=weighed and len(witnesses) > 1 and records.young(tx, job.tenant),
         unread=any(a.idle_since for a in awards if a.ended_at is None) and outbox.waits(tx, outbox.NOTICE, job.id),
     )
 

@@ -2,7 +2,8 @@
 
 Rules, the first that applies decides:
   told nothing            the node was never handed its Prepare                          not the host's
-  outage                  a part of the market, or the chain, was down meanwhile         not the host's
+  outage                  a part of the market, or the chain, was down meanwhile; of
+                          one that fell silent: gateway or database                      not the host's
   Start never sent        and its Prepare did not fail: somebody else ended the award    not the host's
   silent                  its heartbeats stopped, and everything else was up             the host's
   heard to the end        nothing failed and it was not silent                           not the host's
@@ -24,6 +25,8 @@ FAILED_STEP = frozenset({"prepare_failed", "restore_failed", "unfit", "unready",
 PATIENCE = 1 / 3
 """The share of the answer window in which evidence is waited for: well before the provider would admit a drop."""
 NEWCOMERS = "newcomers"
+_HEARD_BY = frozenset({"gateway", "database"})
+"""What must be up for a heartbeat to be heard: a store or a chain that is down silences nobody."""
 
 
 class Blame(StrEnum):
@@ -73,8 +76,9 @@ def judge(evidence: Evidence) -> Verdict:
 def _judge(it: Evidence) -> tuple[Blame, str]:
     if not it.told:
         return Blame.OTHERS, "the node was told nothing"
-    if it.outages:
-        return Blame.OTHERS, f"{' and '.join(sorted(it.outages))} was down meanwhile"
+    outages = it.outages & _HEARD_BY if it.silent else it.outages
+    if outages:
+        return Blame.OTHERS, f"{' and '.join(sorted(outages))} was down meanwhile"
     if not it.start_sent and not it.step:
         return Blame.OTHERS, "the node was never sent its Start"
     if it.silent:

@@ -284,10 +284,11 @@ class Snapshot:
     ``resume_seq``: the checkpoint from which the job is asked to be resumed, 0 for its beginning; None for its head.
     ``resume_gone``: that one is no longer kept.
     ``unserved``: leases since the tenant last let the job go on under which next to nothing was served;
-    ``bonds_given``: base units of the job's bonds that hosts had meanwhile which earned nothing.
+    ``bonds_given``: how many of the job's bonds went to hosts which earned nothing meanwhile.
     ``recovered``: providers that the job was recovered from since then; all that are not proven count as one.
     ``proven``: of the providers that bid and of those that say that the job fails, the ones that served other tenants
     here for long enough (``db.records``); ``young``: some say that it fails, and the market has no such provider yet.
+    These three while the job is at auction or migrates.
     ``unread``: its node told something of the job that waits to be written down, an exit perhaps.
     ``news_at``: where the job waits for capacity, when a node came or told other facts since the newest auction.
     """

@@ -49,10 +49,9 @@ def _ended_as(outcome: str, award: Award) -> bool:
 def too_many_unserved(draft: Draft) -> str:
     """Why not even one more lease may be opened that might be served by nobody; empty where it may."""
     order, unserved, bonds = draft.snapshot.job.order, draft.snapshot.unserved, draft.snapshot.bonds_given
-    spent = unserved * order.epoch_fee + bonds
-    # Where hosts were given bonds for nothing, the next one may be, too.
-    following = order.epoch_fee + (draft.policy.bond if bonds else 0)
-    if bearable(spent + following, order.deposit):
+    # One bond is left out: a single host that could not prepare the job would stop one with a small deposit.
+    spent = unserved * order.epoch_fee + max(bonds - 1, 0) * draft.policy.bond
+    if bearable(spent + order.epoch_fee, order.deposit):
         return ""
     cost = "their fees and bonds" if bonds else "their fees"
     return f"{unserved} leases came to nothing, {cost} cost up to 5 % of the deposit"

@@ -6,7 +6,7 @@ from everlease.domain.liveness import LivenessPolicy, fenced_at
 from everlease.domain.snapshot import Award, ChainTx, Lease, Snapshot
 from recovery.moves import EnqueueSettle, IssueCommand, NoteAward, Record, SignFinal
 from recovery.planner.draft import Draft
-from recovery.planner.hosts import GAVE_NOTICE
+from recovery.planner.hosts import GAVE_NOTICE, ended_well
 from recovery.planner.pay import paid_in_full
 from recovery.planner.settling import LOST, how_to_settle, silent_from
 
@@ -59,8 +59,10 @@ def watch_lease(draft: Draft, award: Award) -> bool:
     lease = draft.snapshot.lease(award.lease_id)
     if lease is None or lease.state is LeaseState.NONE:
         return award.opened_at is not None and _vanished(draft, award)
+    if lease.state is not LeaseState.ACTIVE and award.exit_code == 0 and ended_well(draft.snapshot, award):
+        return False
     if lease.state is not LeaseState.ACTIVE:
-        outcome = GAVE_NOTICE if lease.noticed else "voided"
+        outcome = GAVE_NOTICE if lease.noticed and lease.state is LeaseState.CLOSED else "voided"
         return void(draft, award, f"the lease is {lease.state} on chain", outcome)
     if award.unopened_at is not None:
         draft.add(NoteAward(award.fence, facts={"unopened_at": None}))

@@ -1,6 +1,7 @@
 """Whether a job is at fault itself: what several providers' hosts say of it, none of whom ends it alone."""
 
 from collections.abc import Set
+from dataclasses import dataclass
 
 from everlease.domain.fault import parties
 from everlease.domain.job import JobEvent
@@ -24,11 +25,14 @@ def judged(draft: Draft) -> bool:
     snapshot, policy = draft.snapshot, draft.policy
     allowed = snapshot.job.spec.max_recoveries
     failure = _failure(snapshot)
-    failing = _failing_at_head(snapshot)
+    failing, alike = _failing_at_head(snapshot), _ends_alike(snapshot)
     if failure and snapshot.job.spec.on_failure is OnFailure.FAIL:
         draft.give_up(failure)
     elif failure:
         draft.event(JobEvent.PARKED, failure)
+    elif alike is not None:
+        # Two addresses of one party may have told this: that ends nothing, but must not go on for ever either.
+        draft.event(JobEvent.PARKED, alike.reason)
     elif len(failing) >= policy.max_failing_providers:
         draft.event(JobEvent.PARKED, f"it failed at {len(failing)} providers from the same checkpoint")
     elif snapshot.recovered > allowed:
@@ -56,18 +60,27 @@ def _failure(snapshot: Snapshot) -> str:
             providers.add(award.provider)
             if _agree(snapshot, providers):
                 return f"the job {how} at {len(providers)} providers{_from(award)}{_detail(award)}"
-    return _ends_alike(snapshot)
+    alike = _ends_alike(snapshot)
+    return alike.reason if alike is not None and _agree(snapshot, alike.providers) else ""
 
 
-def _ends_alike(snapshot: Snapshot) -> str:
-    """The exit code with which the job ended in its last runs, and where, for people; empty where they differ."""
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    reason: str
+    providers: frozenset[str]
+
+
+def _ends_alike(snapshot: Snapshot) -> _Alike | None:
+    """The exit code with which the job ended in its last runs, for people, and at whose hosts; None where they
+    differ."""
     last = [award for award in since_resumed(snapshot) if award.started_at is not None][-_SAME_END:]
     ends = {award.exit_code if award.outcome == MOVED else None for award in last}
-    providers = {award.provider for award in last}
-    if len(last) < _SAME_END or len(ends) > 1 or not any(ends) or not _agree(snapshot, providers):
-        return ""
-    return (
-        f"the job ended with exit code {last[-1].exit_code} {_SAME_END} times in a row, at {len(providers)} providers"
+    providers = frozenset(award.provider for award in last)
+    if len(last) < _SAME_END or len(ends) > 1 or not any(ends) or len(providers) < WITNESSES:
+        return None
+    code = last[-1].exit_code
+    return _Alike(
+        f"the job ended with exit code {code} {_SAME_END} times in a row, at {len(providers)} providers", providers
     )
 
 

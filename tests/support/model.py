@@ -161,7 +161,7 @@ class World:
     def _bonds(self) -> int:
         since = {award.lease_id for award in self._since_resumed()}
         cleared = [le for le in self.snapshot.leases if le.state is LeaseState.CLEARED and not le.earned]
-        return sum(lease.bond for lease in cleared if lease.lease_id in since)
+        return sum(lease.lease_id in since for lease in cleared)
 
     def _since_resumed(self) -> list[Award]:
         return [award for award in self.snapshot.awards if award.fence > self.job.resumed_fence]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from everlease.db import commands, outages
+from everlease.db import commands, outages, records
 from everlease.db import receipts as receipt_rows
 from everlease.db.models.jobs import AwardRow, JobEventRow
 from everlease.db.models.nodes import CommandRow, NodeRow
@@ -68,6 +68,8 @@ def test_a_tenant_that_suspends_a_host_at_work_pays_the_bond_and_the_host_nothin
     assert slashed(stage, 5) == 0
     assert stage.market.views.claimable(key(5).address) == stage.market.deployment.terms.bond
     assert clear(stage) == 0
+    with stage.database.transaction() as tx:
+        assert records.bonds_given(tx, stage.job(job)) == 1
 
 
 def test_a_tenant_that_suspends_a_host_at_work_pays_for_what_is_in_no_checkpoint(stage: Stage) -> None:

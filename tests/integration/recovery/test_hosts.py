@@ -111,3 +111,18 @@ def test_a_hosts_fault_is_restarted_in_place_and_counts_apart(stage: Stage) -> N
     stage.answer(job, "restart")
     stage.advance(job)
     assert stage.award(job).restarts == 1
+
+
+def test_an_exit_that_comes_while_the_planner_notes_something_else_is_not_lost(stage: Stage) -> None:
+    """Both write facts of one award: what the planner read before is old by then."""
+    stage.node(5)
+    job = stage.launch()
+    stage.run_on(job, 5)
+    fence = stage.award(job).fence
+    with stage.database.transaction() as planner:
+        before = awards.under_fence(planner, job, fence)
+        exits(stage, job, "c-1", code=1)
+        awards.note(planner, job, fence, {}, {"asked_checkpoints": 1})
+        assert before is not None
+    noted = stage.award(job).facts
+    assert (noted["exit_code"], noted["exits"], noted["asked_checkpoints"]) == (1, ["c-1"], 1)

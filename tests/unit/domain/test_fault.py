@@ -15,6 +15,7 @@ CASES = [
     (Evidence(start_sent=False, silent=True), Blame.OTHERS, "never sent its Start"),
     (Evidence(silent=True), Blame.HOST, "heartbeats stopped"),
     (Evidence(silent=True, window_used=1), Blame.HOST, "heartbeats stopped"),
+    (Evidence(outages=frozenset({"store", "chain"}), silent=True), Blame.HOST, "heartbeats stopped"),
     (Evidence(), Blame.OTHERS, "heard to the end"),
     (Evidence(start_sent=False, step="Prepare", worked_at=ONE), Blame.HOST, "Prepare worked"),
     (Evidence(outages=frozenset({"store"}), step="Prepare", worked_at=ONE), Blame.OTHERS, "store was down"),

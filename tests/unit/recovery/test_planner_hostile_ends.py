@@ -8,7 +8,7 @@ from everlease.domain.jobspec import CheckpointMode, OnFailure
 from everlease.domain.lease import LeaseState
 from tests.support.model import POLICY, World, spec
 from tests.unit.recovery.test_planner_ends import fails, of_order
-from tests.unit.recovery.test_planner_running import A, B, recover, running
+from tests.unit.recovery.test_planner_running import A, B, C, recover, running
 
 
 def crash(world: World, node: str, code: int) -> None:
@@ -31,6 +31,34 @@ def test_four_runs_in_a_row_that_end_alike_at_two_providers_are_the_programs_fau
     world.settle()
     assert world.job.state == state
     assert world.job.reason == "the job ended with exit code 7 4 times in a row, at 2 providers"
+
+
+def test_two_strangers_in_a_market_that_knows_somebody_can_only_have_it_parked() -> None:
+    """They may be one party, so the job has not FAILED; and it does not crash there for ever."""
+    world = of_order()
+    world.trusted = frozenset({C})
+    for node in (A, B, A, B):
+        crash(world, node, 7)
+    world.settle()
+    assert world.job.state == "PARKED"
+
+
+@pytest.mark.parametrize("state", [LeaseState.CLOSED, LeaseState.SUSPENDED])
+def test_a_job_that_ended_well_has_ended_whatever_became_of_its_lease(state: LeaseState) -> None:
+    world = running()
+    world.commit(final=True)
+    world.exit(0)
+    world.set_lease(world.snapshot.awards[-1].lease_id, state=state)
+    world.settle()
+    assert (world.job.state, world.snapshot.awards[-1].outcome) == ("SUCCEEDED", "finished")
+
+
+@pytest.mark.parametrize(("state", "outcome"), [(LeaseState.CLOSED, "gave_notice"), (LeaseState.SUSPENDED, "voided")])
+def test_a_tenants_suspension_is_not_the_notice_of_its_host(state: LeaseState, outcome: str) -> None:
+    world = running()
+    world.set_lease(world.snapshot.awards[-1].lease_id, state=state, noticed=True)
+    world.settle()
+    assert world.snapshot.awards[0].outcome == outcome
 
 
 @pytest.mark.parametrize("ends", [[(A, 7)] * 4, [(A, 7), (B, 7), (A, 7), (B, 8)]])
