@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from marketplace.gateway.session import NodeSession
 from marketplace.parts import Parts
 
 NODE, PROVIDER, JOB = "0x" + "01" * 20, "0x" + "02" * 20, "0x" + "ab" * 32
-CLOSES = int(time.time()) + 600
+CLOSES = 2_000_000_000
 BID = Bid(PROVIDER, NODE, JOB, 1, 10, 100, CLOSES, 7)
 
 
@@ -53,7 +52,7 @@ class Gateway:
             db=SimpleNamespace(transaction=MagicMock()),
             deployment=SimpleNamespace(escrow_domain=Domain(31337, "0x" + "0e" * 20)),
             settings=SimpleNamespace(heartbeat_every=1.0),
-            clock=time.time,
+            clock=lambda: CLOSES - 600.0,
         )
         monkeypatch.setattr(bidding.auctions, "open_auctions", lambda tx, number: [auction(number)])
         monkeypatch.setattr(bidding.auctions, "add_bid", lambda tx, row, *_: self.kept.append(row.id))
