@@ -18,7 +18,7 @@ from recovery.planner.funds import available, required
 from recovery.planner.history import dry_auctions, for_good, since_resumed, since_started
 from recovery.planner.hosts import GAVE_NOTICE, UNSENT, UNSTORED, kept_out
 from recovery.planner.leases import left_over
-from recovery.planner.pricing import cap, hold, last_lease, order_maximum, rise_s, round_of
+from recovery.planner.pricing import cap, last_lease, order_maximum, rise_s, round_of, wait_for_rise
 from recovery.planner.settling import how_to_settle, silent_from
 from recovery.planner.verdict import MOVED, UNDUMPABLE, judged, undumpable_everywhere
 
@@ -183,7 +183,7 @@ def winner_of(draft: Draft, auction: Auction) -> dict[str, Any] | None:
 def bids_wait(draft: Draft, auction: Auction) -> bool:
     """Whether bids without a winner wait for the next round, in which the reserve is higher."""
     terms = award_terms(draft.snapshot, auction, draft.now)
-    return hold(draft, auction, _contenders(draft.snapshot, auction, terms), terms)
+    return wait_for_rise(draft, auction, _contenders(draft.snapshot, auction, terms), terms)
 
 
 def _contenders(snapshot: Snapshot, auction: Auction, terms: AuctionTerms) -> list[Offer]:

@@ -21,7 +21,7 @@ def round_of(auction: Auction) -> int:
     return _reserve(auction).round_at(auction.age_s)
 
 
-def hold(draft: Draft, auction: Auction, offers: Iterable[Offer], terms: AuctionTerms) -> bool:
+def wait_for_rise(draft: Draft, auction: Auction, offers: Iterable[Offer], terms: AuctionTerms) -> bool:
     """Whether bids without a winner wait for the reserve to rise: its next round looks at them again, unasked.
 
     They need not be given again, and what is new by then counts too. The database's clock made the auction's age, so

@@ -47,13 +47,19 @@ def serve(service: Service, held: AwardRow, seconds: float) -> None:
         tx.get_one(AwardRow, held.id).earned_s += seconds
 
 
-def test_a_commit_saves_what_was_served_and_one_that_is_refused_saves_nothing(
-    service: Service, node: FakeNode, job_id: str
-) -> None:
+def at_work(service: Service, node: FakeNode, job_id: str) -> AwardRow:
+    """The award of a node that has served for 100 seconds."""
     node.connect()
     held, _ = started(service, node, job_id)
     begin(service, held)
     serve(service, held, 100)
+    return held
+
+
+def test_a_commit_saves_what_was_served_and_one_that_is_refused_saves_nothing(
+    service: Service, node: FakeNode, job_id: str
+) -> None:
+    held = at_work(service, node, job_id)
     fields = commit_fields(service, node, held)
     node.send("commit_checkpoint", **{**fields, "block_cids": []})
     assert not node.expect("commit_answer").ok
@@ -70,10 +76,7 @@ def test_a_commit_saves_what_was_served_and_one_that_is_refused_saves_nothing(
 def test_a_commit_that_fails_for_want_of_our_store_counts_as_made(
     service: Service, storeless: Parts, node: FakeNode, job_id: str
 ) -> None:
-    node.connect()
-    held, _ = started(service, node, job_id)
-    begin(service, held)
-    serve(service, held, 100)
+    held = at_work(service, node, job_id)
     message = CommitCheckpoint(type="commit_checkpoint", seq=1, **commit_fields(service, node, held))
     answer = take_commit(storeless, node.key.address, message)
     assert (answer.ok, answer.fenced) == (False, False)
@@ -89,10 +92,7 @@ def test_a_commit_that_fails_for_want_of_our_store_counts_as_made(
 def test_while_the_store_is_away_all_service_counts_as_saved(
     service: Service, storeless: Parts, node: FakeNode, job_id: str
 ) -> None:
-    node.connect()
-    held, _ = started(service, node, job_id)
-    begin(service, held)
-    serve(service, held, 100)
+    held = at_work(service, node, job_id)
     assert excuse_hosts(service.parts, time.monotonic() - 5) == 0
     assert (saved(service, held), away(service)) == (0, frozenset())
     assert excuse_hosts(storeless, time.monotonic() - 5) == 1
